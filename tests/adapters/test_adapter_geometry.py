@@ -1,0 +1,275 @@
+"""Where image tokens lie: measured to the pixel on tiny models, and in numbers for published checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+from tests.published_configs import PUBLISHED, processor_of, published
+from tests.tiny_models import build, pinpoints
+from vlmattn.adapters import Adapter, adapter_for
+from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.paint import merged_embeddings, unmixed
+from vlmattn.adapters.preprocess import crop_offset, resized_wh
+from vlmattn.core.errors import ImageError, LayoutError, UnsupportedModel
+
+EDGE = {"shortest_edge": 56}
+CROP = {"height": 56, "width": 56}
+
+
+def pil(model_and_processor: tuple[Any, Any], kind: Any, **settings: Any) -> tuple[Any, Any]:
+    """The same model with an image processor of the PIL backend."""
+    model, processor = model_and_processor
+    processor.image_processor = kind(**({"size": EDGE, "crop_size": CROP} | settings))
+    return model, processor
+
+
+def changed_cells(adapter: Adapter, image_wh: tuple[int, int], tile: int) -> tuple[list[set[int]], list[set[int]]]:
+    """For each pixel column, the grid columns whose tokens change when it is painted; the same for rows."""
+    plain = np.full((image_wh[1], image_wh[0], 3), 90, dtype=np.uint8)
+
+    def run(pixels: Any) -> Any:
+        encoded = adapter.encode([Image.fromarray(pixels)], "?")
+        return merged_embeddings(adapter.model, encoded.inputs)[0].numpy(), encoded.layouts[0]
+
+    with unmixed(adapter.model):
+        before, layout = run(plain)
+        mine = layout.tile == tile
+        found: tuple[list[set[int]], list[set[int]]] = ([], [])
+        for axis, size in ((0, image_wh[0]), (1, image_wh[1])):
+            for line in range(size):
+                pixels = plain.copy()
+                pixels[(slice(None), line) if axis == 0 else (line, slice(None))] = 255
+                moved = (np.abs(run(pixels)[0] - before) > 1e-6).any(axis=1) & mine
+                found[axis].append(set((layout.col if axis == 0 else layout.row)[moved].tolist()))
+    return found
+
+
+def named_cells(adapter: Adapter, image_wh: tuple[int, int], tile: int) -> tuple[list[set[int]], list[set[int]]]:
+    """The same by the layout: the cell whose box holds the line's middle."""
+    t = adapter.plan(image_wh).layout.tiles[tile]
+    x0, y0, x1, y1 = t.source_box_xyxy
+    rows, cols = t.grid_hw
+
+    def cells(size: int, low: float, high: float, count: int) -> list[set[int]]:
+        at = [int(np.floor((i + 0.5 - low) / (high - low) * count)) for i in range(size)]
+        return [{a} if 0 <= a < count else set() for a in at]
+
+    return cells(image_wh[0], x0, x1, cols), cells(image_wh[1], y0, y1, rows)
+
+
+UNSCALED: dict[str, tuple[Any, tuple[int, int], int]] = {
+    "centre crop, wide": (lambda: build("llava"), (80, 56), 0),
+    "centre crop, odd": (lambda: build("llava"), (81, 56), 0),
+    "centre crop, tall": (lambda: build("llava"), (56, 83), 0),
+    "centre crop, PIL": (lambda: pil(build("llava"), CLIPImageProcessorPil), (56, 83), 0),
+    "smaller than the crop": (lambda: build("llava", do_resize=False), (50, 45), 0),
+    "smaller than the crop, PIL": (lambda: pil(build("llava"), CLIPImageProcessorPil, do_resize=False), (50, 45), 0),
+    "one side smaller": (lambda: build("llava", do_resize=False), (71, 45), 0),
+    "padded to a square": (lambda: build("llava", do_pad=True), (56, 40), 0),
+    "padded, odd": (lambda: build("llava", do_pad=True), (41, 56), 0),
+    "padded, PIL": (lambda: pil(build("llava"), LlavaImageProcessorPil, do_pad=True), (56, 41), 0),
+    "stretched": (lambda: build("llava", tower="siglip"), (56, 56), 0),
+    "pixels left over": (lambda: build("llava", tower="siglip", image_size=60), (60, 60), 0),
+    "CLS kept": (lambda: build("llava", strategy="full", tower="clip"), (70, 56), 0),
+    "vipllava": (lambda: build("vipllava"), (56, 70), 0),
+    "next, base": (lambda: build("llava_next"), (56, 56), 0),
+    "next, tiles": (lambda: build("llava_next"), (112, 112), 1),
+    "next, tiles padded": (lambda: build("llava_next"), (112, 80), 1),
+    "next, tiles padded, odd": (lambda: build("llava_next"), (77, 112), 1),
+    "next, tiles, PIL": (
+        lambda: pil(build("llava_next"), LlavaNextImageProcessorPil, image_grid_pinpoints=pinpoints(56)),
+        (112, 75),
+        1,
+    ),
+    "onevision, tiles": (lambda: build("llava_onevision"), (112, 95), 1),
+    "onevision, tiles, no limit": (lambda: build("llava_onevision", aspect="anyres_max_9"), (168, 97), 1),
+}
+
+
+@pytest.mark.parametrize("case", UNSCALED)
+def test_every_pixel_changes_the_cell_that_holds_it_and_no_other(case: str) -> None:
+    make, image_wh, tile = UNSCALED[case]
+    adapter = adapter_for(*make())
+    measured, named = changed_cells(adapter, image_wh, tile), named_cells(adapter, image_wh, tile)
+    assert measured == named
+    assert any(named[0])
+    assert any(named[1])
+
+
+def test_joined_tiles_with_dropped_pixels_are_off_by_less_than_those() -> None:
+    """60-pixel tiles of 14-pixel patches drop 4 pixels each: outer edges exact, inner ones within 4 pixels."""
+    adapter = adapter_for(*build("llava_onevision", image_size=60, aspect="anyres_max_9"))
+    columns = changed_cells(adapter, (180, 180), 1)[0]
+    tile = adapter.plan((180, 180)).layout.tiles[1]
+    assert tile.grid_hw == (12, 12)
+    assert tile.source_box_xyxy == (0.0, 0.0, 176.0, 176.0)
+    worst = 0.0
+    for x, cols in enumerate(columns):
+        for col in cols:
+            x0, _, x1, _ = tile.cell_box(0, col)
+            worst = max(worst, x0 - x, x + 1 - x1)
+    assert 0 < worst < 4
+    assert [x for x, cols in enumerate(columns) if not cols] == [*range(56, 60), *range(116, 120), *range(176, 180)]
+
+
+@pytest.mark.parametrize(
+    ("name", "image_wh", "tokens", "grids"),
+    [
+        ("llava-1.5-7b", (640, 480), 576, [(24, 24)]),
+        ("llava-1.5-13b", (50, 8000), 576, [(24, 24)]),
+        ("llava-v1.6-mistral-7b", (672, 672), 2928, [(24, 24), (48, 48)]),
+        ("llava-v1.6-mistral-7b", (640, 480), 2340, [(24, 24), (36, 48)]),
+        ("llava-v1.6-mistral-7b", (1008, 336), 2328, [(24, 24), (24, 72)]),
+        ("llava-v1.6-vicuna-13b", (8000, 50), 576, [(24, 24)]),
+        ("llava-onevision-qwen2-0.5b", (384, 384), 1485, [(27, 27), (27, 27)]),
+        ("llava-onevision-qwen2-7b", (2304, 2304), 7371, [(27, 27), (81, 81)]),
+        ("llava-onevision-qwen2-7b", (640, 480), 2929, [(27, 27), (40, 54)]),
+    ],
+)
+def test_published_checkpoints(name: str, image_wh: tuple[int, int], tokens: int, grids: list[tuple[int, int]]) -> None:
+    adapter = adapter_for(*published(name))
+    plan = adapter.plan(image_wh)
+    assert len(plan) == tokens
+    assert [t.grid_hw for t in plan.layout.tiles] == grids
+    layout = adapter.encode([Image.new("RGB", image_wh)], "What?").layouts[0]
+    assert (layout.input_ids == adapter.image_token_id).sum() == tokens
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_shapes_and_no_weights(name: str) -> None:
+    model, _ = published(name)
+    assert all(p.device.type == "meta" for p in model.parameters())
+    billions = sum(p.numel() for p in model.parameters()) / 1e9
+    told = {"7b": (7.0, 8.1), "13b": (13.0, 13.5), "0.5b": (0.85, 0.95)}[name.rsplit("-", 1)[-1]]
+    assert told[0] < billions < told[1]
+
+
+@pytest.mark.parametrize("name", ["llava-1.5-7b", "llava-v1.6-mistral-7b", "llava-onevision-qwen2-7b"])
+@settings(max_examples=60, deadline=None)
+@given(width=st.integers(1, 4000), height=st.integers(1, 4000))
+def test_the_plan_counts_as_the_processor_does(name: str, width: int, height: int) -> None:
+    processor = processor_of(name)
+    adapter = adapter_for(*published(name))
+    if max(width, height) / min(width, height) > 2000:
+        return
+    counted = processor._get_num_multimodal_tokens(image_sizes=[(height, width)])["num_image_tokens"][0]
+    plan = adapter.plan((width, height))
+    assert len(plan) == counted
+    for tile in plan.layout.tiles:
+        x0, y0, x1, y1 = tile.source_box_xyxy
+        assert x0 < width
+        assert y0 < height
+        assert x1 > 0
+        assert y1 > 0
+
+
+def test_a_llava_grid_does_not_stretch_over_what_was_cropped_away() -> None:
+    plan = adapter_for(*published("llava-1.5-7b")).plan((640, 480))
+    assert plan.layout.tiles[0].source_box_xyxy == (80.0, 0.0, 560.0, 480.0)
+
+
+def test_padding_is_cut_in_whole_cells_only() -> None:
+    """640 x 480 fills 768 x 576 of 768 x 768 pixels: 40.5 of 54 rows, of which 40 are kept, 7 cut on either side."""
+    tile = adapter_for(*published("llava-onevision-qwen2-7b")).plan((640, 480)).layout.tiles[1]
+    assert tile.grid_hw == (40, 54)
+    top, bottom = (7 * 14 - 96) / 1.2, (384 + (46 - 27) * 14 + 14 - 96) / 1.2
+    assert tile.source_box_xyxy == pytest.approx((0.0, top, 762 / 1.2, bottom))
+
+
+def test_a_rounding_error_of_the_processor_is_followed() -> None:
+    """4000 x 3000 should become 672 x 504, but 3000 * 0.168 rounds up to 505 rows, and the padding shifts by one."""
+    adapter = adapter_for(*published("llava-v1.6-mistral-7b"))
+    tile = adapter.plan((4000, 3000)).layout.tiles[1]
+    assert tile.grid_hw == (36, 48)
+    assert tile.source_box_xyxy == pytest.approx((0.0, 3000 / 505, 4000.0, 3000.0))
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "floor", "expected"),
+    [
+        (80, 56, False, 12),
+        (81, 56, False, 12),
+        (81, 56, True, 12),
+        (56, 56, False, 0),
+        (55, 56, False, 0),
+        (55, 56, True, -1),
+        (53, 56, False, -1),
+        (53, 56, True, -2),
+    ],
+)
+def test_crop_offset(size: int, crop: int, floor: bool, expected: int) -> None:
+    assert crop_offset(size, crop, floor=floor) == expected
+
+
+@pytest.mark.parametrize(
+    ("wh", "size", "expected"),
+    [
+        ((640, 480), {"shortest_edge": 336}, (448, 336)),
+        ((480, 640), {"shortest_edge": 336}, (336, 448)),
+        ((1000, 333), {"shortest_edge": 336}, (1009, 336)),
+        ((7, 7), {"shortest_edge": 336}, (336, 336)),
+        ((640, 480), {"height": 384, "width": 300}, (300, 384)),
+    ],
+)
+def test_resized(wh: tuple[int, int], size: dict[str, int], expected: tuple[int, int]) -> None:
+    assert resized_wh(wh, size) == expected
+
+
+def test_a_size_of_an_unknown_kind_is_refused() -> None:
+    with pytest.raises(LayoutError, match="height and width, or shortest_edge"):
+        resized_wh((5, 5), {"longest_edge": 336})
+
+
+def test_canvas_keeps_exact_fractions() -> None:
+    canvas = Canvas.of((450, 300)).squared().resized(56, 56)
+    assert canvas.box_xyxy == (0.0, -75.0, 450.0, 375.0)
+    assert canvas.window(0, 0, 28, 56).window(0, 0, 7, 56).box_xyxy == (0.0, -75.0, 56.25, 375.0)
+    with pytest.raises(ImageError, match="at least 1 x 1"):
+        Canvas.of((0, 5))
+    with pytest.raises(LayoutError, match="holds no patch"):
+        Canvas.of((5, 5)).grid(14)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "error", "match"),
+    [
+        ("llava", {"tower": "siglip", "strategy": "default"}, UnsupportedModel, "top-left patch would be lost"),
+        ("llava_onevision", {"strategy": "default"}, UnsupportedModel, "top-left patch would be lost"),
+        ("vipllava", {"tower": "siglip"}, UnsupportedModel, "vision tower 'siglip_vision_model' is not supported"),
+        ("llava_next", {"tower": "clip", "strategy": "full"}, LayoutError, "cannot join such tiles"),
+        ("llava_next", {"size": {"shortest_edge": 60}}, LayoutError, "one side for size and crop_size"),
+        ("llava_next", {"image_grid_pinpoints": [[56, 100]]}, LayoutError, "must be multiples"),
+        ("llava_onevision", {"aspect": "square"}, LayoutError, "anyres_max_"),
+        ("llava", {"do_pad": True, "size": {"longest_edge": 56}}, LayoutError, "shortest_edge"),
+    ],
+)
+def test_geometry_that_is_not_known_is_refused(
+    family: str, options: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        adapter_for(*build(family, **options)).plan((100, 70))
+
+
+def test_pixtral_says_why() -> None:
+    from transformers import PixtralVisionConfig
+
+    model, processor = build("llava")
+    model.config.vision_config = PixtralVisionConfig()
+    with pytest.raises(UnsupportedModel, match="'pixtral' is not supported with 'llava': its input has no fixed size"):
+        adapter_for(model, processor)
+
+
+def test_padding_that_is_not_known_is_refused() -> None:
+    model, processor = build("llava")
+    processor.image_processor.do_pad = True
+    with pytest.raises(LayoutError, match="what it pads is not known"):
+        adapter_for(model, processor).plan((100, 70))

@@ -1,0 +1,76 @@
+"""Where a vision-language model looks, whether that look is real, and what to do when it is not.
+
+>>> import vlmattn as va
+>>> vlm = va.load("scene")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlmattn import adapters, capture, grid, maps, overlay, scene, trace
+    from vlmattn.api import Look, Run, Vlm, load
+    from vlmattn.capture import CaptureSpec, Steering
+    from vlmattn.core import errors
+    from vlmattn.core.errors import VlmattnError
+    from vlmattn.core.images import load_image
+    from vlmattn.core.provenance import Provenance
+    from vlmattn.grid import PatchMap, PixelMap
+    from vlmattn.trace import Trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CaptureSpec",
+    "Look",
+    "PatchMap",
+    "PixelMap",
+    "Provenance",
+    "Run",
+    "Steering",
+    "Trace",
+    "Vlm",
+    "VlmattnError",
+    "adapters",
+    "capture",
+    "errors",
+    "grid",
+    "load",
+    "load_image",
+    "maps",
+    "overlay",
+    "scene",
+    "trace",
+]
+
+_HOMES = {
+    "CaptureSpec": "vlmattn.capture",
+    "Look": "vlmattn.api",
+    "PatchMap": "vlmattn.grid",
+    "PixelMap": "vlmattn.grid",
+    "Provenance": "vlmattn.core.provenance",
+    "Run": "vlmattn.api",
+    "Steering": "vlmattn.capture",
+    "Trace": "vlmattn.trace",
+    "Vlm": "vlmattn.api",
+    "VlmattnError": "vlmattn.core.errors",
+    "errors": "vlmattn.core",
+    "load": "vlmattn.api",
+    "load_image": "vlmattn.core.images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that importing the package costs nothing until a name is used.
+    if name not in __all__:
+        raise AttributeError(f"module 'vlmattn' has no attribute {name!r}")
+    home = _HOMES.get(name)
+    if home is None or name == "errors":
+        return import_module(f"vlmattn.core.{name}" if home else f"vlmattn.{name}")
+    return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,270 @@
+"""An adapter: turns pictures and a prompt into model inputs whose every token has a known meaning and place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.adapters.decode import decoded
+from vlmattn.adapters.encoded import Encoded, left_padded
+from vlmattn.adapters.messages import Prompt, conversation, is_batch
+from vlmattn.adapters.plan import ImagePlan
+from vlmattn.adapters.render import Rendered, render, render_raw, template_of
+from vlmattn.adapters.spans import check_counts, token_layout, unexpanded
+from vlmattn.adapters.spec import FamilySpec
+from vlmattn.adapters.tower import Tower, tower_of
+from vlmattn.core.errors import ImageError, LayoutError, ModelError, PromptError, SpecError
+from vlmattn.core.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Pictures = Sequence["Image"] | Sequence[Sequence["Image"]]
+_TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", "token_type_ids")
+
+
+class Adapter:
+    """One model with its processor. A family overrides :meth:`plan`; the rest is shared.
+
+    Raises on construction: UnsupportedModel or LayoutError if model and processor cannot work together.
+    """
+
+    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
+        self.spec = spec
+        self.model = model
+        self.processor = processor
+        self.config = model.config
+        self.tokenizer = processor.tokenizer
+        self.image_processor = processor.image_processor
+        configured = getattr(self.config, "vision_feature_select_strategy", "full")
+        self.strategy = str(configured) if spec.strategy == "config" else spec.strategy
+        self.image_token = str(processor.image_token)
+        self.image_token_id = int(self.config.image_token_id)
+        self._check_tokenizer()
+        self._check_image_processor()
+        self.tower = self.find_tower()
+        self._template = template_of(processor, self.image_token, spec.prompt)
+
+    # --- what a family adds ---------------------------------------------------------------------------------------
+
+    def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
+        """The image tokens of a picture of ``image_wh`` pixels that is one of ``pictures`` in its prompt.
+
+        Needs no pixels and no weights. Raises ImageError for a size that cannot be prepared.
+        """
+        raise NotImplementedError
+
+    def find_tower(self) -> Tower:
+        """The vision tower. Raises UnsupportedModel if its tokens are not known."""
+        return tower_of(self.config, towers=self.spec.towers, strategy=self.strategy)
+
+    # --- what users call ------------------------------------------------------------------------------------------
+
+    @property
+    def max_images(self) -> int | None:
+        """Most pictures per prompt; None for no limit but the context length."""
+        return self.spec.max_images
+
+    @property
+    def max_tokens(self) -> int | None:
+        """Positions that the language model knows; None if its configuration does not say."""
+        text = self.config.get_text_config()
+        limit = getattr(text, "max_position_embeddings", None)
+        return int(limit) if limit else None
+
+    def encode(
+        self,
+        images: Pictures,
+        prompt: Prompt | Sequence[Prompt],
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        question: str | None = None,
+        text_only: bool = False,
+    ) -> Encoded:
+        """Model inputs and token layouts for one prompt, or for a batch of them.
+
+        Args:
+            images: upright RGB pictures of one prompt; for a batch, one list per prompt, or one picture per prompt.
+            prompt: a question, or chat messages (dicts with role and content); a list of these is a batch.
+            system: system text, for models whose template has a place for it.
+            raw: ``prompt`` is already rendered: placeholders in it are picture places, nothing is added.
+            question: with ``raw``, the user's words in it; guessed from the template if not given.
+            text_only: allow a prompt without pictures.
+
+        Raises:
+            PromptError: no text, picture places that do not match the pictures, or more tokens than positions.
+            ImageError: not an RGB picture, or one of a shape that cannot be prepared.
+            LayoutError: processor and model disagree on the image tokens.
+        """
+        prompts = list(prompt) if is_batch(prompt) else [cast(Prompt, prompt)]
+        groups = _grouped(images, len(prompts), batch=is_batch(prompt))
+        for index, group in enumerate(groups):
+            self._check_pictures(group, index if len(groups) > 1 else None, text_only)
+        if question is not None and not raw:
+            raise SpecError("question= only goes with raw=True: otherwise the prompt itself is the question")
+        rendered = [self._rendered(p, len(g), system, raw, question) for p, g in zip(prompts, groups, strict=True)]
+        plans = [[self.plan(i.size, len(g)) for i in g] for g in groups]
+        outputs = self._processed(groups, [r.text for r in rendered])
+        layouts = [self._layout(r, p, outputs, i) for i, (r, p) in enumerate(zip(rendered, plans, strict=True))]
+        return self._encoded(outputs, layouts, groups, [p for ps in plans for p in ps])
+
+    def decode_answer(self, token_ids: Any) -> tuple[str, NDArray[np.int32]]:
+        """The text of M answer tokens and the (M, 2) characters each wrote; (-1, -1) for special tokens."""
+        return decoded(self.tokenizer, np.asarray(token_ids).reshape(-1).tolist())
+
+    def describe(self) -> dict[str, Any]:
+        """What this adapter knows of its model, as plain values."""
+        return {
+            "family": self.spec.name,
+            "model_type": str(self.config.model_type),
+            "processor": type(self.processor).__name__,
+            "image_processor": type(self.image_processor).__name__,
+            "tower": asdict(self.tower),
+            "strategy": self.strategy,
+            "geometry": list(self.spec.geometry),
+            "image_token": self.image_token,
+            "image_token_id": self.image_token_id,
+            "max_images": self.max_images,
+            "max_tokens": self.max_tokens,
+        }
+
+    def __repr__(self) -> str:
+        side = self.tower.side
+        return f"{type(self).__name__}({self.spec.name!r}, tower={self.tower.name!r}, {side} x {side})"
+
+    # --- checks on construction -----------------------------------------------------------------------------------
+
+    def _check_tokenizer(self) -> None:
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ModelError(
+                f"{type(self.tokenizer).__name__} gives no character offsets, so words cannot be found in the prompt:"
+                " load the fast tokenizer (tokenizer.json)"
+            )
+        written = self.tokenizer.convert_tokens_to_ids(self.image_token)
+        if written != self.image_token_id:
+            raise LayoutError(
+                f"the processor's picture placeholder {self.image_token!r} is token {written}, but the model expects"
+                f" image_token_id {self.image_token_id}: processor and model do not belong together"
+            )
+
+    def _check_image_processor(self) -> None:
+        name = type(self.image_processor).__name__
+        if name.removesuffix("Pil").removesuffix("Fast") not in self.spec.image_processors:
+            raise LayoutError(
+                f"the geometry of image processor {name} is not known for family {self.spec.name!r}."
+                f" Known: {', '.join(self.spec.image_processors)}"
+            )
+
+    # --- steps of encode ------------------------------------------------------------------------------------------
+
+    def _check_pictures(self, group: Sequence[Image], index: int | None, text_only: bool) -> None:
+        where = "" if index is None else f"prompt {index}: "
+        if not group and not text_only:
+            raise PromptError(f"{where}no picture was given")
+        if self.max_images is not None and len(group) > self.max_images:
+            raise PromptError(f"{where}{len(group)} pictures, but {self.spec.name} takes at most {self.max_images}")
+        for number, picture in enumerate(group):
+            if getattr(picture, "mode", None) != "RGB" or not hasattr(picture, "size"):
+                got = getattr(picture, "mode", None) or type(picture).__name__
+                raise ImageError(f"{where}picture {number} must be a PIL image in mode RGB, got {got}")
+
+    def _rendered(self, prompt: Prompt, pictures: int, system: str | None, raw: bool, question: str | None) -> Rendered:
+        if raw:
+            if not isinstance(prompt, str) or system is not None:
+                raise PromptError("raw=True takes a rendered prompt as text, without system")
+            return render_raw(prompt, pictures, self._template, self.image_token, question)
+        video = getattr(self.processor, "video_token", None)
+        marks = (self.image_token, str(video)) if video else (self.image_token,)
+        return render(
+            conversation(prompt, pictures, system=system, placeholders=marks), self._template, self.image_token
+        )
+
+    def _processed(self, groups: Sequence[Sequence[Image]], texts: list[str]) -> Mapping[str, Any]:
+        """The processor's output, unpadded, as lists."""
+        bos = getattr(self.tokenizer, "bos_token", None)
+        own_bos = [bool(bos) and t.startswith(str(bos)) for t in texts]
+        if any(own_bos) != all(own_bos):
+            raise PromptError(f"either all or none of the prompts of a batch may start with {bos!r}")
+        nested = [list(g) for g in groups if g]
+        output = self.processor(
+            images=nested or None,
+            text=texts,
+            padding=False,
+            truncation=False,
+            return_tensors=None,
+            return_offsets_mapping=True,
+            return_text_replacement_offsets=True,
+            add_special_tokens=not all(own_bos),
+        )
+        return cast(Mapping[str, Any], output)
+
+    def _layout(
+        self, rendered: Rendered, plans: list[ImagePlan], outputs: Mapping[str, Any], index: int
+    ) -> TokenLayout:
+        ids = np.asarray(outputs["input_ids"][index], dtype=np.int64)
+        offsets = np.asarray(outputs["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
+        replaced = outputs["text_replacement_offsets"][index] if plans else []
+        written = [r["replacement"].count(self.image_token) for r in replaced]
+        sizes = [p.layout.image_wh for p in plans]
+        check_counts(int((ids == self.image_token_id).sum()), written, plans, sizes)
+        if self.max_tokens is not None and len(ids) > self.max_tokens:
+            raise PromptError(
+                f"the prompt has {len(ids)} tokens ({sum(written)} of them from pictures), but the model has"
+                f" {self.max_tokens} positions: shorten the text or give fewer pictures"
+            )
+        return token_layout(
+            rendered,
+            ids,
+            unexpanded(offsets, replaced),
+            plans,
+            image_token_id=self.image_token_id,
+            bos_token_id=getattr(self.tokenizer, "bos_token_id", None),
+        )
+
+    def _encoded(
+        self,
+        outputs: Mapping[str, Any],
+        layouts: list[TokenLayout],
+        groups: Sequence[Sequence[Image]],
+        plans: list[ImagePlan],
+    ) -> Encoded:
+        from transformers import BatchFeature
+
+        pad = getattr(self.tokenizer, "pad_token_id", None)
+        eos = getattr(self.tokenizer, "eos_token_id", None)
+        extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in ("token_type_ids",) if k in outputs}
+        fill = pad if pad is not None else eos if eos is not None else 0
+        inputs, pads = left_padded([t.input_ids for t in layouts], extra, int(fill))
+        pixels = {k: v for k, v in outputs.items() if k not in _TOKEN_KEYS}
+        inputs |= dict(BatchFeature(pixels, tensor_type="pt"))
+        self._check_views(inputs, plans)
+        return Encoded(inputs, tuple(layouts), pads, tuple(tuple(g) for g in groups))
+
+    def _check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
+        """The pixels that came out must have the size that the geometry says."""
+        pixels = inputs.get("pixel_values")
+        for plan in plans if pixels is not None else ():
+            got_hw = tuple(int(s) for s in cast(Any, pixels).shape[-2:])
+            if got_hw != plan.view_hw:
+                raise LayoutError(
+                    f"the image processor makes views of {got_hw} pixels (height, width), but its settings say"
+                    f" {plan.view_hw}: its class does more than vlmattn knows of"
+                )
+
+
+def _grouped(images: Any, prompts: int, *, batch: bool) -> list[list[Image]]:
+    """The pictures of each prompt."""
+    if hasattr(images, "size") or isinstance(images, (str, bytes)) or not isinstance(images, Sequence):
+        raise ImageError(f"images must be a list of PIL images, got {type(images).__name__}")
+    nested = [isinstance(i, (list, tuple)) for i in images]
+    if any(nested) and not all(nested):
+        raise ImageError("images must be pictures, or one list of pictures per prompt, not a mixture")
+    groups = [list(g) for g in images] if any(nested) else [[i] for i in images] if batch else [list(images)]
+    if len(groups) != prompts:
+        raise PromptError(f"{prompts} prompts came with {len(groups)} sets of pictures: give one list of pictures each")
+    return groups

@@ -1,0 +1,202 @@
+"""What every adapter must keep: the author of a new one runs ``check_adapter`` and reads the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vlmattn.adapters.adapter import Adapter
+from vlmattn.adapters.paint import merged_embeddings, paint_faults
+from vlmattn.adapters.registry import adapter_for
+from vlmattn.core.errors import LayoutError, VlmattnError
+from vlmattn.core.layout import ImageLayout, TokenKind, TokenLayout
+
+Sizes = Sequence[tuple[int, int]]
+SIZES: Sizes = ((1, 1), (1, 300), (300, 1), (64, 64), (90, 60), (61, 97), (333, 777), (8000, 50), (50, 8000))
+PAINTED: Sizes = ((96, 96), (180, 120), (113, 201), (400, 100), (100, 400))
+QUESTIONS = (
+    "What is on the stove?",
+    "Is the cat 🐱 asleep? And the 👩‍👩‍👧 family 🇫🇷?",
+    "ما لون السيارة؟",
+    "{braces} and %s and \\n stay",
+    "  padded   question\n",
+    "a",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One clause of the contract: what was checked, on how many cases, and what was wrong."""
+
+    name: str
+    cases: int
+    faults: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if something was checked and nothing was wrong."""
+        return self.cases > 0 and not self.faults
+
+
+@dataclass(frozen=True)
+class ContractReport:
+    """All clauses for one model and processor."""
+
+    adapter: str
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """True if every clause holds."""
+        return all(c.ok for c in self.checks)
+
+    def __str__(self) -> str:
+        lines = [f"{self.adapter}: {'keeps the contract' if self.ok else 'BREAKS THE CONTRACT'}"]
+        for check in self.checks:
+            lines.append(f"  {'ok  ' if check.ok else 'FAIL'} {check.name} ({check.cases} cases)")
+            lines += [f"       {fault}" for fault in check.faults[:5]]
+        return "\n".join(lines)
+
+
+def check_adapter(
+    model: Any,
+    processor: Any,
+    *,
+    sizes: Sizes = SIZES,
+    painted: Sizes = PAINTED,
+    seed: int = 0,
+    raises: bool = True,
+) -> ContractReport:
+    """Check the adapter of a model against the contract that the rest of vlmattn relies on.
+
+    Args:
+        sizes: (width, height) of pictures for counts and boxes. ``painted``: of pictures for the paint check.
+        raises: raise instead of returning a report with faults.
+
+    Raises:
+        LayoutError: the report, if a clause does not hold and ``raises``.
+        UnsupportedModel: no adapter serves the model.
+    """
+    adapter = adapter_for(model, processor)
+    rng = np.random.default_rng(seed)
+    checks = (
+        _over("image tokens match what the model makes", sizes, lambda s: _count_faults(adapter, s, rng)),
+        _over("every grid lies on the picture", sizes, lambda s: _box_faults(adapter.plan(s).layout)),
+        _over("each cell has exactly one image token", sizes, lambda s: _place_faults(_encoded(adapter, s, rng))),
+        _over("words are found where they were written", QUESTIONS, lambda q: _word_faults(adapter, q, rng)),
+        _over("answers decode to their text and spans", QUESTIONS, lambda q: _answer_faults(adapter, q)),
+        _over("a batch is its prompts, padded", (2,), lambda _: _batch_faults(adapter, rng)),
+        _paint_check(adapter, painted, rng),
+    )
+    report = ContractReport(repr(adapter), checks)
+    if raises and not report.ok:
+        raise LayoutError(str(report))
+    return report
+
+
+def _over(name: str, cases: Sequence[Any], faults: Callable[[Any], list[str]]) -> Check:
+    found: list[str] = []
+    for case in cases:
+        try:
+            found += [f"{case}: {fault}" for fault in faults(case)]
+        except VlmattnError as error:
+            found.append(f"{case}: {type(error).__name__}: {error}")
+    return Check(name, len(cases), tuple(found))
+
+
+def _picture(size: tuple[int, int], rng: np.random.Generator) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def _encoded(adapter: Adapter, size: tuple[int, int], rng: np.random.Generator) -> TokenLayout:
+    return adapter.encode([_picture(size, rng)], "What?").layouts[0]
+
+
+def _count_faults(adapter: Adapter, size: tuple[int, int], rng: np.random.Generator) -> list[str]:
+    """The model must accept the input (it counts for itself) and fill every image token."""
+    encoded = adapter.encode([_picture(size, rng)], "What?")
+    where = next(adapter.model.parameters()).device
+    try:
+        merged = merged_embeddings(adapter.model, encoded.to(where).inputs)
+    except (ValueError, RuntimeError) as error:
+        return [f"the model refuses the input: {error}"]
+    layout = encoded.layouts[0]
+    if merged.shape[1] != len(layout):
+        return [f"the model sees {merged.shape[1]} tokens, the layout has {len(layout)}"]
+    return []
+
+
+def _box_faults(layout: ImageLayout) -> list[str]:
+    width, height = layout.image_wh
+    faults = []
+    for index, tile in enumerate(layout.tiles):
+        x0, y0, x1, y1 = tile.source_box_xyxy
+        if not np.isfinite([x0, y0, x1, y1]).all() or x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+            faults.append(f"tile {index} spans {tile.source_box_xyxy}, outside {width} x {height}")
+    return faults or ([] if layout.tiles else ["no tiles"])
+
+
+def _place_faults(layout: TokenLayout) -> list[str]:
+    faults = []
+    for number, picture in enumerate(layout.images):
+        for index, tile in enumerate(picture.tiles):
+            mine = (layout.image == number) & (layout.tile == index)
+            count = np.zeros(tile.grid_hw, dtype=int)
+            np.add.at(count, (layout.row[mine], layout.col[mine]), 1)
+            if (count != 1).any():
+                faults.append(f"tile {index}: {int((count != 1).sum())} cells do not have exactly one token")
+    placed = (layout.kinds == TokenKind.IMAGE) != (layout.tile >= 0)
+    return [*faults, "kinds and places disagree"] if placed.any() else faults
+
+
+def _word_faults(adapter: Adapter, question: str, rng: np.random.Generator) -> list[str]:
+    layout = adapter.encode([_picture((40, 40), rng)], question).layouts[0]
+    start, end = layout.question_span
+    faults = []
+    if layout.text[start:end] != question.strip():
+        faults.append(f"question_span covers {layout.text[start:end]!r}")
+    covered = np.zeros(len(layout.text), dtype=bool)
+    for a, b in layout.char_span[layout.kinds == TokenKind.QUESTION]:
+        covered[a:b] = True
+    missed = [c for c, hit in zip(layout.text[start:end], covered[start:end], strict=True) if not hit and c.strip()]
+    return [*faults, f"no token covers {missed}"] if missed else faults
+
+
+def _answer_faults(adapter: Adapter, text: str) -> list[str]:
+    ids = adapter.tokenizer(text, add_special_tokens=False)["input_ids"]
+    decoded, spans = adapter.decode_answer(ids)
+    if decoded != text.strip():
+        return [f"decoded as {decoded!r}"]
+    covered = np.zeros(len(decoded), dtype=bool)
+    for a, b in spans[spans[:, 0] >= 0]:
+        covered[a:b] = True
+    return [] if covered.all() and len(spans) == len(ids) else ["spans leave characters out"]
+
+
+def _batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
+    one, two = _picture((50, 30), rng), _picture((30, 90), rng)
+    both = adapter.encode([[one], [two]], ["What?", "What is there to be seen in this picture?"])
+    singles = [adapter.encode([one], "What?"), adapter.encode([two], "What is there to be seen in this picture?")]
+    faults = []
+    for index, single in enumerate(singles):
+        pad = both.pad_left[index]
+        ids = both.inputs["input_ids"][index].tolist()
+        mask = both.inputs["attention_mask"][index].tolist()
+        if ids[pad:] != single.layouts[0].input_ids.tolist() or mask != [0] * pad + [1] * (len(ids) - pad):
+            faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
+    return faults
+
+
+def _paint_check(adapter: Adapter, sizes: Sizes, rng: np.random.Generator) -> Check:
+    faults: list[str] = []
+    painted = 0
+    for size in sizes:
+        found, count = paint_faults(adapter, size, rng, spots=4)
+        faults += found
+        painted += count
+    return Check("a painted spot changes the token that the geometry names", painted, tuple(faults))

@@ -1,0 +1,75 @@
+"""Model inputs together with what each of their tokens is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.core.errors import LayoutError
+from vlmattn.core.layout import TokenLayout
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of B prompts with their pictures, ready for ``model(**inputs)`` and ``model.generate(**inputs)``.
+
+    Attributes:
+        inputs: tensors by name; ``input_ids`` and ``attention_mask`` are (B, P + N), padded on the left.
+        layouts: one per prompt; positions count from the first real token.
+        pad_left: number of padding tokens before each prompt.
+        images: the pictures of each prompt, upright.
+    """
+
+    inputs: dict[str, Any]
+    layouts: tuple[TokenLayout, ...]
+    pad_left: tuple[int, ...]
+    images: tuple[tuple[Image, ...], ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not len(self.layouts) == len(self.pad_left) == len(self.images):
+            raise LayoutError(
+                f"layouts, pad_left and images must have one entry per prompt, got {len(self.layouts)},"
+                f" {len(self.pad_left)} and {len(self.images)}"
+            )
+
+    @property
+    def batch_size(self) -> int:
+        """Number of prompts."""
+        return len(self.layouts)
+
+    def to(self, device: Any = None, dtype: Any = None) -> Encoded:
+        """A copy with all tensors on ``device``, and those with fractions in ``dtype``."""
+        return replace(self, inputs={name: _moved(value, device, dtype) for name, value in self.inputs.items()})
+
+
+def _moved(value: Any, device: Any, dtype: Any) -> Any:
+    if not hasattr(value, "is_floating_point"):
+        return value
+    return value.to(device=device, dtype=dtype if dtype is not None and value.is_floating_point() else value.dtype)
+
+
+def left_padded(
+    rows: list[NDArray[np.int64]], extra: Mapping[str, list[NDArray[np.int64]]], pad_id: int
+) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Token rows of different lengths as tensors, padded on the left: (inputs, pads).
+
+    ``extra`` holds further per-token arrays by name (such as token_type_ids); they are padded with 0.
+    """
+    import torch
+
+    longest = max(len(r) for r in rows)
+    pads = tuple(longest - len(r) for r in rows)
+
+    def stacked(parts: list[NDArray[np.int64]], fill: int) -> Any:
+        padded = [np.concatenate([np.full(p, fill, dtype=np.int64), r]) for p, r in zip(pads, parts, strict=True)]
+        return torch.from_numpy(np.stack(padded))
+
+    inputs = {"input_ids": stacked(rows, pad_id), "attention_mask": stacked([np.ones_like(r) for r in rows], 0)}
+    return inputs | {name: stacked(parts, 0) for name, parts in extra.items()}, pads

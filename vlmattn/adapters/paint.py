@@ -1,0 +1,160 @@
+"""Measure where image tokens look, without trusting any geometry: paint a spot, see which embeddings change.
+
+The tower's attention layers are bypassed for the measurement, so that every token depends on its own patch only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.core.errors import ModelError
+from vlmattn.core.layout import Box, ImageLayout
+
+if TYPE_CHECKING:
+    from vlmattn.adapters.adapter import Adapter
+
+_GREY, _WHITE = 96, 255
+_INSET = 0.15
+
+
+class _MergedError(Exception):
+    """Carries the merged embeddings out of the model, before its language model runs."""
+
+    def __init__(self, embeddings: Any) -> None:
+        self.embeddings = embeddings
+
+
+def merged_embeddings(model: Any, inputs: Mapping[str, Any]) -> Any:
+    """(B, N, d) embeddings that the language model gets: words and image tokens at their positions.
+
+    The language model itself does not run. Raises ModelError if the model does not pass ``inputs_embeds`` on.
+    """
+    import torch
+
+    def stop(_module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _MergedError(kwargs.get("inputs_embeds"))
+
+    handle = model.get_decoder().register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except _MergedError as merged:
+        if merged.embeddings is not None:
+            return merged.embeddings
+    finally:
+        handle.remove()
+    raise ModelError(f"{type(model).__name__} does not hand merged embeddings to its language model")
+
+
+@contextmanager
+def unmixed(model: Any) -> Iterator[None]:
+    """The vision tower's layers pass their input through unchanged while inside."""
+    import torch
+
+    layers = [
+        layer
+        for name, module in model.named_modules()
+        if "vision_tower" in name and isinstance(module, torch.nn.ModuleList) and name.endswith("layers")
+        for layer in module
+    ]
+    if not layers:
+        raise ModelError(f"no layers of a vision tower were found in {type(model).__name__}")
+    try:
+        for layer in layers:
+            layer.forward = _first
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _first(hidden_states: Any, *_args: Any, **_kwargs: Any) -> Any:
+    return hidden_states
+
+
+def paintable(layout: ImageLayout, tile: int, row: int, col: int) -> tuple[int, int, int, int] | None:
+    """Whole pixels well inside a cell and inside the picture, (x0, y0, x1, y1); None if there are none."""
+    x0, y0, x1, y1 = layout.tiles[tile].cell_box(row, col)
+    dx, dy = _INSET * (x1 - x0), _INSET * (y1 - y0)
+    left, top = max(0, math.ceil(x0 + dx)), max(0, math.ceil(y0 + dy))
+    right, bottom = min(layout.image_wh[0], math.floor(x1 - dx)), min(layout.image_wh[1], math.floor(y1 - dy))
+    return (left, top, right, bottom) if right > left and bottom > top else None
+
+
+def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None) -> Any:
+    """Merged embeddings (N, d) of a grey picture with a white spot, and its layout."""
+    from PIL import Image
+
+    pixels = np.full((image_wh[1], image_wh[0], 3), _GREY, dtype=np.uint8)
+    if spot is not None:
+        pixels[spot[1] : spot[3], spot[0] : spot[2]] = _WHITE
+    encoded = adapter.encode([Image.fromarray(pixels)], "?")
+    where = next(adapter.model.parameters()).device
+    merged = merged_embeddings(adapter.model, encoded.to(where).inputs)
+    return merged[0].float().cpu().numpy(), encoded.layouts[0]
+
+
+def paint_faults(
+    adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 8
+) -> tuple[list[str], int]:
+    """Paint ``spots`` random cells of each tile, one at a time: (what was found in the wrong place, spots painted).
+
+    In the painted cell's own tile the largest change must be at the very token that the layout names; in every other
+    tile, at a token whose cell overlaps the spot (if the spot's centre lies in that tile at all).
+    """
+    faults: list[str] = []
+    painted = 0
+    with unmixed(adapter.model):
+        plain, layout = painted_embeddings(adapter, image_wh, None)
+        picture = layout.images[0]
+        for tile, row, col in _chosen(picture, rng, spots):
+            spot = paintable(picture, tile, row, col)
+            if spot is None:
+                continue
+            painted += 1
+            change = np.linalg.norm(painted_embeddings(adapter, image_wh, spot)[0] - plain, axis=1)
+            if change[layout.image < 0].max(initial=0.0) > 0:
+                faults.append(f"painting {spot} changed embeddings of text")
+            faults += _misplaced(layout, change, (tile, row, col), spot)
+    return faults, painted
+
+
+def _chosen(picture: ImageLayout, rng: np.random.Generator, spots: int) -> list[tuple[int, int, int]]:
+    """Corners and random cells of every tile."""
+    chosen = set()
+    for index, tile in enumerate(picture.tiles):
+        rows, cols = tile.grid_hw
+        chosen |= {(index, 0, 0), (index, rows - 1, cols - 1), (index, 0, cols - 1), (index, rows - 1, 0)}
+        chosen |= {(index, int(rng.integers(rows)), int(rng.integers(cols))) for _ in range(spots)}
+    return sorted(chosen)
+
+
+def _misplaced(
+    layout: Any, change: NDArray[np.floating], cell: tuple[int, int, int], spot: tuple[int, int, int, int]
+) -> list[str]:
+    faults = []
+    picture = layout.images[0]
+    for index, tile in enumerate(picture.tiles):
+        at = np.flatnonzero(layout.tile == index)
+        top = at[int(change[at].argmax())]
+        found = (index, int(layout.row[top]), int(layout.col[top]))
+        if index == cell[0]:
+            if found != cell:
+                faults.append(f"painting cell {cell} of {picture.image_wh} changed cell {found} most")
+        elif _holds(tile.source_box_xyxy, spot) and not _overlap(tile.cell_box(*found[1:]), spot):
+            faults.append(f"painting {spot} of {picture.image_wh} changed {found} most, which lies elsewhere")
+    return faults
+
+
+def _holds(box: Box, spot: tuple[int, int, int, int]) -> bool:
+    return box[0] <= spot[0] and box[1] <= spot[1] and spot[2] <= box[2] and spot[3] <= box[3]
+
+
+def _overlap(box: Box, spot: tuple[int, int, int, int]) -> bool:
+    return box[0] < spot[2] and spot[0] < box[2] and box[1] < spot[3] and spot[1] < box[3]

@@ -1,0 +1,96 @@
+"""Which families there are, and which adapter serves a model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any, TypeVar
+
+from vlmattn.adapters.adapter import Adapter
+from vlmattn.adapters.spec import FamilySpec
+from vlmattn.core.errors import SpecError, UnsupportedModel
+
+GROUP = "vlmattn.adapters"
+T = TypeVar("T", bound=type[Adapter])
+_FAMILIES: dict[str, tuple[FamilySpec, type[Adapter]]] = {}
+_LOADED: set[str] = set()
+
+
+def register(spec: FamilySpec, *, override: bool = False) -> Callable[[T], T]:
+    """Class decorator: serve the models of ``spec`` with this adapter.
+
+    A family name or model type that is already served raises SpecError, unless ``override`` says that it is meant: it
+    replaces every family that it shares a name or model type with.
+    """
+
+    def add(cls: T) -> T:
+        taken = {t: s.name for s, _ in _FAMILIES.values() for t in (*s.model_types, s.name)}
+        clashes = sorted({t for t in (*spec.model_types, spec.name) if t in taken})
+        if clashes and not override:
+            raise SpecError(
+                f"{', '.join(map(repr, clashes))} is already served by family {taken[clashes[0]]!r}:"
+                " choose another name, or register with override=True"
+            )
+        for name in {taken[t] for t in clashes}:
+            del _FAMILIES[name]
+        _FAMILIES[spec.name] = (spec, cls)
+        return cls
+
+    return add
+
+
+def families() -> tuple[FamilySpec, ...]:
+    """All families, by name: those of vlmattn and those of installed packages (entry points ``vlmattn.adapters``)."""
+    _load()
+    return tuple(_FAMILIES[name][0] for name in sorted(_FAMILIES))
+
+
+def _load() -> None:
+    from vlmattn.adapters import native  # noqa: F401  (registers the families of vlmattn itself, first)
+
+    for point in metadata.entry_points(group=GROUP):
+        key = f"{point.name}={point.value}"
+        if key in _LOADED:
+            continue
+        _LOADED.add(key)
+        try:
+            point.load()
+        except Exception as error:  # noqa: BLE001 (a broken third-party package must not take the others down)
+            warnings.warn(f"adapter {point.name!r} ({point.value}) could not be loaded: {error}", stacklevel=3)
+
+
+def adapter_for(model: Any, processor: Any) -> Adapter:
+    """The adapter for a model and its processor.
+
+    Raises:
+        UnsupportedModel: text-only model, missing or wrong processor, unknown family or vision tower; says which.
+        LayoutError: model and processor do not belong together.
+    """
+    specs = families()
+    config = getattr(model, "config", None)
+    kind = str(getattr(config, "model_type", "") or "")
+    if not kind:
+        raise UnsupportedModel(f"{type(model).__name__} is not a transformers model: it has no config.model_type")
+    found = next((s for s in specs if kind in s.model_types), None)
+    if found is None:
+        raise UnsupportedModel(_reason(config, kind, specs))
+    spec, cls = _FAMILIES[found.name]
+    _check_processor(spec, processor)
+    return cls(spec, model, processor)
+
+
+def _reason(config: Any, kind: str, specs: tuple[FamilySpec, ...]) -> str:
+    known = ", ".join(t for s in specs for t in s.model_types)
+    if getattr(config, "vision_config", None) is None:
+        return f"{kind!r} is a text-only model: it takes no pictures. Supported: {known}"
+    return f"model type {kind!r} is not supported: where its image tokens lie is not known. Supported: {known}"
+
+
+def _check_processor(spec: FamilySpec, processor: Any) -> None:
+    expected = " or ".join(spec.processors)
+    if processor is None:
+        raise UnsupportedModel(f"no processor was given: pictures cannot be prepared. Expected {expected}")
+    names = {c.__name__ for c in type(processor).__mro__}
+    if not names & set(spec.processors):
+        raise UnsupportedModel(f"{spec.name} needs a {expected}, got {type(processor).__name__}")

@@ -1,0 +1,146 @@
+"""From messages to the text that the model reads, and where in it the question stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vlmattn.adapters.messages import Message, Part, check_count, check_encodable
+from vlmattn.core.errors import ModelError, PromptError
+
+Template = Callable[[list[Message]], str]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A rendered prompt. ``question_span``: [start, end) of the user's (last) text in it."""
+
+    text: str
+    question_span: tuple[int, int]
+
+
+def template_of(processor: Any, image_token: str, fallback: str) -> Template:
+    """How this processor renders messages: its chat template, its tokenizer's, or the family's ``fallback``."""
+    template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
+    if template is None:
+        return lambda messages: _plain(messages, image_token, fallback)
+
+    def render(messages: list[Message]) -> str:
+        chat = [{"role": m.role, "content": [_as_dict(p) for p in m.parts]} for m in messages]
+        try:
+            return str(processor.apply_chat_template(chat, chat_template=template, add_generation_prompt=True))
+        except PromptError:
+            raise
+        except Exception as error:  # a template is a program of its own
+            raise PromptError(f"the model's chat template refuses this prompt: {error}") from error
+
+    return render
+
+
+def _as_dict(part: Part) -> dict[str, str]:
+    return {"type": "image"} if part.text is None else {"type": "text", "text": part.text}
+
+
+def _plain(messages: list[Message], image_token: str, fallback: str) -> str:
+    """The family's own wording, for processors without a chat template."""
+    out = [m.said for m in messages if m.role == "system"]
+    for message in messages:
+        if message.role == "user":
+            slots = f"{image_token}\n" * message.pictures
+            # Not str.format: the question may hold braces.
+            out.append(fallback.replace("{images}", slots).replace("{question}", message.said))
+        elif message.role == "assistant":
+            out.append(message.said)
+    return " ".join(out)
+
+
+def render(messages: list[Message], template: Template, image_token: str) -> Rendered:
+    """Render messages and find the text of the last one.
+
+    The same messages are rendered once more with marks in place of that text. What stands before the first and after
+    the last mark stands around the question, whatever else the prompt says and however the template trims it.
+
+    Raises:
+        PromptError: if the template leaves out the question, the system text or a picture.
+    """
+    text = template(messages)
+    pictures = sum(m.pictures for m in messages)
+    if text.count(image_token) != pictures:
+        raise PromptError(
+            f"the chat template wrote {text.count(image_token)} {image_token!r} for {pictures} pictures: it does not"
+            " know picture parts. Give the processor the chat template of its checkpoint, or use raw=True"
+        )
+    for message in messages:
+        if message.role == "system" and message.said.strip() not in text:
+            raise PromptError("the model's chat template leaves out the system text: put it into the question instead")
+    span = _around(text, messages, template)
+    if not text[slice(*span)].strip():
+        raise PromptError("the model's chat template leaves out the question")
+    return Rendered(text, _trimmed(text, span))
+
+
+def _around(text: str, messages: list[Message], template: Template) -> tuple[int, int]:
+    said = "".join(m.said for m in messages)
+    marks = _marks(said, sum(p.text is not None for p in messages[-1].parts))
+    queue = iter(marks)
+    parts = tuple(p if p.text is None else Part(next(queue)) for p in messages[-1].parts)
+    marked = template([*messages[:-1], Message("user", parts)])
+    first, last = marked.find(marks[0]), marked.rfind(marks[-1])
+    if first < 0 or last < first:
+        raise PromptError("the model's chat template leaves out the question")
+    before, after = marked[:first], marked[last + len(marks[-1]) :]
+    if not (text.startswith(before) and text.endswith(after) and len(before) + len(after) <= len(text)):
+        raise ModelError("the chat template depends on the words of the question: the question cannot be located in it")
+    return len(before), len(text) - len(after)
+
+
+def _marks(said: str, count: int) -> list[str]:
+    """``count`` strings of digits (which no template trims or changes) that do not occur in ``said``."""
+    base = 7_310_948_620
+    while str(base) in said:
+        base += 1_000_003
+    return [f"{base}{i:03d}" for i in range(count)]
+
+
+def _trimmed(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    start, end = span
+    inner = text[start:end]
+    return start + len(inner) - len(inner.lstrip()), end - (len(inner) - len(inner.rstrip()))
+
+
+def render_raw(text: str, pictures: int, template: Template, image_token: str, question: str | None) -> Rendered:
+    """An already rendered prompt, taken as it is.
+
+    The question is ``question`` (its last occurrence) if given, else the text after the last picture without what the
+    model's own template would write after a question, else the text before the first picture.
+    """
+    check_encodable(text)
+    check_count(text.count(image_token), pictures)
+    if not text.replace(image_token, "").strip():
+        raise PromptError("the prompt has no text besides its pictures")
+    if question is not None:
+        start = text.rfind(question)
+        if start < 0 or not question.strip():
+            raise PromptError(f"the question {question!r} does not occur in the prompt")
+        return Rendered(text, _trimmed(text, (start, start + len(question))))
+    after = text.rfind(image_token) + len(image_token) if pictures else 0
+    end = len(text)
+    tail = _tail(template)
+    if tail and text.rstrip().endswith(tail):
+        end = len(text.rstrip()) - len(tail)
+    if text[after:end].strip():
+        return Rendered(text, _trimmed(text, (after, end)))
+    before = text.find(image_token) if pictures else end
+    span = (0, before) if text[:before].strip() else (after, len(text))
+    return Rendered(text, _trimmed(text, span))
+
+
+def _tail(template: Template) -> str:
+    """What the template writes after a question, trimmed; empty if it cannot be told."""
+    mark = _marks("", 1)[0]
+    try:
+        text = template([Message("user", (Part(None), Part(mark)))])
+    except PromptError:
+        return ""
+    return text[text.rfind(mark) + len(mark) :].strip() if mark in text else ""

@@ -1,0 +1,91 @@
+"""Which token is what, and which characters of the prompt it covers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.adapters.plan import ImagePlan
+from vlmattn.adapters.render import Rendered
+from vlmattn.core.errors import LayoutError
+from vlmattn.core.layout import TokenKind, TokenLayout
+
+
+def unexpanded(offsets: NDArray[np.int64], replacements: Sequence[Mapping[str, Any]]) -> NDArray[np.int32]:
+    """Character offsets in the expanded prompt as offsets in the prompt with one placeholder per picture.
+
+    Args:
+        offsets: (N, 2), [start, end) of every token in the expanded text.
+        replacements: for each placeholder, its ``span`` in the prompt and ``new_span`` in the expanded text.
+
+    Returns:
+        (N, 2) int32; (-1, -1) for tokens without text. Offsets inside an expanded placeholder mean nothing.
+    """
+    out = offsets.copy()
+    for item in replacements:
+        grown = item["new_span"][1] - item["span"][1]
+        out = np.where(offsets >= item["new_span"][1], offsets - grown, out)
+    return np.where((offsets[:, 1] > offsets[:, 0])[:, None], out, -1).astype(np.int32)
+
+
+def check_counts(
+    found: int, written: Sequence[int], plans: Sequence[ImagePlan], image_sizes: Sequence[tuple[int, int]]
+) -> None:
+    """Raises LayoutError unless processor, tokenizer and geometry agree on the number of image tokens.
+
+    Args:
+        found: image tokens in ``input_ids``.
+        written: image tokens that the processor wrote for each picture.
+        plans: what the geometry says of each picture. ``image_sizes``: their (width, height).
+    """
+    for index, (count, plan, (w, h)) in enumerate(zip(written, plans, image_sizes, strict=True)):
+        if count != len(plan):
+            raise LayoutError(
+                f"picture {index} ({w} x {h}): the processor writes {count} image tokens, the model makes {len(plan)}"
+                f" (grids {[t.grid_hw for t in plan.layout.tiles]}). Check the processor's patch_size,"
+                " vision_feature_select_strategy, num_additional_image_tokens and image size against the model's"
+            )
+    if found != sum(written):
+        raise LayoutError(
+            f"the prompt holds {found} image tokens after tokenising, but the processor wrote {sum(written)}"
+        )
+
+
+def token_layout(
+    rendered: Rendered,
+    ids: NDArray[np.int64],
+    char_span: NDArray[np.int32],
+    plans: Sequence[ImagePlan],
+    *,
+    image_token_id: int,
+    bos_token_id: int | None,
+) -> TokenLayout:
+    """The layout of one prompt of N tokens, ``ids`` (N,) and ``char_span`` (N, 2)."""
+    is_image = ids == image_token_id
+    kinds = np.full(len(ids), TokenKind.SYSTEM, dtype=np.int8)
+    start, end = rendered.question_span
+    kinds[(char_span[:, 0] >= 0) & (char_span[:, 0] < end) & (char_span[:, 1] > start)] = TokenKind.QUESTION
+    if bos_token_id is not None and len(ids) and ids[0] == bos_token_id:
+        kinds[0] = TokenKind.BOS
+    place = np.full((len(ids), 3), -1, dtype=np.int32)
+    image = np.full(len(ids), -1, dtype=np.int32)
+    if plans:
+        place[is_image] = np.concatenate([p.place for p in plans])
+        image[is_image] = np.repeat(np.arange(len(plans)), [len(p) for p in plans])
+    kinds[is_image] = np.where(place[is_image, 0] >= 0, TokenKind.IMAGE, TokenKind.SEPARATOR)
+    return TokenLayout(
+        text=rendered.text,
+        input_ids=ids,
+        kinds=kinds,
+        image=image,
+        tile=place[:, 0].copy(),
+        row=place[:, 1].copy(),
+        col=place[:, 2].copy(),
+        char_span=np.where(is_image[:, None], -1, char_span).astype(np.int32),
+        question_span=rendered.question_span,
+        answer_start=len(ids),
+        images=tuple(p.layout for p in plans),
+    )

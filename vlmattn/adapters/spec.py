@@ -1,0 +1,45 @@
+"""What a model family is, as data: the part of an adapter that needs no code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlmattn.core.errors import SpecError
+
+
+@dataclass(frozen=True)
+class FamilySpec:
+    """One model family.
+
+    Attributes:
+        name: what users call the family.
+        model_types: values of ``config.model_type`` that belong to it.
+        processors: class names of processors that it is prepared with.
+        image_processors: class names of image processors whose geometry is known.
+        towers: ``vision_config.model_type`` of vision towers whose tokens are known.
+        geometry: names of the rules that place image tokens, for the reader.
+        strategy: ``config`` if ``vision_feature_select_strategy`` decides whether the first vision token is dropped;
+            ``default`` if the model always drops it.
+        max_images: most pictures per prompt; None for no limit of its own.
+        prompt: what a question is wrapped in when the processor has no chat template.
+        notes: what a reader should know.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    processors: tuple[str, ...]
+    image_processors: tuple[str, ...]
+    towers: tuple[str, ...]
+    geometry: tuple[str, ...]
+    strategy: str = "config"
+    max_images: int | None = None
+    prompt: str = "USER: {images}{question} ASSISTANT:"
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.model_types:
+            raise SpecError(f"a family needs a name and at least one model type, got {self.name!r}, {self.model_types}")
+        if self.strategy not in ("config", "default"):
+            raise SpecError(f"strategy must be 'config' or 'default', got {self.strategy!r}")
+        if "{images}" not in self.prompt or "{question}" not in self.prompt:
+            raise SpecError(f"prompt must hold {{images}} and {{question}}, got {self.prompt!r}")

@@ -1,0 +1,63 @@
+"""The vision tower: how many tokens it makes per view, and which of them have a place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vlmattn.core.errors import UnsupportedModel
+
+# Tokens without a place that come before the patches, by vision_config.model_type.
+LEADING_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+REASONS = {"pixtral": "its input has no fixed size: rows and columns follow the picture, which is not supported yet"}
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A vision tower with a fixed square input.
+
+    Attributes:
+        name: ``vision_config.model_type``.
+        image_size, patch_size: side of the input and of a patch, in pixels.
+        leading: tokens without a place that reach the language model before the patches of each view (CLS).
+    """
+
+    name: str
+    image_size: int
+    patch_size: int
+    leading: int
+
+    @property
+    def side(self) -> int:
+        """Rows, and columns, of patches."""
+        return self.image_size // self.patch_size
+
+
+def tower_of(config: Any, *, towers: tuple[str, ...], strategy: str) -> Tower:
+    """The tower of a model's configuration.
+
+    Raises:
+        UnsupportedModel: if the tower is not one of ``towers``, or ``strategy`` drops a patch of it.
+    """
+    vision = config.vision_config
+    name = str(vision.model_type)
+    if name not in towers or name not in LEADING_TOKENS:
+        reason = REASONS.get(name, "the order of its tokens is not known")
+        raise UnsupportedModel(
+            f"vision tower {name!r} is not supported with {config.model_type!r}: {reason}."
+            f" Supported: {', '.join(towers)}"
+        )
+    leading = LEADING_TOKENS[name] - (1 if strategy == "default" else 0)
+    if leading < 0:
+        raise UnsupportedModel(
+            f"vision_feature_select_strategy='default' drops the first token of vision tower {name!r}, which has no CLS"
+            " token: the top-left patch would be lost. Use strategy 'full' in model and processor"
+        )
+    return Tower(name, _one(vision.image_size, "image_size"), _one(vision.patch_size, "patch_size"), leading)
+
+
+def _one(value: Any, name: str) -> int:
+    sides = set(value) if isinstance(value, (list, tuple)) else {value}
+    if len(sides) != 1:
+        raise UnsupportedModel(f"vision_config.{name} must be one number (square), got {value}")
+    return int(sides.pop())

@@ -1,0 +1,11 @@
+"""What users hold in their hands: load a model, ask it, look at where it looked."""
+
+from __future__ import annotations
+
+from vlmattn.api.load import load
+from vlmattn.api.look import Look
+from vlmattn.api.run import Run, WordGrounding
+from vlmattn.api.verify import Verification
+from vlmattn.api.vlm import Vlm
+
+__all__ = ["Look", "Run", "Verification", "Vlm", "WordGrounding", "load"]

@@ -1,0 +1,61 @@
+"""A given answer instead of a generated one: the same prompt with the answer's tokens appended, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from vlmattn.adapters import Adapter, Encoded
+from vlmattn.core.errors import PromptError
+from vlmattn.core.layout import extend_layout
+
+
+def with_answers(
+    adapter: Adapter, encoded: Encoded, answers: Sequence[str | Sequence[int]]
+) -> tuple[Encoded, list[np.ndarray]]:
+    """The batch with one answer appended to each prompt, and the answers' token ids.
+
+    Token ids are taken as they are. Text is tokenised on its own, with a space before it where the prompt does not end
+    in white space, as the model would have written it.
+
+    Raises:
+        PromptError: an empty answer.
+    """
+    written = [_answer_ids(adapter, layout.text, answer) for layout, answer in zip(encoded.layouts, answers, strict=True)]
+    layouts = []
+    for layout, ids in zip(encoded.layouts, written, strict=True):
+        text, spans = adapter.decode_answer(ids)
+        layouts.append(extend_layout(layout, ids, text, spans))
+    inputs, pads = _left_padded(encoded, [layout.input_ids for layout in layouts])
+    return replace(encoded, inputs=inputs, layouts=tuple(layouts), pad_left=pads), written
+
+
+def _answer_ids(adapter: Adapter, prompt: str, answer: str | Sequence[int]) -> np.ndarray:
+    if not isinstance(answer, str):
+        ids = np.asarray(answer, dtype=np.int64).reshape(-1)
+        if not len(ids):
+            raise PromptError("the given answer has no tokens")
+        return ids
+    if not answer.strip():
+        raise PromptError("the given answer is empty")
+    lead = "" if prompt[-1:].isspace() or answer[:1].isspace() else " "
+    tokens = adapter.tokenizer(lead + answer, add_special_tokens=False)["input_ids"]
+    return np.asarray(tokens, dtype=np.int64)
+
+
+def _left_padded(encoded: Encoded, rows: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    import torch
+
+    old = encoded.inputs["input_ids"]
+    longest = max(len(row) for row in rows)
+    pads = tuple(longest - len(row) for row in rows)
+    ids = torch.zeros((len(rows), longest), dtype=old.dtype)
+    mask = torch.zeros_like(ids)
+    for line, (row, pad) in enumerate(zip(rows, pads, strict=True)):
+        ids[line, pad:] = torch.as_tensor(row)
+        mask[line, pad:] = 1
+    inputs = {k: v for k, v in encoded.inputs.items() if k not in ("input_ids", "attention_mask", "token_type_ids")}
+    return inputs | {"input_ids": ids.to(old.device), "attention_mask": mask.to(old.device)}, pads

@@ -1,0 +1,145 @@
+"""Proof that capture leaves a model alone: the same question with and without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlmattn.api.request import Request
+from vlmattn.capture import CaptureSpec, Session, model_sites
+from vlmattn.core.errors import VerificationFailed
+
+if TYPE_CHECKING:
+    from vlmattn.api.vlm import Vlm
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of :func:`verify`.
+
+    Attributes:
+        same_tokens: whether both runs wrote the same tokens.
+        largest_logit_difference: over all steps; 0.0 means bit-identical.
+        tolerance: what was allowed.
+        covered_layers: layers whose rows were kept. bypassing: attention modules that the engine cannot see.
+        row_error: largest difference to eager attention in float32 on this prompt; None if eager was not run.
+    """
+
+    same_tokens: bool
+    largest_logit_difference: float
+    tolerance: float
+    tokens: int
+    covered_layers: tuple[int, ...]
+    bypassing: tuple[str, ...]
+    row_error: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether capture left tokens and logits alone."""
+        return self.same_tokens and self.largest_logit_difference <= self.tolerance
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**self.__dict__, "passed": self.passed}
+
+    def __str__(self) -> str:
+        verdict = "passed" if self.passed else "FAILED"
+        logits = "bit-identical logits" if self.largest_logit_difference == 0 else (
+            f"logits within {self.largest_logit_difference:.2g}"
+        )
+        rows = "" if self.row_error is None else f"; rows equal eager attention within {self.row_error:.1e}"
+        return (
+            f"{verdict}: {self.tokens} tokens {'the same' if self.same_tokens else 'DIFFER'}, {logits}; "
+            f"{len(self.covered_layers)} attention layers covered{rows}"
+            + (f"; not covered: {', '.join(self.bypassing)}" if self.bypassing else "")
+        )
+
+
+def verify(
+    vlm: Vlm,
+    image: Any = None,
+    question: str = "What is in the picture?",
+    *,
+    max_new_tokens: int = 8,
+    tolerance: float = 0.0,
+    eager: bool = True,
+) -> Verification:
+    """Run the same question with and without capture, and compare tokens and logits; optionally rows with eager.
+
+    Args:
+        image: default: a small picture made for the purpose.
+        tolerance: largest allowed difference of any logit; the default asks for bit-identical ones.
+        eager: also compare the kept rows of the prompt with eager attention (one more pass, N × N per layer). Left
+            out for models that cannot switch to it.
+
+    Raises:
+        VerificationFailed: tokens or logits differ by more than ``tolerance``.
+    """
+    import torch
+
+    picture = vlm._pictures(image if image is not None else _test_picture())
+    encoded = vlm.encode([picture], [question])
+    request = Request(((picture, question),), max_new_tokens=max_new_tokens)
+    settings = vlm._settings(request) | {"output_logits": True}
+    with torch.no_grad():
+        plain = vlm.model.generate(**encoded.inputs, **settings)
+        spec = CaptureSpec(rows=("prompt", "answer"), columns="all", dtype="float32", budget=0.5)
+        session = Session(vlm.model, encoded.layouts, spec, pad_left=encoded.pad_left, max_new_tokens=max_new_tokens)
+        with session:
+            seen = vlm.model.generate(**encoded.inputs, **settings)
+        kept = session.finish(sequences=seen.sequences)[0]
+        error = _row_error(vlm, encoded, kept) if eager else None
+    sites = model_sites(vlm.model)
+    same = bool(torch.equal(plain.sequences, seen.sequences))
+    result = Verification(
+        same_tokens=same,
+        largest_logit_difference=_logit_difference(plain.logits, seen.logits),
+        tolerance=tolerance,
+        tokens=int(seen.sequences.shape[1] - encoded.inputs["input_ids"].shape[1]),
+        covered_layers=kept.layers,
+        bypassing=sites.bypassing,
+        row_error=error,
+    )
+    if not result.passed:
+        raise VerificationFailed(f"{vlm.name}: {result}")
+    return result
+
+
+def _logit_difference(plain: Any, seen: Any) -> float:
+    if len(plain) != len(seen):
+        return float("inf")
+    differences = [float((a.float() - b.float()).abs().nan_to_num(0.0).max()) for a, b in zip(plain, seen, strict=True)]
+    return max(differences, default=0.0)
+
+
+def _row_error(vlm: Vlm, encoded: Any, kept: Any) -> float | None:
+    config = model_sites(vlm.model).attention[0].module.config
+    before = config._attn_implementation
+    length = encoded.layouts[0].answer_start
+    try:
+        config._attn_implementation = "eager"
+        output = vlm.model(**encoded.inputs, output_attentions=True, use_cache=False)
+    except (ValueError, NotImplementedError, RuntimeError):
+        return None
+    finally:
+        config._attn_implementation = before
+    if not output.attentions or len(output.attentions) < len(kept.layers):
+        return None
+    rows = kept.positions < length
+    full = [a for a in output.attentions if a is not None]
+    by_layer = full if len(full) == len(kept.layers) else [full[layer] for layer in kept.layers]
+    errors = [
+        float((one[0].float().cpu()[:, kept.positions[rows]] - kept.attn_lhqk[slot][:, rows].float().cpu()).abs().max())
+        for slot, one in enumerate(by_layer)
+    ]
+    return max(errors)
+
+
+def _test_picture() -> Any:
+    import numpy as np
+
+    y, x = np.mgrid[0:180, 0:260]
+    red, green, blue = x % 256, y % 256, (x + y) % 256
+    pixels = np.stack([red, green, blue], axis=-1).astype(np.uint8)
+    pixels[60:120, 90:160] = (200, 30, 30)
+    return pixels

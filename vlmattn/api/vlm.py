@@ -1,0 +1,326 @@
+"""A vision-language model that says where it looked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlmattn.adapters import Encoded, adapter_for
+from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
+from vlmattn.api.run import Run
+from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering
+from vlmattn.core.images import Picture, load_image
+from vlmattn.core.layout import TokenLayout, extend_layout
+from vlmattn.core.provenance import Provenance
+from vlmattn.trace import Trace, trace_from_kept
+
+if TYPE_CHECKING:
+    from vlmattn.api.verify import Verification
+
+
+
+class Vlm:
+    """A model with its processor; made by :func:`vlmattn.load`.
+
+    Attributes:
+        model, processor: the transformers objects. adapter: what knows the family.
+        name, revision: where they came from.
+    """
+
+    def __init__(self, model: Any, processor: Any, *, name: str, revision: str | None = None) -> None:
+        self.model, self.processor = model, processor
+        self.adapter = adapter_for(model, processor)
+        self.name, self.revision = name, revision
+        self._steering: tuple[Steering, ...] = ()
+
+    @property
+    def family(self) -> str:
+        """Name of the model's family."""
+        return self.adapter.spec.name
+
+    @property
+    def device(self) -> Any:
+        """Where the input goes: the device of the embeddings."""
+        return self.model.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> Any:
+        """Numeric type of the model's floating-point input."""
+        return self.model.dtype
+
+    # -- asking --------------------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        image: Any,
+        question: Prompt,
+        *,
+        answer: str | Sequence[int] | None = None,
+        system: str | None = None,
+        capture: CaptureSpec = DEFAULT_SPEC,
+        max_new_tokens: int = 64,
+        seed: int | None = None,
+        steering: Sequence[Steering] = (),
+        **generate: Any,
+    ) -> Run:
+        """Ask about one picture, or about several at once, and keep where the model looked.
+
+        Args:
+            image: a path, bytes, PIL picture or array; or a list of them for a question about several pictures.
+            question: text, or chat messages.
+            answer: a given answer, as text or token ids: nothing is generated, and the rows are those of this answer.
+            system: system text, for models whose template has a place for it.
+            capture: what to keep; default: rows of all question and answer tokens, all layers and heads.
+            max_new_tokens: how much the model may write.
+            seed: of sampling (with ``do_sample=True``).
+            steering: changes to make while it runs, after those of :meth:`steer`.
+            generate: goes to ``model.generate`` (``do_sample``, ``num_beams``, ``temperature`` …).
+
+        Raises:
+            ImageError, PromptError: what was given cannot be used.
+            BudgetExceeded: before anything runs, if too much would be kept.
+        """
+        return self.ask_many(
+            [(image, question)],
+            answers=None if answer is None else [answer],
+            system=system,
+            capture=capture,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            steering=steering,
+            **generate,
+        )[0]
+
+    def ask_many(
+        self,
+        items: Sequence[tuple[Any, Prompt]],
+        *,
+        answers: Sequence[str | Sequence[int]] | None = None,
+        system: str | None = None,
+        capture: CaptureSpec = DEFAULT_SPEC,
+        max_new_tokens: int = 64,
+        seed: int | None = None,
+        steering: Sequence[Steering] = (),
+        **generate: Any,
+    ) -> list[Run]:
+        """Ask several (image, question) pairs in one padded batch; one :class:`Run` each. See :meth:`ask`."""
+        request = Request(tuple(items), system=system, capture=capture, steering=(*self._steering, *steering))
+        if answers is not None:
+            return self.run(replace(request, answers=tuple(answers)))
+        return self.run(replace(request, max_new_tokens=max_new_tokens, seed=seed, generate=generate))
+
+    def run(self, request: Request) -> list[Run]:
+        """Run a request exactly as it stands, without the steering of :meth:`steer`; one :class:`Run` per item."""
+        pictures = [self._pictures(image) for image, _ in request.items]
+        encoded = self.encode(pictures, [question for _, question in request.items], system=request.system)
+        for change in request.steering:
+            encoded = change.edit_input(encoded)
+        traces = (
+            self._follow(encoded, request, pictures)
+            if request.answers is not None
+            else self._write(encoded, request, pictures)
+        )
+        parts = zip(pictures, request.items, traces, strict=True)
+        return [Run(self, group, trace, request.only(group, item[1])) for group, item, trace in parts]
+
+    @contextmanager
+    def steer(self, *steering: Steering) -> Iterator[Vlm]:
+        """Apply steering to every question asked inside the context; contexts nest, and are undone on leaving."""
+        before = self._steering
+        self._steering = (*before, *steering)
+        try:
+            yield self
+        finally:
+            self._steering = before
+
+    # -- before running ------------------------------------------------------------------------------------------------
+
+    def encode(
+        self, pictures: Sequence[Sequence[Picture]], prompts: Sequence[Prompt], *, system: str | None = None
+    ) -> Encoded:
+        """Model inputs and token layouts of a batch, on the model's device."""
+        images = [[picture.image for picture in group] for group in pictures]
+        encoded = self.adapter.encode(images, list(prompts), system=system)
+        return encoded.to(self.device, self.dtype)
+
+    def plan(
+        self,
+        image: Any,
+        question: Prompt,
+        *,
+        capture: CaptureSpec = DEFAULT_SPEC,
+        max_new_tokens: int = 64,
+    ) -> tuple[TokenLayout, CaptureEstimate]:
+        """The token layout of a question, and what its capture would cost in bytes; nothing runs."""
+        group = self._pictures(image)
+        encoded = self.adapter.encode([[p.image for p in group]], [question])
+        return encoded.layouts[0], capture.estimate(self.model, encoded, max_new_tokens=max_new_tokens)
+
+    def verify(self, image: Any = None, question: str = "What is in the picture?", **options: Any) -> Verification:
+        """Prove on this model that capture changes neither tokens nor logits; see :func:`vlmattn.api.verify.verify`."""
+        from vlmattn.api.verify import verify
+
+        return verify(self, image, question, **options)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values: model, family, tower, layers, kernel."""
+        from vlmattn.capture import model_sites
+
+        sites = model_sites(self.model)
+        kernel = self._kernel()
+        return self.adapter.describe() | {
+            "model": self.name,
+            "revision": self.revision,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "attention": kernel,
+            "layers": list(sites.layers),
+            "heads": sites.attention[0].heads,
+            "windowed_layers": [s.layer_idx for s in sites.attention if s.windowed],
+            "bypassing": list(sites.bypassing),
+        }
+
+    def __repr__(self) -> str:
+        kernel, dtype = self._kernel(), str(self.dtype).removeprefix("torch.")
+        return f"<Vlm {self.name!r} ({self.family}), {dtype}, {kernel}, on {self.device}>"
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    def _write(
+        self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]
+    ) -> list[Trace]:
+        import torch
+
+        settings = self._settings(request)
+        beams = max(int(settings.get("num_beams", 1) or 1), int(settings.get("num_return_sequences", 1) or 1))
+        session = Session(
+            self.model,
+            encoded.layouts,
+            request.capture,
+            request.steering,
+            pad_left=encoded.pad_left,
+            max_new_tokens=request.max_new_tokens,
+            beams=beams,
+        )
+        with session, torch.no_grad(), _seeded(request.seed):
+            output = self.model.generate(**encoded.inputs, **settings)
+        prompt = encoded.inputs["input_ids"].shape[1]
+        written = self._written(output.sequences[:, prompt:])
+        beam_indices = getattr(output, "beam_indices", None)
+        kept = session.finish(beam_indices, [len(ids) for ids in written], output.sequences)
+        # With several returned sequences per prompt, the first is the best.
+        step = max(output.sequences.shape[0] // len(encoded.layouts), 1)
+        return [
+            self._trace(kept[i * step], layout, written[i * step], group, request)
+            for i, (layout, group) in enumerate(zip(encoded.layouts, pictures, strict=True))
+        ]
+
+    def _follow(
+        self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]
+    ) -> list[Trace]:
+        import torch
+
+        from vlmattn.api.follow import with_answers
+
+        longer, written = with_answers(self.adapter, encoded, request.answers or ())
+        session = Session(
+            self.model, longer.layouts, request.capture, request.steering, pad_left=longer.pad_left, max_new_tokens=0
+        )
+        with session, torch.no_grad():
+            self.model(**longer.inputs, use_cache=False)
+        kept = session.finish()
+        return [
+            self._trace(k, layout, ids, group, request)
+            for k, layout, ids, group in zip(kept, encoded.layouts, written, pictures, strict=True)
+        ]
+
+    def _settings(self, request: Request) -> dict[str, Any]:
+        options = dict(request.generate)
+        settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": request.max_new_tokens}
+        if not options.get("do_sample", False):
+            # Sampling settings of a checkpoint mean nothing to greedy decoding and would only raise a warning.
+            settings |= {"temperature": None, "top_p": None, "top_k": None}
+        if self._pad_token() is not None:
+            settings["pad_token_id"] = self._pad_token()
+        processors = [p for p in (s.logits_processor() for s in request.steering) if p is not None]
+        if processors:
+            options["logits_processor"] = [*(options.get("logits_processor") or ()), *processors]
+        return settings | options | {"return_dict_in_generate": True}
+
+    def _pad_token(self) -> int | None:
+        tokenizer = self.adapter.tokenizer
+        for value in (tokenizer.pad_token_id, *self._end_tokens()):
+            if value is not None:
+                return int(value)
+        return None
+
+    def _end_tokens(self) -> tuple[int, ...]:
+        value = getattr(self.model.generation_config, "eos_token_id", None)
+        if value is None:
+            value = self.adapter.tokenizer.eos_token_id
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(int(v) for v in values if v is not None)
+
+    def _written(self, tokens: Any) -> list[np.ndarray]:
+        # Up to and including the first end-of-sequence token.
+        ends = np.array(self._end_tokens(), dtype=np.int64)
+        lines = []
+        for line in tokens.cpu().numpy().astype(np.int64):
+            hits = np.flatnonzero(np.isin(line, ends))
+            lines.append(line[: int(hits[0]) + 1] if len(hits) else line)
+        return lines
+
+    def _trace(
+        self, kept: Any, layout: TokenLayout, ids: np.ndarray, group: Sequence[Picture], request: Request
+    ) -> Trace:
+        text, spans = self.adapter.decode_answer(ids)
+        whole = extend_layout(layout, ids, text, spans)
+        how = "generated" if request.answers is None else "given answer"
+        notes = [note for picture in group for note in picture.notes]
+        provenance = Provenance(
+            model=self.name,
+            revision=self.revision,
+            family=self.family,
+            dtype=str(self.dtype).removeprefix("torch."),
+            attention=self._kernel(),
+            prompt=layout.text,
+            answer=text.strip(),
+            image=", ".join(picture.name for picture in group),
+            rows=" + ".join(str(rule) for rule in request.capture.row_rules),
+            convention=request.capture.convention or "",
+            steps=(*notes, how, *(s.describe() for s in request.steering)),
+            seed=request.seed,
+        )
+        return trace_from_kept(kept, whole, provenance)
+
+    def _pictures(self, image: Any) -> tuple[Picture, ...]:
+        several = isinstance(image, (list, tuple))
+        return tuple(_picture(one) for one in (image if several else [image]))
+
+    def _kernel(self) -> str:
+        from vlmattn.capture import model_sites
+
+        config = model_sites(self.model).attention[0].module.config
+        return str(getattr(config, "_attn_implementation", "") or "eager")
+
+
+def _picture(source: Any) -> Picture:
+    return source if isinstance(source, Picture) else load_image(source)
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    import torch
+
+    if seed is None:
+        yield
+        return
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+

@@ -1,0 +1,23 @@
+"""The capture engine: attention rows of a running model, exactly, under its own kernel."""
+
+from __future__ import annotations
+
+from vlmattn.capture.kept import Candidates, HiddenStats, KeptRows
+from vlmattn.capture.session import Session
+from vlmattn.capture.sites import AttentionSite, ModelSites, model_sites
+from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
+from vlmattn.capture.steering import Steering, Where
+
+__all__ = [
+    "AttentionSite",
+    "Candidates",
+    "CaptureEstimate",
+    "CaptureSpec",
+    "HiddenStats",
+    "KeptRows",
+    "ModelSites",
+    "Session",
+    "Steering",
+    "Where",
+    "model_sites",
+]

@@ -1,0 +1,86 @@
+"""Next-token statistics at each step, from the model's own logits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmattn.capture.kept import Candidates
+
+if TYPE_CHECKING:
+    from vlmattn.capture.step import BatchPlan, Step
+
+
+class CandidateLog:
+    """Entropy, top candidates and the log-probability of the token that was written, one column per answer token.
+
+    Args:
+        top_k: candidates per step. plan: the batch.
+    """
+
+    def __init__(self, top_k: int, plan: BatchPlan) -> None:
+        self.top_k, self.plan = top_k, plan
+        self._entropy: list[torch.Tensor] = []
+        self._top: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._chosen: list[torch.Tensor | None] = []
+        self._pending: torch.Tensor | None = None
+
+    def add(self, logits: torch.Tensor, step: Step) -> None:
+        """Take (B, T, V) logits of a pass; the last one predicts the next token, earlier ones a given answer."""
+        if step.start + step.count < self.plan.prompt_end:
+            return
+        first = self.plan.prompt_end - 1
+        given = max(len(lay) - lay.answer_start for lay in self.plan.layouts)
+        if given and logits.shape[1] == step.count and step.start <= first:
+            for position in range(first, first + given):
+                self._keep(logits[:, position - step.start])
+                self.settle(self._given(position + 1))
+        elif not given:
+            self._keep(logits[:, -1])
+
+    def settle(self, tokens: torch.Tensor) -> None:
+        """Say which tokens (B,) were written for the last logits."""
+        if self._pending is None or tokens.shape[0] != self._pending.shape[0]:
+            return
+        logp = torch.log_softmax(self._pending.float(), dim=-1)
+        self._chosen[-1] = logp.gather(-1, tokens.to(logp.device)[:, None])[:, 0].cpu()
+        self._pending = None
+
+    def settle_last(self, sequences: torch.Tensor) -> None:
+        """Settle the last step from the finished (B, N) sequences."""
+        end = self.plan.prompt_end + len(self._entropy)
+        if self._pending is not None and sequences.shape[1] >= end:
+            self.settle(sequences[:, end - 1])
+
+    def of(self, item: int, beams: NDArray[np.int64] | None, written: int | None) -> Candidates:
+        """Statistics of one sequence; see ``Recording.kept``."""
+        count = len(self._entropy) if written is None else min(written, len(self._entropy))
+        lines = [int(beams[t]) if beams is not None and t < len(beams) else item for t in range(count)]
+        chosen = [np.nan if (c := self._chosen[t]) is None or beams is not None else float(c[item]) for t in range(count)]
+        ids = [self._top[t][0][b].numpy() for t, b in enumerate(lines)]
+        logp = [self._top[t][1][b].numpy() for t, b in enumerate(lines)]
+        return Candidates(
+            entropy_t=np.array([float(self._entropy[t][b]) for t, b in enumerate(lines)], dtype=np.float32),
+            top_ids_tk=np.stack(ids) if ids else np.empty((0, self.top_k), dtype=np.int64),
+            top_logp_tk=np.stack(logp) if logp else np.empty((0, self.top_k), dtype=np.float32),
+            chosen_logp_t=np.array(chosen, dtype=np.float32),
+        )
+
+    def _given(self, position: int) -> torch.Tensor:
+        tokens = []
+        for layout, pad in zip(self.plan.layouts, self.plan.pad_left, strict=True):
+            local = position - pad
+            tokens.append(int(layout.input_ids[local]) if local < len(layout) else 0)
+        return torch.tensor(tokens)
+
+    def _keep(self, logits: torch.Tensor) -> None:
+        logits = logits.detach()
+        logp = torch.log_softmax(logits.float(), dim=-1)
+        self._entropy.append(torch.special.entr(logp.exp()).sum(-1).cpu())
+        top = logp.topk(min(self.top_k, logp.shape[-1]), dim=-1)
+        self._top.append((top.indices.cpu(), top.values.cpu()))
+        self._chosen.append(None)
+        self._pending = logits.clone()

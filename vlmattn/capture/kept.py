@@ -1,0 +1,165 @@
+"""What was kept: growing buffers while the model runs, one record per sequence afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmattn.core.layout import TokenLayout
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """Everything a capture kept of one sequence.
+
+    Positions count from the first real token of the sequence (left padding removed).
+
+    Attributes:
+        layout: the prompt's tokens.
+        layers: (L,) layer index of each line of axis 0.
+        heads: per layer, the kept head indices; ("mean",) or ("max",) after a reduction.
+        positions: (Q,) query positions of the rows, ascending.
+        columns: (K,) key positions of the kept columns.
+        attn_lhqk: (L, H, Q, K) attention rows on those columns, not renormalised.
+        segments: names of axis S. mass_lhqs: (L, H, Q, S) total attention on each segment, float32.
+        visible_lqk: (L, Q, K) bool, False where a column is out of the layer's window; None if no layer has one.
+        value_norm_lhk: (L, H, K) value norms; head_norm_lhq: (L, H, Q) head-output norms; None if not kept.
+        hidden: residual-stream statistics of the prompt tokens, or None.
+        candidates: next-token statistics at the predicting rows of answer tokens, or None.
+        vision: attention of the vision tower, (L_v, crops, H, patches), or None.
+    """
+
+    layout: TokenLayout
+    layers: tuple[int, ...]
+    heads: tuple[tuple[int | str, ...], ...]
+    positions: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    attn_lhqk: torch.Tensor
+    segments: tuple[str, ...]
+    mass_lhqs: torch.Tensor
+    visible_lqk: torch.Tensor | None = None
+    value_norm_lhk: torch.Tensor | None = None
+    head_norm_lhq: torch.Tensor | None = None
+    hidden: HiddenStats | None = None
+    candidates: Candidates | None = None
+    vision: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class HiddenStats:
+    """Residual stream at the input of each layer, for N prompt tokens.
+
+    Attributes:
+        layers: layer indices. rms_ln: (L, N) root mean square. peak_ln: (L, N) largest |x|. peak_coord_ln: (L, N) its
+            coordinate. coords: which coordinates were kept. coord_lnc: (L, N, C) their values.
+    """
+
+    layers: tuple[int, ...]
+    rms_ln: torch.Tensor
+    peak_ln: torch.Tensor
+    peak_coord_ln: torch.Tensor
+    coords: tuple[int, ...]
+    coord_lnc: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Next-token statistics of T answer tokens, from the model's own logits (before any processor), natural logs.
+
+    Attributes:
+        entropy_t: (T,) nats. top_ids_tk, top_logp_tk: (T, k) most likely tokens and their log-probabilities.
+        chosen_logp_t: (T,) log-probability of the token that was written; NaN where it is not known.
+    """
+
+    entropy_t: NDArray[np.float32]
+    top_ids_tk: NDArray[np.int64]
+    top_logp_tk: NDArray[np.float32]
+    chosen_logp_t: NDArray[np.float32]
+
+
+class RowBuffers:
+    """Growing (B, L, H, Q, K) storage. Memory of rows that are never written is never touched on the CPU."""
+
+    def __init__(self, batch: int, layers: int, columns: int, segments: int, capacity: int, dtype: torch.dtype) -> None:
+        self.batch, self.layers, self.columns, self.segments = batch, layers, columns, segments
+        self.capacity = max(capacity, 1)
+        self.dtype = dtype
+        self.used = 0
+        self.positions: list[NDArray[np.int64]] = []
+        self._parts: dict[str, torch.Tensor] = {}
+
+    def part(self, name: str, width: tuple[int, ...], dtype: torch.dtype, device: torch.device, q_axis: int) -> torch.Tensor:
+        """The buffer ``name``, created on first use with shape ``width`` and grown along ``q_axis`` when it is full."""
+        held = self._parts.get(name)
+        if held is None:
+            held = torch.empty(width, dtype=dtype, device=device)
+            self._parts[name] = held
+        elif held.shape[q_axis] < self.capacity:
+            shape = list(held.shape)
+            shape[q_axis] = self.capacity
+            grown = torch.empty(shape, dtype=dtype, device=device)
+            grown.narrow(q_axis, 0, held.shape[q_axis]).copy_(held)
+            held = self._parts[name] = grown
+        return held
+
+    def get(self, name: str) -> torch.Tensor | None:
+        """A buffer, or None if nothing was written under that name."""
+        return self._parts.get(name)
+
+    def reserve(self, rows: int) -> None:
+        """Make room for ``rows`` more rows."""
+        while self.used + rows > self.capacity:
+            self.capacity *= 2
+
+    def advance(self, positions: NDArray[np.int64]) -> None:
+        """Note that rows at ``positions`` (B, R) were written by every layer."""
+        self.positions.append(positions)
+        self.used += positions.shape[1]
+
+    def all_positions(self) -> NDArray[np.int64]:
+        """(B, used) padded positions of all rows; -1 for filler."""
+        if not self.positions:
+            return np.empty((self.batch, 0), dtype=np.int64)
+        return np.concatenate(self.positions, axis=1)
+
+
+def select_rows(tensor: torch.Tensor, rows: Sequence[int] | NDArray[np.int64], axis: int) -> torch.Tensor:
+    """``tensor`` at ``rows`` of ``axis``: a view for a run without gaps, else a copy."""
+    index = np.asarray(rows, dtype=np.int64)
+    if len(index) and (np.diff(index) == 1).all():
+        return tensor.narrow(axis, int(index[0]), len(index))
+    return tensor.index_select(axis, torch.as_tensor(index, device=tensor.device))
+
+
+@dataclass
+class HiddenLog:
+    """Residual-stream statistics collected during a run: per layer, a list of (B, q, …) tensors."""
+
+    rms: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    peak: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    peak_coord: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+    coord: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+
+    def add(self, layer: int, hidden: torch.Tensor, coords: tuple[int, ...]) -> None:
+        """Add (B, q, d) residual-stream states at the input of ``layer``."""
+        states = hidden.detach().float()
+        largest = states.abs().max(dim=-1)
+        self.rms.setdefault(layer, []).append(states.pow(2).mean(-1).sqrt())
+        self.peak.setdefault(layer, []).append(largest.values)
+        self.peak_coord.setdefault(layer, []).append(largest.indices)
+        self.coord.setdefault(layer, []).append(states[..., list(coords)])
+
+    def stats(self, item: int, first: int, last: int, coords: tuple[int, ...]) -> HiddenStats | None:
+        """Statistics of tokens [first, last) of one sequence of the batch."""
+        if not self.rms:
+            return None
+        layers = tuple(sorted(self.rms))
+
+        def stack(log: dict[int, list[torch.Tensor]]) -> torch.Tensor:
+            return torch.stack([torch.cat(log[i], dim=1)[item, first:last].cpu() for i in layers])
+
+        return HiddenStats(layers, stack(self.rms), stack(self.peak), stack(self.peak_coord), coords, stack(self.coord))

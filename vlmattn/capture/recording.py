@@ -1,0 +1,223 @@
+"""One generation or forward pass while it is being captured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmattn.capture.candidates import CandidateLog
+from vlmattn.capture.door import AttentionCall
+from vlmattn.capture.kept import HiddenLog, KeptRows, RowBuffers, select_rows
+from vlmattn.capture.rows import take_rows
+from vlmattn.capture.sites import AttentionSite
+from vlmattn.capture.spec import CaptureSpec
+from vlmattn.capture.step import BatchPlan, KeptColumns, KeptPart, Step
+from vlmattn.capture.values import ValueNorms
+from vlmattn.core.errors import CaptureError, UnsupportedAttention
+
+_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+class Recording:
+    """Buffers of one run and the rules by which they are filled.
+
+    Args:
+        spec: what to keep. sites: the attention sites to keep rows of. plan: rows and layouts of the batch.
+        max_new_tokens: a bound on the answer's length if one is known; it sizes the buffers.
+    """
+
+    def __init__(
+        self, spec: CaptureSpec, sites: Sequence[AttentionSite], plan: BatchPlan, max_new_tokens: int | None
+    ) -> None:
+        self.spec, self.plan = spec, plan
+        self.sites = tuple(sites)
+        self.slot = {site.layer_idx: index for index, site in enumerate(self.sites)}
+        self.columns = KeptColumns(spec, plan)
+        self.heads = [spec.resolve_heads(s.layer_idx, s.heads) for s in self.sites]
+        prompt = max((len(spec.prompt_positions(lay)) for lay in plan.layouts), default=0)
+        written = (max_new_tokens or 32) if spec.answer_rows() else 0
+        batch = len(plan.layouts)
+        width, names = self.columns.width, len(self.columns.segments)
+        self.rows = RowBuffers(batch, len(self.sites), width, names, prompt + written, _DTYPES[spec.dtype])
+        self.values = ValueNorms(spec.value_norms, self.columns, len(self.sites), batch)
+        self.hidden = HiddenLog()
+        self.candidates = CandidateLog(spec.top_k, plan) if spec.top_k and spec.answer_rows() else None
+        self.vision: dict[int, list[torch.Tensor]] = {}
+        self.passes = 0
+        self.seen: dict[int, int] = dict.fromkeys(self.slot, 0)
+        self._part_rows: dict[int, int] = {}
+
+    # -- while the model runs ------------------------------------------------------------------------------------------
+
+    def begin(self, step: Step) -> None:
+        """Note a new forward pass of the decoder."""
+        self.passes += 1
+        self._part_rows.clear()
+        if step.kept is not None:
+            self.rows.reserve(step.kept.positions.shape[1])
+
+    def end(self, step: Step) -> None:
+        """Note that the pass went through all layers."""
+        if step.kept is not None:
+            self.rows.advance(step.kept.positions)
+
+    def saw(self, layer_idx: int) -> None:
+        """Note that ``layer_idx`` came through the door in this pass."""
+        self.seen[layer_idx] += 1
+
+    def add_rows(
+        self, site: AttentionSite, part: KeptPart, probs: torch.Tensor, seen: torch.Tensor | None, first_column: int
+    ) -> None:
+        """Keep (B, H, R, K) rows of one layer; parts of a layer come in order."""
+        slot = self.slot[site.layer_idx]
+        first = self.rows.used + self._part_rows.get(slot, 0)
+        count = part.positions.shape[1]
+        self._part_rows[slot] = self._part_rows.get(slot, 0) + count
+        heads = self.heads[slot]
+        if heads is not None:
+            probs = probs[:, list(heads)]
+        kept, masses = self.columns.pick(probs, first_column), self.columns.masses(probs, first_column)
+        if self.spec.reduce == "mean":
+            kept, masses = kept.mean(1, keepdim=True), masses.mean(1, keepdim=True)
+        elif self.spec.reduce == "max":
+            kept, masses = kept.amax(1, keepdim=True), masses.amax(1, keepdim=True)
+        self._write("attn", slot, first, kept, self.rows.dtype)
+        self._write("mass", slot, first, masses, torch.float32)
+        if seen is not None:
+            columns = self.columns.pick(seen.to(torch.uint8), first_column)[:, 0].bool()
+            self._write_visible(slot, first, columns)
+
+    def add_head_norms(self, site: AttentionSite, part: KeptPart, output: torch.Tensor) -> None:
+        """Keep norms of head outputs (B, Q, H, D_v) at the rows of ``part``; call after :meth:`add_rows`."""
+        slot = self.slot[site.layer_idx]
+        first = self.rows.used + self._part_rows.get(slot, 0) - part.positions.shape[1]
+        norms = take_rows(output.unsqueeze(1), part.index)[:, 0].float().norm(dim=-1).transpose(1, 2)
+        shape = (self.rows.batch, self.rows.layers, norms.shape[1], self.rows.capacity)
+        buffer = self.rows.part("head_norm", shape, torch.float32, self._device(norms), q_axis=3)
+        buffer[:, slot, :, first : first + norms.shape[2]] = norms
+
+    def add_values(self, site: AttentionSite, call: AttentionCall, step: Step) -> None:
+        """Keep value norms of the image tokens that entered in this pass."""
+        if self.values.kind is not None and step.count > 1:
+            first = step.first_columns.get(site.layer_idx, 0)
+            self.values.add(self.slot[site.layer_idx], site, call, step, first)
+
+    def _device(self, like: torch.Tensor) -> torch.device:
+        return torch.device("cpu") if self.spec.offload else like.device
+
+    def _write(self, name: str, slot: int, first: int, values: torch.Tensor, dtype: torch.dtype) -> None:
+        width = max(len(h) for h in self.heads if h is not None) if self.heads[slot] is not None else values.shape[1]
+        width = 1 if self.spec.reduce else width
+        shape = (self.rows.batch, self.rows.layers, width, self.rows.capacity, values.shape[-1])
+        fresh = self.rows.get(name) is None
+        buffer = self.rows.part(name, shape, dtype, self._device(values), q_axis=3)
+        if fresh and any(h is not None and len(h) != width for h in self.heads):
+            buffer.zero_()
+        if values.shape[1] > buffer.shape[2]:
+            raise UnsupportedAttention(f"layers differ in heads: {values.shape[1]} and {buffer.shape[2]}; choose layers=")
+        buffer[:, slot, : values.shape[1], first : first + values.shape[2]] = values
+
+    def _write_visible(self, slot: int, first: int, seen: torch.Tensor) -> None:
+        shape = (self.rows.batch, self.rows.layers, self.rows.capacity, self.rows.columns)
+        fresh = self.rows.get("visible") is None
+        buffer = self.rows.part("visible", shape, torch.bool, self._device(seen), q_axis=2)
+        if fresh:
+            buffer.fill_(True)
+        buffer[:, slot, first : first + seen.shape[1]] = seen
+
+    # -- afterwards ----------------------------------------------------------------------------------------------------
+
+    def check_complete(self) -> None:
+        """Refuse a recording that misses a layer.
+
+        Raises:
+            CaptureError: the decoder never ran.
+            UnsupportedAttention: a layer's attention did not come through the door.
+        """
+        if not self.passes:
+            raise CaptureError("nothing was captured: the model did not run inside the capture")
+        missing = [layer for layer, count in self.seen.items() if count != self.passes]
+        if missing:
+            raise UnsupportedAttention(
+                f"attention of layers {missing} bypassed the dispatch in {self.passes} forward passes; "
+                "choose layers= without them"
+            )
+
+    def kept(self, item: int, beams: NDArray[np.int64] | None, written: int | None) -> KeptRows:
+        """The record of one sequence.
+
+        Args:
+            item: line of the batch, or of the first beam. beams: (T,) batch line that wrote each answer token, for
+                beam search. written: number of answer tokens, or None for what was kept.
+        """
+        plan, positions = self.plan, self.rows.all_positions()
+        layout, pad = plan.layouts[item], plan.pad_left[item]
+        lines, slots, where = self._trail(item, beams, written, positions)
+        columns = self.columns.per_item[item]
+
+        def rows(name: str, axis: int) -> torch.Tensor | None:
+            buffer = self.rows.get(name)
+            return None if buffer is None else _gather(buffer, lines, slots, axis)
+
+        attn, mass = rows("attn", 3), rows("mass", 3)
+        if attn is None or mass is None:
+            raise CaptureError("no row was kept: the rows asked for never ran (is the answer empty?)")
+        seen, norms = rows("visible", 2), rows("head_norm", 3)
+        return KeptRows(
+            layout=layout,
+            layers=tuple(self.slot),
+            heads=self._head_names(attn.shape[1]),
+            positions=where - pad,
+            columns=columns - pad,
+            attn_lhqk=attn[..., : len(columns)],
+            segments=self.columns.segments,
+            mass_lhqs=mass,
+            visible_lqk=None if seen is None else seen[..., : len(columns)],
+            value_norm_lhk=self.values.of(item, len(columns)),
+            head_norm_lhq=norms,
+            hidden=self.hidden.stats(item, pad, pad + layout.answer_start, self.spec.hidden_coords),
+            candidates=self.candidates.of(item, beams, written) if self.candidates else None,
+            vision=self._vision(item),
+        )
+
+    def _head_names(self, count: int) -> tuple[tuple[int | str, ...], ...]:
+        if self.spec.reduce:
+            return ((self.spec.reduce,),) * len(self.sites)
+        return tuple(tuple(range(count)) if h is None else h for h in self.heads)
+
+    def _trail(
+        self, item: int, beams: NDArray[np.int64] | None, written: int | None, positions: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        # Batch line, buffer row and padded position of each kept row of one sequence.
+        end = self.plan.prompt_end
+        slots = np.flatnonzero(positions[item] >= 0)
+        where = positions[item, slots]
+        if written is not None:
+            last = end + written - (1 if self.spec.convention == "query" else 2)
+            slots, where = slots[where <= max(last, end - 1)], where[where <= max(last, end - 1)]
+        lines = np.full(len(slots), item, dtype=np.int64)
+        if beams is not None and len(beams):
+            step = np.clip(where - (end - 1), 0, len(beams) - 1)
+            lines = np.where(where >= end - 1, beams[step], beams[0])
+        return lines, slots, where
+
+    def _vision(self, item: int) -> torch.Tensor | None:
+        if not self.vision:
+            return None
+        layers = [torch.cat(parts, dim=0) for _, parts in sorted(self.vision.items())]
+        crops = layers[0].shape[0]
+        share = crops // len(self.plan.layouts) if len(self.plan.layouts) > 1 and crops % len(self.plan.layouts) == 0 else 0
+        picked = [one[item * share : (item + 1) * share] if share else one for one in layers]
+        return torch.stack(picked)
+
+
+def _gather(buffer: torch.Tensor, lines: NDArray[np.int64], slots: NDArray[np.int64], axis: int) -> torch.Tensor:
+    """(B, …, Q, …) → (…, len(slots), …) along ``axis`` (counted with the batch); a view where one line suffices."""
+    if not len(lines) or (lines == lines[0]).all():
+        line = int(lines[0]) if len(lines) else 0
+        return select_rows(buffer[line], slots, axis - 1)
+    runs = [select_rows(buffer[int(b)], slots[i : i + 1], axis - 1) for i, b in enumerate(lines)]
+    return torch.cat(runs, dim=axis - 1)

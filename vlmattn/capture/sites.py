@@ -1,0 +1,158 @@
+"""Where attention happens in a model: found once per model, from the model itself."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from vlmattn.core.errors import UnsupportedAttention
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "wo", "c_proj")
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionSite:
+    """One attention module that goes through transformers' dispatch of attention functions.
+
+    Attributes:
+        name: qualified name below the stack it belongs to.
+        layer_idx: the layer's own index, which a cache is addressed by.
+        kind: ``self`` or ``cross``.
+        heads: number of query heads.
+        windowed: whether the layer limits how far back it sees (sliding window, chunks).
+    """
+
+    name: str
+    layer_idx: int
+    kind: str
+    heads: int
+    windowed: bool
+    module: nn.Module
+
+    @property
+    def output_projection(self) -> nn.Module | None:
+        """The linear layer that mixes the heads (W_O), or None where it is not found."""
+        for name in _OUTPUT_PROJECTIONS:
+            found = getattr(self.module, name, None)
+            if found is not None:
+                return found  # type: ignore[no-any-return]
+        return None
+
+
+@dataclass(frozen=True)
+class ModelSites:
+    """The attention of a model.
+
+    Attributes:
+        decoder: the text decoder that reads the image tokens.
+        attention: its attention modules, by layer.
+        blocks: (layer_idx, module) of its residual blocks, whose input is the residual stream.
+        bypassing: names of modules that look like attention but compute it themselves.
+        vision: attention modules outside the decoder.
+    """
+
+    decoder: nn.Module
+    attention: tuple[AttentionSite, ...]
+    blocks: tuple[tuple[int, nn.Module], ...]
+    bypassing: tuple[str, ...]
+    vision: tuple[AttentionSite, ...]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Layer indices that have attention, ascending."""
+        return tuple(site.layer_idx for site in self.attention)
+
+
+_known: WeakKeyDictionary[Any, ModelSites] = WeakKeyDictionary()
+
+
+def unwrap(model: Any) -> Any:
+    """The module behind ``torch.compile``; anything else as it is."""
+    return getattr(model, "_orig_mod", model)
+
+
+def model_sites(model: Any) -> ModelSites:
+    """The attention of ``model``; the search runs once per model.
+
+    Raises:
+        UnsupportedAttention: no attention module of the decoder goes through the dispatch.
+    """
+    model = unwrap(model)
+    found = _known.get(model)
+    if found is None:
+        found = _find_sites(model)
+        _known[model] = found
+    return found
+
+
+def _find_sites(model: Any) -> ModelSites:
+    decoder = _below_head(model.get_decoder())
+    attention, bypassing = _stack_sites(decoder)
+    attention = sorted((s for s in attention if s.kind == "self"), key=lambda s: s.layer_idx)
+    if not attention:
+        raise UnsupportedAttention(
+            f"no attention module of {type(decoder).__name__} uses transformers' attention dispatch"
+            + (f" ({', '.join(bypassing[:4])} compute it themselves)" if bypassing else "")
+            + ": rows cannot be kept for this model"
+        )
+    inside = {id(m) for m in decoder.modules()}
+    outside = [m for m in model.modules() if id(m) not in inside and _dispatches(type(m))]
+    names = {id(m): n for n, m in model.named_modules()}
+    vision = tuple(_site(names[id(m)], m, index) for index, m in enumerate(outside))
+    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision)
+
+
+def _below_head(decoder: Any) -> Any:
+    # Some families hand out their causal LM as the decoder; the stack below its language head is meant.
+    while getattr(decoder, "lm_head", None) is not None and getattr(decoder, "model", None) is not None:
+        decoder = decoder.model
+    return decoder
+
+
+def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[str]]:
+    sites, bypassing = [], []
+    for name, module in stack.named_modules():
+        if not hasattr(module, "layer_idx") or module.layer_idx is None:
+            continue
+        if _dispatches(type(module)):
+            sites.append(_site(name, module, int(module.layer_idx)))
+        elif "attention" in type(module).__name__.lower():
+            bypassing.append(name)
+    return sites, bypassing
+
+
+def _site(name: str, module: Any, layer_idx: int) -> AttentionSite:
+    config = getattr(module, "config", None)
+    heads = getattr(module, "num_heads", None) or getattr(config, "num_attention_heads", 0)
+    cross = "cross" in name.rsplit(".", 1)[-1] or name.endswith("encoder_attn")
+    return AttentionSite(name, layer_idx, "cross" if cross else "self", int(heads), _windowed(module, config), module)
+
+
+def _windowed(module: Any, config: Any) -> bool:
+    if getattr(module, "sliding_window", None) or getattr(module, "is_sliding", False):
+        return True
+    types = getattr(config, "layer_types", None)
+    index = getattr(module, "layer_idx", None)
+    if types and index is not None and index < len(types):
+        return types[index] != "full_attention"
+    return bool(getattr(config, "sliding_window", None)) and getattr(config, "use_sliding_window", True)
+
+
+def _blocks(decoder: Any, attention: list[AttentionSite]) -> tuple[tuple[int, Any], ...]:
+    modules = dict(decoder.named_modules())
+    parents = ((s.layer_idx, s.name.rsplit(".", 1)[0] if "." in s.name else "") for s in attention)
+    return tuple((index, modules[name]) for index, name in parents if name in modules and name)
+
+
+@lru_cache(maxsize=512)
+def _dispatches(cls: type) -> bool:
+    try:
+        return "get_interface(" in inspect.getsource(cls.forward)  # type: ignore[attr-defined]
+    except (OSError, TypeError, AttributeError):
+        return False

@@ -1,0 +1,203 @@
+"""Applies steering to the rows of one forward pass; only rows that changed are written back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from vlmattn.capture.door import AttentionCall
+from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk, take_rows, visible
+from vlmattn.capture.sites import AttentionSite
+from vlmattn.capture.steering import Steering, Where
+from vlmattn.capture.step import BatchPlan, KeptPart, Step, column_kinds
+from vlmattn.core.errors import CaptureError
+
+if TYPE_CHECKING:
+    from vlmattn.capture.recording import Recording
+
+
+class SteeredRows:
+    """Steering during one forward pass.
+
+    Args:
+        steering: in the order they act. plan: the batch. step: the pass.
+    """
+
+    def __init__(self, steering: Sequence[Steering], plan: BatchPlan, step: Step) -> None:
+        self.steering, self.plan, self.step = tuple(steering), plan, step
+        self.first_rows = {id(s): self._first_rows(s) for s in self.steering}
+
+    def acts_in(self, layer_idx: int) -> bool:
+        """Whether any steering acts in ``layer_idx`` in this pass."""
+        return any(s.acts_in(layer_idx) and (self.first_rows[id(s)] < self.step.count).any() for s in self.steering)
+
+    def apply(
+        self, site: AttentionSite, call: AttentionCall, output: torch.Tensor, recording: Recording | None
+    ) -> torch.Tensor:
+        """The attention output (B, Q, H, D_v) with the changes made; kept rows are recorded as the model used them."""
+        active = [s for s in self.steering if s.acts_in(site.layer_idx)]
+        kept = self.step.kept if recording is not None else None
+        rewriting = [s for s in active if s.edits_probabilities()]
+        if rewriting:
+            output = self._rewrite(rewriting, site, call, output, kept, recording)
+        output = self._scale(active, site, output, call)
+        if kept is not None and recording is not None:
+            self._record(site, call, output, kept, recording, rewritten=bool(rewriting))
+        return output
+
+    # -- rows ----------------------------------------------------------------------------------------------------------
+
+    def _first_rows(self, steering: Steering) -> np.ndarray:
+        # First query of this pass that is offered, per sequence.
+        if steering.rows == "all":
+            return np.array([max(pad - self.step.start, 0) for pad in self.plan.pad_left])
+        if steering.rows == "last":
+            return np.full(self.step.batch, self.step.count - 1)
+        ends = []
+        for layout, pad in zip(self.plan.layouts, self.plan.pad_left, strict=True):
+            placed = layout.image_positions
+            ends.append(pad + (int(placed[-1]) + 1 if len(placed) else 0) - self.step.start)
+        return np.clip(np.array(ends), 0, self.step.count)
+
+    def _rewrite(
+        self,
+        active: list[Steering],
+        site: AttentionSite,
+        call: AttentionCall,
+        output: torch.Tensor,
+        kept: KeptPart | None,
+        recording: Recording | None,
+    ) -> torch.Tensor:
+        begin = min(int(self.first_rows[id(s)].min()) for s in active)
+        size = rows_per_chunk(call)
+        self._edited: list[tuple[slice, torch.Tensor, torch.Tensor | None]] = []
+        keep_from = kept.positions[kept.positions >= 0].min() - self.step.start if kept is not None else None
+        for first in range(begin, self.step.count, size):
+            rows = slice(first, min(first + size, self.step.count))
+            probs, mask, changed = self._edit(active, site, call, rows)
+            if changed is not None:
+                output = self._write(call, output, rows, probs, changed)
+            if keep_from is not None and keep_from < rows.stop:
+                self._edited.append((rows, probs, mask))
+        return output
+
+    def _edit(
+        self, active: list[Steering], site: AttentionSite, call: AttentionCall, rows: slice
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        where = self._where(site, call, rows)
+        scores, mask = row_scores(call, rows), row_mask(call, rows)
+        changed: torch.Tensor | None = None
+        for steering in active:
+            new = steering.edit_scores(scores, where)
+            scores, changed = self._merge(steering, scores, new, rows, changed)
+        probs = row_probabilities(call, apply_mask(scores, mask))
+        for steering in active:
+            new = steering.edit_rows(probs, where)
+            probs, changed = self._merge(steering, probs, new, rows, changed)
+        return probs, mask, changed
+
+    def _merge(
+        self,
+        steering: Steering,
+        old: torch.Tensor,
+        new: torch.Tensor | None,
+        rows: slice,
+        changed: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if new is None or new is old:
+            return old, changed
+        if new.shape != old.shape:
+            raise CaptureError(
+                f"{steering.describe()} returned rows of shape {tuple(new.shape)}; expected {tuple(old.shape)}"
+            )
+        offered = self._offered(steering, rows, old.device)
+        merged = torch.where(offered[:, None, :, None], new.float(), old)
+        differs = (merged != old).any(dim=3).any(dim=1)
+        if not bool(differs.any()):
+            return old, changed
+        return merged, differs if changed is None else changed | differs
+
+    def _offered(self, steering: Steering, rows: slice, device: torch.device) -> torch.Tensor:
+        local = torch.arange(rows.start, rows.stop, device=device)
+        return local[None, :] >= torch.as_tensor(self.first_rows[id(steering)], device=device)[:, None]
+
+    @staticmethod
+    def _write(
+        call: AttentionCall, output: torch.Tensor, rows: slice, probs: torch.Tensor, changed: torch.Tensor
+    ) -> torch.Tensor:
+        batch, heads, count, keys = probs.shape
+        groups = call.value.shape[1]
+        grouped = probs.reshape(batch, groups, heads // groups * count, keys)
+        new = torch.matmul(grouped, call.value.float()).view(batch, heads, count, -1).transpose(1, 2)
+        output = output.clone()
+        old = output[:, rows]
+        output[:, rows] = torch.where(changed[:, :, None, None], new.to(output.dtype), old)
+        return output
+
+    def _scale(
+        self, active: list[Steering], site: AttentionSite, output: torch.Tensor, call: AttentionCall
+    ) -> torch.Tensor:
+        for steering in active:
+            first = int(self.first_rows[id(steering)].min())
+            if first >= self.step.count:
+                continue
+            rows = slice(first, self.step.count)
+            factors = steering.scale_heads(self._where(site, call, rows))
+            if factors is None or bool((factors == 1).all()):
+                continue
+            offered = self._offered(steering, rows, output.device)
+            shape = (output.shape[0], rows.stop - rows.start, output.shape[2])
+            factors = torch.where(offered[..., None], factors.to(output.device, output.dtype).expand(shape), 1.0)
+            output = output.clone()
+            output[:, rows] = output[:, rows] * factors[..., None].to(output.dtype)
+        return output
+
+    # -- what is kept --------------------------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        site: AttentionSite,
+        call: AttentionCall,
+        output: torch.Tensor,
+        kept: KeptPart,
+        recording: Recording,
+        *,
+        rewritten: bool,
+    ) -> None:
+        first = self.step.first_columns.get(site.layer_idx, 0)
+        for part in kept.split(rows_per_chunk(call)):
+            scores, mask = row_scores(call, part.index), row_mask(call, part.index)
+            probs = row_probabilities(call, apply_mask(scores, mask))
+            if rewritten:
+                probs = self._overlay_edits(part, probs)
+            seen = visible(mask, scores)[:, :1] if site.windowed else None
+            recording.add_rows(site, part, probs, seen, first)
+            if recording.spec.head_norms:
+                recording.add_head_norms(site, part, output)
+
+    def _overlay_edits(self, part: KeptPart, probs: torch.Tensor) -> torch.Tensor:
+        local = torch.as_tensor(np.maximum(part.positions - self.step.start, 0), device=probs.device)
+        for rows, edited, _ in self._edited:
+            inside = (local >= rows.start) & (local < rows.stop)
+            if bool(inside.any()):
+                index = (local - rows.start).clamp(0, rows.stop - rows.start - 1)
+                probs = torch.where(inside[:, None, :, None], take_rows(edited, index), probs)
+        return probs
+
+    def _where(self, site: AttentionSite, call: AttentionCall, rows: slice) -> Where:
+        first = self.step.first_columns.get(site.layer_idx, 0)
+        device = call.query.device
+        positions = torch.arange(rows.start, rows.stop, device=device) + self.step.start
+        pads = torch.as_tensor(self.plan.pad_left, device=device)[:, None]
+        return Where(
+            layer_idx=site.layer_idx,
+            layouts=self.plan.layouts,
+            rows=torch.where(positions[None] >= pads, positions[None], -1),
+            column_kinds=column_kinds(self.plan, first, call.key.shape[2], device),
+            first_column=first,
+            pad_left=self.plan.pad_left,
+            is_prefill=self.step.is_prefill,
+        )

@@ -1,0 +1,201 @@
+"""Which rows and columns one forward pass of the decoder holds, worked out once and shared by all its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vlmattn.capture.rows import RowIndex
+from vlmattn.capture.spec import CaptureSpec
+from vlmattn.core.errors import CaptureError
+from vlmattn.core.layout import TokenKind, TokenLayout
+
+
+@dataclass(frozen=True)
+class KeptPart:
+    """Some kept rows of one forward pass.
+
+    Attributes:
+        index: rows of this call, see :data:`~vlmattn.capture.rows.RowIndex`.
+        positions: (B, R) padded positions; -1 marks the filler rows of a ragged batch.
+    """
+
+    index: RowIndex
+    positions: NDArray[np.int64]
+
+    def split(self, size: int) -> Iterator[KeptPart]:
+        """The same rows in parts of at most ``size``."""
+        count = self.positions.shape[1]
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            if isinstance(self.index, slice):
+                index: RowIndex = slice(self.index.start + first, self.index.start + last)
+            else:
+                index = self.index[..., first:last]
+            yield KeptPart(index, self.positions[:, first:last])
+
+
+@dataclass
+class Step:
+    """One forward pass of the decoder.
+
+    Attributes:
+        start, count: padded position of the first query, and number of queries.
+        batch: sequences in the pass, beams and samples included.
+        kept: the rows to keep, or None.
+        first_columns: padded position of key column 0, per layer where it is not 0.
+    """
+
+    start: int
+    count: int
+    batch: int
+    kept: KeptPart | None
+    first_columns: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether the pass starts at the beginning of the sequence."""
+        return self.start == 0
+
+
+class BatchPlan:
+    """Rows and columns wanted of a batch, in padded positions.
+
+    Args:
+        spec: what to keep. layouts, pad_left: one entry per sequence as encoded.
+        batch: sequences that really run, a multiple of ``len(layouts)`` (beams, samples).
+
+    Raises:
+        CaptureError: the batch is not a multiple of the encoded sequences.
+    """
+
+    def __init__(self, spec: CaptureSpec | None, layouts: Sequence[TokenLayout], pad_left: Sequence[int], batch: int):
+        if batch % len(layouts):
+            raise CaptureError(f"the model ran {batch} sequences, not a multiple of the {len(layouts)} that were encoded")
+        copies = batch // len(layouts)
+        self.spec = spec
+        self.layouts = tuple(layout for layout in layouts for _ in range(copies))
+        self.pad_left = tuple(pad for pad in pad_left for _ in range(copies))
+        self.copies = copies
+        self.prompt_end = max(p + lay.answer_start for p, lay in zip(self.pad_left, self.layouts, strict=True))
+        self._rows = [self._wanted(lay, pad) for lay, pad in zip(self.layouts, self.pad_left, strict=True)]
+        self._open = bool(spec and spec.answer_rows())
+
+    def _wanted(self, layout: TokenLayout, pad: int) -> NDArray[np.int64]:
+        if self.spec is None:
+            return np.empty(0, dtype=np.int64)
+        rows = self.spec.prompt_positions(layout)
+        if self.spec.answer_rows():
+            rows = np.union1d(rows, self._answer_rows(layout))
+        return rows + pad
+
+    def _answer_rows(self, layout: TokenLayout) -> NDArray[np.int64]:
+        # Rows of an answer that is already in the input. While generating, rows at or after the end of the prompt
+        # are taken as they come; only the row that predicts the first token lies inside the prompt.
+        first = layout.answer_start - (0 if self.spec and self.spec.convention == "query" else 1)
+        last = len(layout) - (0 if self.spec and self.spec.convention == "query" else 1)
+        if len(layout) == layout.answer_start:
+            last = layout.answer_start
+        return np.arange(first, last, dtype=np.int64)
+
+    def kept(self, start: int, count: int, device: torch.device) -> KeptPart | None:
+        """The rows to keep of queries [start, start + count)."""
+        if count == 1 and start >= self.prompt_end and all(len(lay) == lay.answer_start for lay in self.layouts):
+            if not self._open:
+                return None
+            return KeptPart(slice(0, 1), np.full((len(self.layouts), 1), start, dtype=np.int64))
+        wanted = [rows[(rows >= start) & (rows < start + count)] for rows in self._rows]
+        width = max((len(rows) for rows in wanted), default=0)
+        if not width:
+            return None
+        positions = np.full((len(wanted), width), -1, dtype=np.int64)
+        for line, rows in zip(positions, wanted, strict=True):
+            line[: len(rows)] = rows
+        return KeptPart(_row_index(positions, start, device), positions)
+
+
+def _row_index(positions: NDArray[np.int64], start: int, device: torch.device) -> RowIndex:
+    first = positions[0]
+    if (positions == first).all() and (first >= 0).all():
+        local = first - start
+        if (np.diff(local) == 1).all():
+            return slice(int(local[0]), int(local[-1]) + 1)
+        return torch.as_tensor(local, device=device)
+    return torch.as_tensor(np.maximum(positions - start, 0), device=device)
+
+
+class KeptColumns:
+    """The key columns to keep and the segments to sum, in padded positions."""
+
+    def __init__(self, spec: CaptureSpec, plan: BatchPlan) -> None:
+        self.per_item = [self._columns(spec, lay) + pad for lay, pad in zip(plan.layouts, plan.pad_left, strict=True)]
+        self.width = max(len(c) for c in self.per_item)
+        self.segments = max((lay.segments() for lay in plan.layouts), key=len)
+        self._index = np.full((len(self.per_item), self.width), -1, dtype=np.int64)
+        for line, columns in zip(self._index, self.per_item, strict=True):
+            line[: len(columns)] = columns
+        self._same = bool((self._index == self._index[0]).all()) and self.width > 0
+        run = self._same and bool((np.diff(self._index[0]) == 1).all())
+        self._span = (int(self._index[0, 0]), int(self._index[0, -1]) + 1) if run else None
+        self._matrix = self._segment_matrix(plan)
+        self._on_device: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @staticmethod
+    def _columns(spec: CaptureSpec, layout: TokenLayout) -> NDArray[np.int64]:
+        return np.arange(layout.answer_start) if spec.columns == "all" else layout.image_positions
+
+    def _segment_matrix(self, plan: BatchPlan) -> NDArray[np.float32]:
+        length = max(pad + len(lay) for lay, pad in zip(plan.layouts, plan.pad_left, strict=True))
+        matrix = np.zeros((len(plan.layouts), length, len(self.segments)), dtype=np.float32)
+        for one, layout, pad in zip(matrix, plan.layouts, plan.pad_left, strict=True):
+            names = layout.segments()
+            lut = np.array([self.segments.index(name) for name in names])
+            one[np.arange(pad, pad + len(layout)), lut[layout.segment_ids()]] = 1.0
+            one[pad + len(layout) :, self.segments.index("answer")] = 1.0
+        return matrix[:1] if (matrix == matrix[:1]).all() else matrix
+
+    def _tensors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        if device not in self._on_device:
+            index = torch.as_tensor(self._index, device=device)
+            self._on_device[device] = (index, torch.as_tensor(self._matrix, device=device))
+        return self._on_device[device]
+
+    def pick(self, rows: torch.Tensor, first_column: int) -> torch.Tensor:
+        """The kept columns of (B, H, R, K) rows: (B, H, R, width); 0 where a column is not among the keys."""
+        keys = rows.shape[-1]
+        if self._span is not None and first_column <= self._span[0] and self._span[1] - first_column <= keys:
+            return rows[..., self._span[0] - first_column : self._span[1] - first_column]
+        index = self._tensors(rows.device)[0] - first_column
+        inside = (index >= 0) & (index < keys)
+        index = index.clamp(0, keys - 1)
+        if self._same:
+            return rows.index_select(-1, index[0]) * inside[0]
+        shape = (*rows.shape[:-1], self.width)
+        return rows.gather(-1, index[:, None, None, :].expand(shape)) * inside[:, None, None, :]
+
+    def between(self, start: int, end: int, device: torch.device) -> torch.Tensor:
+        """(B, width) bool: the kept columns at padded positions [start, end)."""
+        index = self._tensors(device)[0]
+        return (index >= start) & (index < end)
+
+    def masses(self, rows: torch.Tensor, first_column: int) -> torch.Tensor:
+        """Total of (B, H, R, K) rows on each segment: (B, H, R, S)."""
+        matrix = self._tensors(rows.device)[1]
+        known = min(matrix.shape[1] - first_column, rows.shape[-1])
+        masses = torch.matmul(rows[..., :known], matrix[:, None, first_column : first_column + known])
+        if known < rows.shape[-1]:
+            masses[..., self.segments.index("answer")] += rows[..., known:].sum(-1)
+        return masses
+
+
+def column_kinds(plan: BatchPlan, first_column: int, keys: int, device: torch.device) -> torch.Tensor:
+    """(B, keys) int8 kinds of the key columns; -1 for padding, ANSWER for tokens written since."""
+    kinds = np.full((len(plan.layouts), first_column + keys), -1, dtype=np.int8)
+    for line, layout, pad in zip(kinds, plan.layouts, plan.pad_left, strict=True):
+        line[pad : pad + len(layout)] = layout.kinds[: max(len(line) - pad, 0)]
+        line[pad + len(layout) :] = TokenKind.ANSWER
+    return torch.as_tensor(kinds[:, first_column:], device=device)

@@ -1,0 +1,66 @@
+"""Value norms of image tokens.
+
+``value``: ||v_j||. ``projected``: ||W_O^h v_j||, the norm of what head *h* writes into the residual stream for token
+*j* before weighting (Kobayashi et al., EMNLP 2020, f(x) = (x W_V + b_V) W_O). It is computed as v G vᵀ with the Gram
+matrix G = W_O^hᵀ W_O^h, so no N × d product is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from vlmattn.capture.door import AttentionCall
+from vlmattn.capture.sites import AttentionSite
+from vlmattn.core.errors import UnsupportedAttention
+
+if TYPE_CHECKING:
+    from vlmattn.capture.step import KeptColumns, Step
+
+
+class ValueNorms:
+    """Collects (B, L, H, K) value norms.
+
+    Args:
+        kind: None, ``value`` or ``projected``. columns: which key columns. layers, batch: extents.
+    """
+
+    def __init__(self, kind: str | None, columns: KeptColumns, layers: int, batch: int) -> None:
+        self.kind, self.columns, self.layers, self.batch = kind, columns, layers, batch
+        self._norms: torch.Tensor | None = None
+
+    def add(self, slot: int, site: AttentionSite, call: AttentionCall, step: Step, first_column: int) -> None:
+        """Add norms of the tokens at padded positions [step.start, step.start + step.count)."""
+        value = call.value.float()
+        heads = call.query.shape[1]
+        norms = self._plain(value, heads) if self.kind == "value" else self._projected(value, heads, site)
+        picked = self.columns.pick(norms[:, :, None, :], first_column)[:, :, 0]
+        if self._norms is None:
+            self._norms = torch.zeros((self.batch, self.layers, heads, self.columns.width), device=picked.device)
+        entered = self.columns.between(step.start, step.start + step.count, picked.device)
+        held = self._norms[:, slot]
+        self._norms[:, slot] = torch.where(entered[:, None, :], picked.to(held.device), held)
+
+    def of(self, item: int, width: int) -> torch.Tensor | None:
+        """(L, H, width) norms of one sequence, or None."""
+        return None if self._norms is None else self._norms[item, :, :, :width]
+
+    @staticmethod
+    def _plain(value: torch.Tensor, heads: int) -> torch.Tensor:
+        return value.norm(dim=-1).repeat_interleave(heads // value.shape[1], dim=1)
+
+    @staticmethod
+    def _projected(value: torch.Tensor, heads: int, site: AttentionSite) -> torch.Tensor:
+        weight = getattr(site.output_projection, "weight", None)
+        dim = value.shape[-1]
+        if weight is None or not weight.is_floating_point() or weight.ndim != 2 or weight.shape[1] != heads * dim:
+            raise UnsupportedAttention(
+                f"the output projection of {site.name} is not a plain float matrix; use value_norms='value'"
+            )
+        out = weight.detach().float().view(weight.shape[0], heads, dim)
+        gram = torch.einsum("ohd,ohe->hde", out, out).to(value.device)
+        groups = heads // value.shape[1]
+        per_head = value.repeat_interleave(groups, dim=1)
+        squared = (torch.matmul(per_head, gram) * per_head).sum(-1)
+        return squared.clamp_min(0).sqrt()

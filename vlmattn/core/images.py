@@ -1,0 +1,196 @@
+"""Pictures from wherever they come, upright and in RGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from vlmattn.core.errors import ImageError
+
+MAX_PIXELS = 178_956_970
+"""Largest picture read by default, in pixels; Pillow's own limit for decompression bombs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture as every other part of the library sees it.
+
+    Attributes:
+        image: upright (EXIF orientation applied), mode RGB.
+        name: file name, or a word for where it came from.
+        notes: what was done to it, one phrase each.
+    """
+
+    image: Image.Image
+    name: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.image.size
+
+    def __repr__(self) -> str:
+        notes = f", {', '.join(self.notes)}" if self.notes else ""
+        return f"<Picture {self.name!r} {self.wh[0]}x{self.wh[1]}{notes}>"
+
+
+def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a picture.
+
+    EXIF rotation is applied, transparency is laid on white, an animation gives its first frame, 16-bit values are
+    scaled to 8; each is said in ``notes``.
+
+    Args:
+        source: a path, bytes, a binary file, a PIL image, or an array (H, W) or (H, W, 1 | 3 | 4) of uint8, uint16,
+            bool, or floats from 0 to 1.
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Raises:
+        ImageError: says which picture, what is wrong, and what to do.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, Image.Image):
+        name = Path(getattr(source, "filename", "") or "picture").name
+        return _prepared(source, name, max_pixels)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    if type(source).__module__.partition(".")[0] == "torch":
+        raise ImageError(
+            f"a torch tensor of shape {tuple(source.shape)} is not a picture: give a path, a PIL image, or a NumPy array "
+            "(H, W, 3) of uint8"
+        )
+    if isinstance(source, (bytes, bytearray)):
+        return _opened(io.BytesIO(bytes(source)), "bytes", len(source), max_pixels)
+    if hasattr(source, "read"):
+        return _from_file(source, max_pixels)
+    if isinstance(source, (str, Path)):
+        return _from_path(source, max_pixels)
+    raise ImageError(
+        f"cannot read a picture from {type(source).__name__}: give a path, bytes, a PIL image or a NumPy array"
+    )
+
+
+def _from_path(source: str | Path, max_pixels: int) -> Picture:
+    text = str(source)
+    if text.startswith(("http://", "https://", "data:", "ftp://")):
+        raise ImageError(f"{text[:80]} is an address, and nothing is fetched: download the picture and give its path")
+    path = Path(text).expanduser()
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder: give one picture")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path!s:.200} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return _opened(io.BytesIO(content), path.name, len(content), max_pixels)
+
+
+def _from_file(source: BinaryIO, max_pixels: int) -> Picture:
+    content = source.read()
+    name = Path(str(getattr(source, "name", "file"))).name
+    if not isinstance(content, bytes):
+        raise ImageError(f"{name} is open as text: open it in binary mode ('rb')")
+    return _opened(io.BytesIO(content), name, len(content), max_pixels)
+
+
+def _opened(stream: io.BytesIO, name: str, size: int, max_pixels: int) -> Picture:
+    if not size:
+        raise ImageError(f"{name} is empty (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(stream)
+            _check_size(image.size, name, max_pixels)
+            image.load()
+            return _prepared(image, name, max_pixels)
+    except UnidentifiedImageError:
+        raise ImageError(f"{name} is not a picture that Pillow can read ({size} bytes)") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name} is too large: {error}; scale it down first") from error
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError) as error:
+        raise ImageError(f"{name} is damaged or cut off: {error}") from error
+
+
+def _check_size(image_wh: tuple[int, int], name: str, max_pixels: int) -> None:
+    width, height = image_wh
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels: {width}x{height}")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width}x{height} = {width * height:,} pixels, over the limit of {max_pixels:,}: scale it down, or "
+            "raise max_pixels"
+        )
+
+
+def _prepared(image: Image.Image, name: str, max_pixels: int) -> Picture:
+    _check_size(image.size, name, max_pixels)
+    notes: list[str] = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        image.seek(0)
+        notes.append(f"first of {frames} frames")
+    orientation = int(image.getexif().get(0x0112, 1) or 1) if hasattr(image, "getexif") else 1
+    if orientation in range(2, 9):
+        image = ImageOps.exif_transpose(image)
+        notes.append(f"EXIF orientation {orientation} applied")
+    rgb, how = _to_rgb(image)
+    return Picture(rgb, name, (*notes, *how))
+
+
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy(), ()
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB"), ("transparency laid on white",)
+    if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
+        return _from_deep(image)
+    note = () if image.mode in ("L", "P", "1") else (f"{image.mode} converted",)
+    return image.convert("RGB"), note
+
+
+def _from_deep(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ImageError("the picture holds NaN or infinite values")
+    top = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 255.0 if values.max(initial=0) <= 255 else 65535.0
+    grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    return Image.fromarray(grey).convert("RGB"), (f"{image.mode} values scaled to 8 bits",)
+
+
+def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise ImageError(f"an array of shape {array.shape} is not a picture: expected (H, W) or (H, W, 1, 3 or 4)")
+    _check_size((array.shape[1], array.shape[0]), "array", max_pixels)
+    pixels, note = _eight_bit(array)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    rgb, how = _to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+    return Picture(rgb, "array", (*note, *how))
+
+
+def _eight_bit(array: NDArray[Any]) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    if array.dtype == np.uint8:
+        return array, ()
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255), ()
+    if array.dtype == np.uint16:
+        return (array / 257.0 + 0.5).astype(np.uint8), ("16-bit values scaled to 8 bits",)
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all():
+            raise ImageError("the array holds NaN or infinite values")
+        if array.min() < 0 or array.max() > 1:
+            raise ImageError(f"a float array must lie between 0 and 1, got {array.min():.4g} to {array.max():.4g}")
+        return (array * 255.0 + 0.5).astype(np.uint8), ()
+    raise ImageError(f"an array of {array.dtype} is not a picture: expected uint8, uint16, bool, or floats from 0 to 1")

@@ -1,0 +1,205 @@
+"""Which token is what, and where in the user's picture each image token sits.
+
+Coordinates: origin at the top-left corner of the top-left pixel of the *upright* picture (EXIF rotation applied),
+x right, y down, box ends exclusive. Token positions count from the first real token of a sequence; left padding of a
+batch is not part of a layout (see ``Encoded.pad_left``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.core.errors import LayoutError
+
+TileKind = Literal["base", "tiles", "crop", "thumbnail"]
+Box = tuple[float, float, float, float]
+
+
+class TokenKind(IntEnum):
+    """What one token of a sequence is."""
+
+    BOS = 0
+    SYSTEM = 1  # template and system text: everything that is none of the others
+    IMAGE = 2  # an image token that has a place on a grid
+    SEPARATOR = 3  # newline and other image tokens without a place
+    QUESTION = 4  # text the user wrote
+    ANSWER = 5  # text the model wrote
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One view of a picture that the model got, as a uniform grid of patches.
+
+    Attributes:
+        kind: ``base`` (whole picture, resized), ``tiles`` (any-resolution grid, stitched), ``crop``, ``thumbnail``.
+        grid_hw: rows and columns of image tokens.
+        source_box_xyxy: what the outer edges of the *grid* span in original pixels. It may reach beyond the picture
+            (padding) or leave a part of it out (centre crop, pixels dropped by the patch embedding).
+    """
+
+    kind: TileKind
+    grid_hw: tuple[int, int]
+    source_box_xyxy: Box
+
+    def __post_init__(self) -> None:
+        rows, cols = self.grid_hw
+        x0, y0, x1, y1 = self.source_box_xyxy
+        if rows < 1 or cols < 1:
+            raise LayoutError(f"grid_hw must be (rows >= 1, cols >= 1), got {self.grid_hw}")
+        if not (x1 > x0 and y1 > y0):
+            raise LayoutError(f"source_box_xyxy must have positive width and height, got {self.source_box_xyxy}")
+
+    @property
+    def cells(self) -> int:
+        """Number of image tokens of this tile: rows × cols."""
+        return self.grid_hw[0] * self.grid_hw[1]
+
+    def cell_box(self, row: int, col: int) -> Box:
+        """The box of one cell in original pixels, (x0, y0, x1, y1)."""
+        rows, cols = self.grid_hw
+        if not (0 <= row < rows and 0 <= col < cols):
+            raise LayoutError(f"cell ({row}, {col}) is outside the grid of {rows} rows x {cols} columns")
+        x0, y0, x1, y1 = self.source_box_xyxy
+        w, h = (x1 - x0) / cols, (y1 - y0) / rows
+        return (x0 + col * w, y0 + row * h, x0 + (col + 1) * w, y0 + (row + 1) * h)
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """All tiles of one picture. ``image_wh``: width and height of the upright original, in pixels."""
+
+    image_wh: tuple[int, int]
+    tiles: tuple[Tile, ...]
+
+    @property
+    def cells(self) -> int:
+        """Number of image tokens with a place, over all tiles."""
+        return sum(t.cells for t in self.tiles)
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """What every token of one sequence is. Arrays have one entry per token, N in all.
+
+    Attributes:
+        text: the rendered prompt (chat template applied, one placeholder per picture) followed by the answer so far.
+        input_ids: (N,) int64, image placeholders expanded.
+        kinds: (N,) int8, values of :class:`TokenKind`.
+        image: (N,) int32, index of the picture for IMAGE and SEPARATOR tokens that belong to one, else -1.
+        tile, row, col: (N,) int32, place of IMAGE tokens, else -1. ``tile`` indexes ``images[image].tiles``.
+        char_span: (N, 2) int32, [start, end) in ``text`` that the token covers; (-1, -1) for image tokens and tokens
+            without text. A character spread over several byte tokens is covered by each of them.
+        question_span: [start, end) in ``text`` of what the user asked.
+        answer_start: position of the first answer token; N while there is no answer.
+        images: one :class:`ImageLayout` per picture, in prompt order.
+    """
+
+    text: str
+    input_ids: NDArray[np.int64]
+    kinds: NDArray[np.int8]
+    image: NDArray[np.int32]
+    tile: NDArray[np.int32]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    char_span: NDArray[np.int32]
+    question_span: tuple[int, int]
+    answer_start: int
+    images: tuple[ImageLayout, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.input_ids)
+        for name in ("kinds", "image", "tile", "row", "col"):
+            if getattr(self, name).shape != (n,):
+                raise LayoutError(f"{name} must have shape (N,) = ({n},), got {getattr(self, name).shape}")
+        if self.char_span.shape != (n, 2):
+            raise LayoutError(f"char_span must have shape (N, 2) = ({n}, 2), got {self.char_span.shape}")
+        for index, picture in enumerate(self.images):
+            placed = int(((self.image == index) & (self.kinds == TokenKind.IMAGE)).sum())
+            if placed != picture.cells:
+                raise LayoutError(
+                    f"picture {index} has {placed} image tokens in the prompt but its grids have {picture.cells} cells"
+                )
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def image_positions(self) -> NDArray[np.int64]:
+        """Positions of all IMAGE tokens of all pictures, ascending."""
+        return np.flatnonzero(self.kinds == TokenKind.IMAGE)
+
+    def segments(self) -> tuple[str, ...]:
+        """Names of the segments whose masses sum to one: bos, system, image:0 …, separator, question, answer."""
+        pictures = tuple(f"image:{i}" for i in range(len(self.images)))
+        return ("bos", "system", *pictures, "separator", "question", "answer")
+
+    def segment_ids(self) -> NDArray[np.int64]:
+        """(N,) index into :meth:`segments` of every token."""
+        count = len(self.images)
+        lut = {TokenKind.BOS: 0, TokenKind.SYSTEM: 1, TokenKind.SEPARATOR: 2 + count}
+        lut |= {TokenKind.QUESTION: 3 + count, TokenKind.ANSWER: 4 + count}
+        ids = np.where(self.kinds == TokenKind.IMAGE, 2 + self.image, 0)
+        for kind, index in lut.items():
+            ids = np.where(self.kinds == kind, index, ids)
+        return ids.astype(np.int64)
+
+
+def extend_layout(
+    layout: TokenLayout, token_ids: NDArray[np.int64], text: str, char_span: NDArray[np.int32]
+) -> TokenLayout:
+    """The layout with M answer tokens appended.
+
+    Args:
+        layout: N tokens.
+        token_ids: (M,) ids of the answer tokens.
+        text: the answer's text, appended to ``layout.text``.
+        char_span: (M, 2) spans within ``text``; (-1, -1) for tokens without text.
+    """
+    m = len(token_ids)
+    none = np.full(m, -1, dtype=np.int32)
+    shifted = np.where(char_span < 0, -1, char_span + len(layout.text)).astype(np.int32).reshape(m, 2)
+    return TokenLayout(
+        text=layout.text + text,
+        input_ids=np.concatenate([layout.input_ids, np.asarray(token_ids, dtype=np.int64)]),
+        kinds=np.concatenate([layout.kinds, np.full(m, TokenKind.ANSWER, dtype=np.int8)]),
+        image=np.concatenate([layout.image, none]),
+        tile=np.concatenate([layout.tile, none]),
+        row=np.concatenate([layout.row, none]),
+        col=np.concatenate([layout.col, none]),
+        char_span=np.concatenate([layout.char_span, shifted]),
+        question_span=layout.question_span,
+        answer_start=min(layout.answer_start, len(layout)),
+        images=layout.images,
+    )
+
+
+def plain_layout(input_ids: NDArray[np.int64], image_positions: NDArray[np.int64] | None = None) -> TokenLayout:
+    """A layout for token ids alone: BOS, then one row of image cells if positions are given, then QUESTION tokens.
+
+    For models run without an adapter (text decoders, hand-made inputs): everything is kept by position, nothing knows
+    a picture.
+
+    Args:
+        input_ids: (N,) ids without padding.
+        image_positions: (K,) positions that count as image tokens.
+    """
+    n = len(input_ids)
+    none = np.full(n, -1, dtype=np.int32)
+    kinds = np.full(n, TokenKind.QUESTION, dtype=np.int8)
+    kinds[:1] = TokenKind.BOS
+    image, tile, row, col = none.copy(), none.copy(), none.copy(), none.copy()
+    images: tuple[ImageLayout, ...] = ()
+    if image_positions is not None and len(image_positions):
+        kinds[image_positions] = TokenKind.IMAGE
+        image[image_positions] = tile[image_positions] = row[image_positions] = 0
+        col[image_positions] = np.arange(len(image_positions))
+        wide = (float(len(image_positions)), 1.0)
+        images = (ImageLayout((len(image_positions), 1), (Tile("base", (1, len(image_positions)), (0, 0, *wide)),)),)
+    spans = np.full((n, 2), -1, dtype=np.int32)
+    ids = np.asarray(input_ids, dtype=np.int64)
+    return TokenLayout("", ids, kinds, image, tile, row, col, spans, (0, 0), n, images)

@@ -1,0 +1,17 @@
+"""Values on patch grids, values on the original's pixels, and the exact way between them. Imports without torch."""
+
+from vlmattn.grid.locate import cell_at, cell_coverage, cells_of_box, pool_pixels
+from vlmattn.grid.patch_map import PatchMap, Peak
+from vlmattn.grid.pixel_map import PixelMap
+from vlmattn.grid.project import to_pixels
+
+__all__ = [
+    "PatchMap",
+    "Peak",
+    "PixelMap",
+    "cell_at",
+    "cell_coverage",
+    "cells_of_box",
+    "pool_pixels",
+    "to_pixels",
+]

@@ -1,0 +1,67 @@
+"""How much of each pixel lies in each cell, along one side of a picture."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.core.errors import SpecError
+from vlmattn.core.layout import Tile
+
+Smooth = Literal["bilinear"] | None
+Matrix = NDArray[np.float64]
+
+
+def cell_edges(tile: Tile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Edges of a tile's cells in original pixels: (cols + 1,) in x and (rows + 1,) in y."""
+    x0, y0, x1, y1 = tile.source_box_xyxy
+    rows, cols = tile.grid_hw
+    return np.linspace(x0, x1, cols + 1), np.linspace(y0, y1, rows + 1)
+
+
+def overlap(edges: NDArray[np.float64], size: int, smooth: Smooth = None) -> Matrix:
+    """(size, cells): how many pixel lengths of each pixel belong to each cell.
+
+    Without ``smooth`` a cell owns what lies between its edges. With ``bilinear`` its weight falls off linearly from
+    its centre to its neighbours' centres (flat beyond the outermost centres); the whole weight of a cell stays its
+    width and the whole weight of a pixel stays what the cells cover of it. Nothing is sampled: all is integrated, so
+    cells narrower than a pixel count in full.
+    """
+    if smooth not in (None, "bilinear"):
+        raise SpecError(f"smooth must be None or 'bilinear', got {smooth!r}")
+    pixels = np.arange(size + 1, dtype=np.float64)
+    if smooth is None:
+        return np.asarray(np.diff(np.clip(pixels[:, None], edges[None, :-1], edges[None, 1:]), axis=0))
+    cells = len(edges) - 1
+    width = (edges[-1] - edges[0]) / cells
+    position = np.clip((pixels - edges[0]) / width, 0, cells)
+    area = _tent_area(position[:, None] - (np.arange(-1, cells + 1) + 0.5)[None, :])
+    area[:, 1] += area[:, 0]
+    area[:, -2] += area[:, -1]
+    return np.asarray(np.diff(area[:, 1:-1], axis=0) * width)
+
+
+def _tent_area(t: Matrix) -> Matrix:
+    """Area under the tent 1 - |t| from its left end to ``t``."""
+    left, right = np.clip(t + 1, 0, 1), np.clip(1 - t, 0, 1)
+    return np.asarray(np.where(t < 0, left**2 / 2, 1 - right**2 / 2), dtype=np.float64)
+
+
+def tile_overlap(tile: Tile, image_wh: tuple[int, int], smooth: Smooth = None) -> tuple[Matrix, Matrix]:
+    """:func:`overlap` of a tile in x (W, cols) and in y (H, rows)."""
+    x, y = cell_edges(tile)
+    return overlap(x, image_wh[0], smooth), overlap(y, image_wh[1], smooth)
+
+
+def cell_size(tile: Tile) -> tuple[float, float]:
+    """Width and height of a tile's cells in original pixels."""
+    x0, y0, x1, y1 = tile.source_box_xyxy
+    return (x1 - x0) / tile.grid_hw[1], (y1 - y0) / tile.grid_hw[0]
+
+
+def by_row(weights: Matrix, floor: float = 1e-12) -> Matrix:
+    """Rows divided by their sums; rows without weight stay zero."""
+    total = weights.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(weights, total, out=np.zeros_like(weights), where=total > floor))

@@ -1,0 +1,154 @@
+"""Values on the patch grids of one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vlmattn.core.errors import MapError
+from vlmattn.core.layout import Box, ImageLayout, TokenLayout
+from vlmattn.core.provenance import Provenance
+
+
+class Peak(NamedTuple):
+    """The cell with the highest value: tile, row and column, its box in original pixels, and the value."""
+
+    tile: int
+    row: int
+    col: int
+    box_xyxy: Box
+    value: float
+
+
+@dataclass(frozen=True, eq=False)
+class PatchMap:
+    """One value per image token that has a place, on the grids of one picture.
+
+    Attributes:
+        values: one float array (rows, cols) per tile of ``layout``; read-only.
+        layout: the picture's tiles.
+        provenance: where the values come from. ``label``: the word or phrase that they belong to.
+        visible: one bool array (rows, cols) per tile, False where the query could not attend to the token at all
+            (outside a sliding window), which is not the same as a low value; None if it could attend to all.
+
+    Raises:
+        MapError: if a shape does not fit the layout or a value is NaN or infinite.
+    """
+
+    values: tuple[NDArray[np.floating], ...]
+    layout: ImageLayout
+    provenance: Provenance = field(default_factory=Provenance)
+    label: str = ""
+    visible: tuple[NDArray[np.bool_], ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(_frozen(v, None) for v in self.values))
+        _check_shapes("values", self.values, self.layout)
+        for index, grid in enumerate(self.values):
+            if not np.isfinite(grid).all():
+                bad = int((~np.isfinite(grid)).sum())
+                raise MapError(f"values of tile {index} must be finite, got {bad} NaN or infinite of {grid.size}")
+        if self.visible is not None:
+            object.__setattr__(self, "visible", tuple(_frozen(v, np.bool_) for v in self.visible))
+            _check_shapes("visible", self.visible or (), self.layout)
+
+    @classmethod
+    def from_vector(
+        cls,
+        vector: ArrayLike,
+        layout: TokenLayout,
+        *,
+        picture: int = 0,
+        provenance: Provenance | None = None,
+        label: str = "",
+        visible: ArrayLike | None = None,
+    ) -> PatchMap:
+        """The map of one picture from a vector over all image tokens of a sequence.
+
+        Args:
+            vector: (K,) values at ``layout.image_positions``, in sequence order, all pictures.
+            picture: index of the picture wanted.
+            visible: (K,) bool, or None.
+
+        Raises:
+            MapError: if the length is not K or there is no such picture.
+        """
+        positions = layout.image_positions
+        flat = np.asarray(vector)
+        if not 0 <= picture < len(layout.images):
+            raise MapError(f"picture must be 0 to {len(layout.images) - 1}, got {picture}")
+        seen = None if visible is None else np.asarray(visible, dtype=np.bool_)
+        for name, given in (("vector", flat), ("visible", seen)):
+            if given is not None and given.shape != positions.shape:
+                raise MapError(
+                    f"{name} must have one entry per image token, shape {positions.shape}, got {given.shape}"
+                )
+        return cls(
+            values=_scattered(flat, layout, picture),
+            layout=layout.images[picture],
+            provenance=provenance if provenance is not None else Provenance(),
+            label=label,
+            visible=None if seen is None else _scattered(seen, layout, picture),
+        )
+
+    @property
+    def total(self) -> float:
+        """Sum of all values."""
+        return float(sum(v.sum(dtype=np.float64) for v in self.values))
+
+    def peak(self) -> Peak:
+        """The cell with the highest value; the first of equals."""
+        tile = int(np.argmax([v.max() for v in self.values]))
+        row, col = (int(i) for i in np.unravel_index(int(self.values[tile].argmax()), self.values[tile].shape))
+        box = self.layout.tiles[tile].cell_box(row, col)
+        return Peak(tile, row, col, box, float(self.values[tile][row, col]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "label": self.label,
+            "image_wh": list(self.layout.image_wh),
+            "tiles": [
+                {"kind": t.kind, "source_box_xyxy": list(t.source_box_xyxy), "values": v.tolist()}
+                for t, v in zip(self.layout.tiles, self.values, strict=True)
+            ],
+            "visible": None if self.visible is None else [v.tolist() for v in self.visible],
+            "provenance": self.provenance.to_dict(),
+        }
+
+    def __repr__(self) -> str:
+        grids = " + ".join(f"{t.kind} {t.grid_hw[0]}x{t.grid_hw[1]}" for t in self.layout.tiles)
+        return f"PatchMap({self.label!r}, {grids}, total={self.total:.4g})"
+
+
+def _frozen(values: ArrayLike, dtype: Any) -> NDArray[Any]:
+    array = np.array(values, dtype=dtype)
+    if dtype is None and not np.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float64)
+    array.setflags(write=False)
+    return array
+
+
+def _check_shapes(name: str, grids: Sequence[NDArray[Any]], layout: ImageLayout) -> None:
+    expected = [t.grid_hw for t in layout.tiles]
+    got = [g.shape for g in grids]
+    if got != expected:
+        raise MapError(f"{name} must have one array (rows, cols) per tile: {expected}, got {got}")
+
+
+def _scattered(flat: NDArray[Any], layout: TokenLayout, picture: int) -> tuple[NDArray[Any], ...]:
+    """Grids of one picture from values of all image tokens."""
+    at = layout.image_positions
+    mine = layout.image[at] == picture
+    where, values = at[mine], flat[mine]
+    grids = []
+    for index, tile in enumerate(layout.images[picture].tiles):
+        grid = np.zeros(tile.grid_hw, dtype=flat.dtype)
+        here = layout.tile[where] == index
+        grid[layout.row[where][here], layout.col[where][here]] = values[here]
+        grids.append(grid)
+    return tuple(grids)

@@ -1,0 +1,113 @@
+"""Training material: scenes as the model sees them, with what lies on each patch, made once and kept in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlmattn.core.files import write_json
+from vlmattn.scene.build import GRID_SIDE, IMAGE_SIDE, PATCH_SIDE
+from vlmattn.scene.generator import Scene, SceneRule, make_scene
+from vlmattn.scene.objects import SceneObject
+
+CLIP_MEAN_RGB = (122, 116, 104)
+_FIRST_SEED = 100
+
+
+@dataclass(frozen=True)
+class Samples:
+    """K scenes.
+
+    Attributes:
+        pixels: (K, 112, 112, 3) uint8, padded to a square and scaled. on_patch: (K, 64) uint8, number of the object
+            that covers most of each patch, from 1; 0 for background. scenes: objects only, pixels left out.
+    """
+
+    pixels: NDArray[np.uint8]
+    on_patch: NDArray[np.uint8]
+    scenes: tuple[Scene, ...]
+
+
+def as_input(scene: Scene) -> tuple[NDArray[np.uint8], int, int, int]:
+    """(112, 112, 3) pixels, and left, top and side of the square they came from, as the processor does it."""
+    height, width = scene.pixels.shape[:2]
+    side = max(height, width)
+    square = np.empty((side, side, 3), dtype=np.uint8)
+    square[:] = CLIP_MEAN_RGB
+    left, top = (side - width) // 2, (side - height) // 2
+    square[top : top + height, left : left + width] = scene.pixels
+    scaled = Image.fromarray(square).resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(scaled), left, top, side
+
+
+def objects_on_patches(scene: Scene, left: int, top: int, side: int) -> NDArray[np.uint8]:
+    """(64,) number of the object that covers most of each patch, from 1; 0 where none covers an eighth of it."""
+    labels = np.zeros((GRID_SIDE, GRID_SIDE), dtype=np.uint8)
+    most = np.zeros((GRID_SIDE, GRID_SIDE))
+    edges = np.arange(GRID_SIDE)
+    scale = IMAGE_SIDE / side / PATCH_SIDE
+    for number, item in enumerate(scene.objects, 1):
+        x0, y0, x1, y1 = (scale * (v + p) for v, p in zip(item.box_xyxy, (left, top, left, top), strict=True))
+        across = np.clip(np.minimum(edges + 1, x1) - np.maximum(edges, x0), 0, 1)
+        down = np.clip(np.minimum(edges + 1, y1) - np.maximum(edges, y0), 0, 1)
+        cover = down[:, None] * across[None]
+        better = (cover > most) & (cover > 0.12)
+        most[better], labels[better] = cover[better], number
+    return labels.ravel()
+
+
+def make_samples(
+    folder: Path, count: int, *, processes: int = 2, progress: Callable[[int, int], None] | None = None
+) -> Samples:
+    """``count`` training scenes (a multiple of 8), made in ``folder`` unless they are there already."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "samples.json"
+    if not done.is_file():
+        jobs = [(_FIRST_SEED + part, count // 8) for part in range(8)]
+        with get_context("spawn").Pool(processes) as pool:
+            parts = []
+            for part in pool.imap(_part, jobs):
+                parts.append(part)
+                if progress is not None:
+                    progress(len(parts), 8)
+        np.save(folder / "pixels.npy", np.concatenate([p[0] for p in parts]))
+        np.save(folder / "on_patch.npy", np.concatenate([p[1] for p in parts]))
+        write_json(done, [scene for p in parts for scene in p[2]])
+    return load_samples(folder)
+
+
+def load_samples(folder: Path) -> Samples:
+    """What :func:`make_samples` wrote."""
+    records = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    scenes = tuple(_scene(record) for record in records)
+    pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+    return Samples(pixels, np.load(folder / "on_patch.npy"), scenes)
+
+
+def _scene(record: dict[str, object]) -> Scene:
+    width, height = record["image_wh"]  # type: ignore[misc]
+    objects = [SceneObject(o["color"], o["shape"], o["size"], tuple(o["box_xyxy"])) for o in record["objects"]]  # type: ignore[attr-defined]
+    return Scene(np.broadcast_to(np.uint8(0), (height, width, 3)), tuple(objects))
+
+
+def _part(job: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[dict[str, object]]]:
+    seed, count = job
+    os.environ["OMP_NUM_THREADS"] = "1"
+    rng, rule = np.random.default_rng(seed), SceneRule()
+    pixels = np.empty((count, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
+    on_patch = np.empty((count, GRID_SIDE**2), dtype=np.uint8)
+    records: list[dict[str, object]] = []
+    for index in range(count):
+        scene = make_scene(rng, rule)
+        pixels[index], left, top, side = as_input(scene)
+        on_patch[index] = objects_on_patches(scene, left, top, side)
+        records.append({"image_wh": scene.image_wh, "objects": [asdict(o) for o in scene.objects]})
+    return pixels, on_patch, records

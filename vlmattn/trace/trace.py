@@ -1,0 +1,281 @@
+"""What one capture kept, as plain arrays with provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.layout import TokenKind, TokenLayout
+from vlmattn.core.provenance import Provenance
+from vlmattn.trace import words as _words
+from vlmattn.trace.words import Part, Span
+
+if TYPE_CHECKING:
+    from vlmattn.capture.kept import KeptRows
+
+Convention = Literal["predicting", "query"]
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Next-token statistics of the T answer tokens, from the model's own logits, natural logarithms.
+
+    Attributes:
+        entropy_t: (T,) nats. top_ids_tk, top_logp_tk: (T, k) candidates, most likely first.
+        chosen_logp_t: (T,) log-probability of the written token; NaN where it is not known.
+    """
+
+    entropy_t: NDArray[np.float32]
+    top_ids_tk: NDArray[np.int64]
+    top_logp_tk: NDArray[np.float32]
+    chosen_logp_t: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Residual stream at the input of L layers for N prompt tokens: root mean square, largest |x| and its coordinate,
+    and the values at C chosen coordinates (L, N, C)."""
+
+    layers: tuple[int, ...]
+    rms_ln: NDArray[np.float32]
+    peak_ln: NDArray[np.float32]
+    peak_coord_ln: NDArray[np.int64]
+    coords: tuple[int, ...]
+    coord_lnc: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Attention rows of one sequence, and what else was kept with them.
+
+    Axes: l layers (``layers``), h heads (``heads[l]``), q rows (``positions``), k columns (``columns``), s segments
+    (``segments``). Positions count from the first token of the prompt, left padding removed.
+
+    Attributes:
+        layout: prompt and answer tokens.
+        attn_lhqk: attention on the kept columns, as the softmax gave it (not renormalised over the picture).
+        mass_lhqs: total attention on each segment, float32.
+        visible_lqk: False where a column is outside a layer's window; None if every column is visible everywhere.
+        value_norm_lhk, head_norm_lhq, hidden, scores, vision: None unless the capture was asked for them.
+        provenance: how the trace was made.
+    """
+
+    layout: TokenLayout
+    layers: tuple[int, ...]
+    heads: tuple[tuple[int | str, ...], ...]
+    positions: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    attn_lhqk: NDArray[Any]
+    segments: tuple[str, ...]
+    mass_lhqs: NDArray[np.float32]
+    visible_lqk: NDArray[np.bool_] | None = None
+    value_norm_lhk: NDArray[np.float32] | None = None
+    head_norm_lhq: NDArray[np.float32] | None = None
+    hidden: Hidden | None = None
+    scores: TokenScores | None = None
+    vision: NDArray[np.float32] | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.layers), self.attn_lhqk.shape[1], len(self.positions), len(self.columns))
+        if self.attn_lhqk.shape != shape:
+            raise MapError(f"attn_lhqk must have shape (L, H, Q, K) = {shape}, got {self.attn_lhqk.shape}")
+        want = (*shape[:3], len(self.segments))
+        if self.mass_lhqs.shape != want:
+            raise MapError(f"mass_lhqs must have shape (L, H, Q, S) = {want}, got {self.mass_lhqs.shape}")
+
+    # -- text ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def question(self) -> str:
+        """The text the user wrote."""
+        start, end = self.layout.question_span
+        return self.layout.text[start:end]
+
+    @property
+    def answer(self) -> str:
+        """The text the model wrote (or was given)."""
+        start, end = _words.part_span(self.layout, "answer")
+        return self.layout.text[start:end].strip()
+
+    @property
+    def answer_tokens(self) -> tuple[int, ...]:
+        """Positions of the answer tokens."""
+        return tuple(range(self.layout.answer_start, len(self.layout)))
+
+    def words(self, part: Part = "answer") -> tuple[Span, ...]:
+        """All words of the question or the answer with their tokens."""
+        return _words.words(self.layout, part)
+
+    def find(
+        self, what: str | int | Span | None = None, *, part: Part | None = None, occurrence: int | None = None
+    ) -> Span:
+        """The tokens of a word, a phrase, an answer token by number, or (None) the whole answer.
+
+        Raises:
+            WordNotFound: a word that does not occur; the error lists those that do.
+            SpecError: a token number outside the answer.
+        """
+        if isinstance(what, Span):
+            return what
+        if what is None:
+            return _words.whole(self.layout, part or "answer")
+        if isinstance(what, str):
+            return _words.find(self.layout, what, part=part, occurrence=occurrence)
+        return self._token(int(what))
+
+    def _token(self, number: int) -> Span:
+        tokens = self.answer_tokens
+        if not -len(tokens) <= number < len(tokens):
+            raise SpecError(f"answer token {number} does not exist; the answer has {len(tokens)} tokens")
+        position = tokens[number]
+        start, end = (int(c) for c in self.layout.char_span[position])
+        text = self.layout.text[start:end].strip() if start >= 0 else ""
+        return Span(text or f"token {number % len(tokens)}", "answer", (start, end), (position,))
+
+    # -- rows and columns ----------------------------------------------------------------------------------------------
+
+    def rows_of(self, tokens: Sequence[int], convention: Convention | None = None) -> NDArray[np.int64]:
+        """Indices on axis q of the rows that stand for ``tokens``.
+
+        Args:
+            tokens: positions. convention: ``predicting`` takes the row at *t* - 1, ``query`` the row at *t*; None
+                takes predicting rows for answer tokens and query rows for prompt tokens.
+
+        Raises:
+            MapError: a row was not kept; says which capture keeps it.
+        """
+        wanted = [t - 1 if self.convention_of(t, convention) == "predicting" else t for t in tokens]
+        slots = {int(p): index for index, p in enumerate(self.positions)}
+        missing = [p for p in wanted if p not in slots]
+        if missing:
+            raise MapError(
+                f"the rows at positions {missing[:8]} were not kept (kept: {self._kept_range()}); capture with "
+                "rows=('question', 'answer'), or 'prompt' for every prompt token"
+            )
+        return np.array([slots[p] for p in wanted], dtype=np.int64)
+
+    def convention_of(self, token: int, convention: Convention | None = None) -> Convention:
+        """Which row stands for ``token`` when nothing or ``convention`` is said."""
+        if convention is not None:
+            return convention
+        return "predicting" if token >= self.layout.answer_start else "query"
+
+    def image_columns(self, image: int = 0) -> NDArray[np.int64]:
+        """Indices on axis k of the image tokens of a picture, in sequence order.
+
+        Raises:
+            SpecError: there is no such picture. MapError: the capture did not keep its columns.
+        """
+        if not 0 <= image < len(self.layout.images):
+            raise SpecError(f"picture {image} does not exist; the prompt has {len(self.layout.images)}")
+        wanted = np.flatnonzero((self.layout.kinds == TokenKind.IMAGE) & (self.layout.image == image))
+        slots = np.searchsorted(self.columns, wanted)
+        inside = slots < len(self.columns)
+        if not inside.all() or not (self.columns[slots] == wanted).all():
+            raise MapError(f"columns of picture {image} were not kept")
+        return slots
+
+    def layer_slots(self, layers: Sequence[int] | None = None) -> NDArray[np.int64]:
+        """Indices on axis l of layer numbers; None for all kept layers.
+
+        Raises:
+            SpecError: a layer that was not kept.
+        """
+        if layers is None:
+            return np.arange(len(self.layers))
+        slots = {layer: index for index, layer in enumerate(self.layers)}
+        missing = [layer for layer in layers if layer not in slots]
+        if missing or not len(layers):
+            raise SpecError(f"layers {missing or '(none)'} were not kept; kept are {list(self.layers)}")
+        return np.array([slots[layer] for layer in layers], dtype=np.int64)
+
+    def mass(self, segment: str) -> NDArray[np.float32]:
+        """(L, H, Q) total attention on one segment.
+
+        Raises:
+            SpecError: no such segment.
+        """
+        if segment not in self.segments:
+            raise SpecError(f"segment {segment!r} does not exist; segments are {', '.join(self.segments)}")
+        return self.mass_lhqs[..., self.segments.index(segment)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of attention rows and segment masses."""
+        return int(self.attn_lhqk.nbytes + self.mass_lhqs.nbytes)
+
+    def _kept_range(self) -> str:
+        if not len(self.positions):
+            return "none"
+        return f"{len(self.positions)} rows from {self.positions[0]} to {self.positions[-1]}"
+
+    def __repr__(self) -> str:
+        layers, heads, rows, columns = self.attn_lhqk.shape
+        return (
+            f"<Trace {layers} layers x {heads} heads x {rows} rows x {columns} image tokens, "
+            f"{self.nbytes / 2**20:.1f} MiB, answer {self.answer!r}>"
+        )
+
+
+def trace_from_kept(kept: KeptRows, layout: TokenLayout, provenance: Provenance) -> Trace:
+    """The trace of what a capture kept.
+
+    Args:
+        kept: one record of ``Session.finish``. layout: its prompt with the answer appended.
+    """
+    return Trace(
+        layout=layout,
+        layers=kept.layers,
+        heads=kept.heads,
+        positions=kept.positions,
+        columns=kept.columns,
+        attn_lhqk=_array(kept.attn_lhqk),
+        segments=kept.segments,
+        mass_lhqs=_array(kept.mass_lhqs),
+        visible_lqk=None if kept.visible_lqk is None else _array(kept.visible_lqk),
+        value_norm_lhk=None if kept.value_norm_lhk is None else _array(kept.value_norm_lhk),
+        head_norm_lhq=None if kept.head_norm_lhq is None else _array(kept.head_norm_lhq),
+        hidden=_hidden(kept.hidden),
+        scores=_scores(kept.candidates, layout),
+        vision=None if kept.vision is None else _array(kept.vision),
+        provenance=provenance,
+    )
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    import torch
+
+    tensor = tensor.detach().cpu()
+    result: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return result
+
+
+def _hidden(stats: Any) -> Hidden | None:
+    if stats is None:
+        return None
+    return Hidden(
+        stats.layers,
+        _array(stats.rms_ln),
+        _array(stats.peak_ln),
+        _array(stats.peak_coord_ln),
+        stats.coords,
+        _array(stats.coord_lnc),
+    )
+
+
+def _scores(candidates: Any, layout: TokenLayout) -> TokenScores | None:
+    if candidates is None:
+        return None
+    chosen = candidates.chosen_logp_t.copy()
+    written = layout.input_ids[layout.answer_start :]
+    for step in np.flatnonzero(np.isnan(chosen)):
+        if step < len(written):
+            hit = np.flatnonzero(candidates.top_ids_tk[step] == written[step])
+            chosen[step] = candidates.top_logp_tk[step, hit[0]] if len(hit) else np.nan
+    return TokenScores(candidates.entropy_t, candidates.top_ids_tk, candidates.top_logp_tk, chosen)
