@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.published_configs import NEXT_PINPOINTS, ONEVISION_PINPOINTS
 from tests.tiny_models import FAMILIES, build, tiny
 from vlmattn.adapters import ImagePlan, adapter_for
 from vlmattn.adapters.contract import check_adapter
@@ -40,6 +41,29 @@ def test_every_family_keeps_the_contract(family: str, options: dict[str, Any]) -
     assert report.ok, str(report)
     assert report.checks[-1].cases >= 15
     assert "keeps the contract" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "painted"),
+    [
+        ("llava", {"image_size": 336}, ((640, 480), (480, 2000))),
+        ("llava_next", {"image_size": 336, "image_grid_pinpoints": NEXT_PINPOINTS}, ((640, 480), (500, 1400))),
+        (
+            "llava_onevision",
+            {
+                "image_size": 384,
+                "aspect": "anyres_max_9",
+                "image_grid_pinpoints": ONEVISION_PINPOINTS,
+                "positions": 16384,
+            },
+            ((640, 480), (1999, 1511)),
+        ),
+    ],
+)
+def test_the_contract_holds_at_published_sizes(family: str, options: dict[str, Any], painted: Any) -> None:
+    """The real input, patch and tile sizes, with narrow layers: among them a grid that is shrunk."""
+    report = check_adapter(*build(family, **options), sizes=((1, 1), (333, 777)), painted=painted, raises=False)
+    assert report.ok, str(report)
 
 
 def moved(plan: ImagePlan, change: Callable[[Tile], Tile]) -> ImagePlan:

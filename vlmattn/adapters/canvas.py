@@ -19,6 +19,10 @@ class Canvas:
         wh: width and height in pixels of its own.
         edges: left, top, right and bottom in pixels of the original, as exact fractions; beyond the original where
             the picture was padded.
+
+    Example, a centre crop of 80 x 60 pixels:
+        >>> Canvas.of((80, 60)).resized(448, 336).window(56, 0, 336, 336).box_xyxy
+        (10.0, 0.0, 70.0, 60.0)
     """
 
     wh: tuple[int, int]

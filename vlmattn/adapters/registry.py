@@ -41,7 +41,11 @@ def register(spec: FamilySpec, *, override: bool = False) -> Callable[[T], T]:
 
 
 def families() -> tuple[FamilySpec, ...]:
-    """All families, by name: those of vlmattn and those of installed packages (entry points ``vlmattn.adapters``)."""
+    """All families, by name: those of vlmattn and those of installed packages (entry points ``vlmattn.adapters``).
+
+    >>> [family.name for family in families()][:2]
+    ['llava', 'llava_next']
+    """
     _load()
     return tuple(_FAMILIES[name][0] for name in sorted(_FAMILIES))
 

@@ -17,7 +17,13 @@ Cell = tuple[int, int, int]
 
 
 def cell_at(layout: ImageLayout, x: float, y: float) -> list[Cell]:
-    """(tile, row, col) of every cell that holds the point (x, y), in original pixels; empty if none does."""
+    """(tile, row, col) of every cell that holds the point (x, y), in original pixels; empty if none does.
+
+    >>> from vlmattn.core.layout import ImageLayout, Tile
+    >>> layout = ImageLayout((4, 2), (Tile("base", (1, 2), (0.0, 0.0, 4.0, 2.0)),))
+    >>> cell_at(layout, 3.5, 0.5)
+    [(0, 0, 1)]
+    """
     found = []
     for index, tile in enumerate(layout.tiles):
         x0, y0, x1, y1 = tile.source_box_xyxy
@@ -32,6 +38,11 @@ def cells_of_box(layout: ImageLayout, box_xyxy: Box) -> list[Cell]:
     """(tile, row, col) of every cell that shares area with the box, tile by tile, row by row.
 
     Raises MapError if the box has no area.
+
+    >>> from vlmattn.core.layout import ImageLayout, Tile
+    >>> layout = ImageLayout((4, 2), (Tile("base", (1, 2), (0.0, 0.0, 4.0, 2.0)),))
+    >>> cells_of_box(layout, (0.0, 0.0, 3.0, 1.0))
+    [(0, 0, 0), (0, 0, 1)]
     """
     _check_box(box_xyxy)
     found: list[Cell] = []
@@ -49,6 +60,11 @@ def cell_coverage(layout: ImageLayout, region: ArrayLike | Box) -> tuple[NDArray
         region: a box (x0, y0, x1, y1), or a mask (H, W) whose values are 0 to 1.
 
     Cells outside the picture get 0. Raises MapError for a mask of another size or a box without area.
+
+    >>> from vlmattn.core.layout import ImageLayout, Tile
+    >>> layout = ImageLayout((4, 2), (Tile("base", (1, 2), (0.0, 0.0, 4.0, 2.0)),))
+    >>> cell_coverage(layout, (0.0, 0.0, 3.0, 1.0))[0].tolist()
+    [[0.5, 0.25]]
     """
     width, height = layout.image_wh
     array = np.asarray(region, dtype=np.float64)
@@ -83,6 +99,12 @@ def pool_pixels(
     Raises:
         MapError: another size than the layout's; ``inverse`` where cells are smaller than a pixel, or cut off so that
             pixels do not tell them apart.
+
+    Example:
+        >>> from vlmattn.core.layout import ImageLayout, Tile
+        >>> layout = ImageLayout((4, 2), (Tile("base", (1, 2), (0.0, 0.0, 4.0, 2.0)),))
+        >>> pool_pixels(layout, [[1, 3, 5, 5], [1, 3, 5, 9]]).values[0].tolist()
+        [[2.0, 6.0]]
     """
     width, height = layout.image_wh
     array = np.asarray(image, dtype=np.float64)

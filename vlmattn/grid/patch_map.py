@@ -37,6 +37,12 @@ class PatchMap:
 
     Raises:
         MapError: if a shape does not fit the layout or a value is NaN or infinite.
+
+    Example:
+        >>> from vlmattn.core.layout import ImageLayout, Tile
+        >>> layout = ImageLayout((4, 2), (Tile("base", (1, 2), (0.0, 0.0, 4.0, 2.0)),))
+        >>> PatchMap(([[2.0, 6.0]],), layout, label="cat").peak()
+        Peak(tile=0, row=0, col=1, box_xyxy=(2.0, 0.0, 4.0, 2.0), value=6.0)
     """
 
     values: tuple[NDArray[np.floating], ...]

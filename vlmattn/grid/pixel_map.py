@@ -24,6 +24,12 @@ class PixelMap:
             crop); ``values`` is 0 there and means nothing.
         outside: mass of the map that fell on padding, outside the picture.
         label: the word or phrase the map belongs to. ``provenance``: where it comes from.
+
+    Example:
+        >>> import numpy as np
+        >>> pixels = PixelMap(np.eye(3)[::-1] * [0, 1, 2], np.ones((3, 3), bool))
+        >>> pixels.peak_xy, pixels.box_xyxy(threshold=1)
+        ((2.5, 0.5), (1, 0, 3, 2))
     """
 
     values: NDArray[np.float32]

@@ -39,6 +39,14 @@ def to_pixels(patch_map: PatchMap, *, merge: Merge = "sum", kind: Kind = "mass",
     Raises:
         SpecError: an unknown option, or ``max`` with ``mass``.
         MapError: the picture has no tile of the kind asked for.
+
+    Example:
+        >>> from vlmattn.core.layout import ImageLayout, Tile
+        >>> layout = ImageLayout((4, 2), (Tile("base", (1, 2), (0.0, 0.0, 4.0, 2.0)),))
+        >>> to_pixels(PatchMap(([[2.0, 6.0]],), layout)).values.tolist()
+        [[0.5, 0.5, 1.5, 1.5], [0.5, 0.5, 1.5, 1.5]]
+        >>> to_pixels(PatchMap(([[2.0, 6.0]],), layout), kind="density").values.tolist()
+        [[2.0, 2.0, 6.0, 6.0], [2.0, 2.0, 6.0, 6.0]]
     """
     _check_options(merge, kind)
     chosen = _chosen(patch_map, merge)

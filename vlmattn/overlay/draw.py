@@ -1,0 +1,149 @@
+"""A map drawn on its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlmattn.core.errors import MapError
+from vlmattn.overlay.colours import DEFAULT
+from vlmattn.overlay.figure import Caption, framed
+from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
+from vlmattn.overlay.marks import Box, draw_box, draw_contours, draw_peak
+from vlmattn.overlay.metadata import encoded, save_picture
+
+
+@dataclass(frozen=True, eq=False)
+class Overlay:
+    """A drawn map.
+
+    Attributes:
+        image: the picture with the map on it, exactly the size of the original.
+        caption: what stands round it in :attr:`figure`.
+        record: label, scale, colour map and provenance; written into every file.
+    """
+
+    image: Image.Image
+    caption: Caption
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def figure(self) -> Image.Image:
+        """The picture with title, colour bar and small print."""
+        return framed(np.asarray(self.image), self.caption)
+
+    def save(self, path: str | Path, *, figure: bool = True, quality: int = 92) -> Path:
+        """Write ``.png``, ``.webp`` or ``.jpg``, with the provenance inside the file.
+
+        Args:
+            figure: with title, colour bar and small print; False writes the picture alone, at its own size.
+            quality: of JPEG and WebP, 1 to 100.
+
+        Raises:
+            FileError: another ending, or the file cannot be written.
+        """
+        return save_picture(path, self.figure if figure else self.image, self.record, quality=quality)
+
+    def _repr_png_(self) -> bytes:
+        return encoded(self.figure, self.record)
+
+
+def overlay(
+    picture: Image.Image | NDArray[np.uint8],
+    pixel_map: Drawable,
+    *,
+    cmap: str = DEFAULT,
+    alpha: float | str = "value",
+    alpha_max: float = 0.75,
+    scale: Scale | None = None,
+    contours: Sequence[float] | bool = False,
+    box: Box | Sequence[Box] | None = None,
+    peak: bool = True,
+    title: str | None = None,
+) -> Overlay:
+    """Draw a map on the picture it belongs to, at the picture's own resolution.
+
+    Args:
+        picture: upright RGB picture. pixel_map: values and seen area in its pixels.
+        cmap: one of :data:`~vlmattn.overlay.COLOUR_MAPS`.
+        alpha: ``value`` covers the picture where the map is high and leaves it clear where it is low; a number covers
+            all of it. alpha_max: the strongest cover.
+        scale: values of the first and the last colour. Default: 0 (or the lowest value, if negative) to the highest
+            seen value, as the colour bar says. Give one scale to pictures that are to be compared.
+        contours: outline values; True for 50 % and 80 % of the scale.
+        box: one box (x0, y0, x1, y1) or several. peak: mark the highest point.
+        title: default: the map's label.
+
+    Pixels that the model did not see are hatched in grey. A flat map draws no heat and no peak, and says so.
+
+    Raises:
+        MapError: the map does not fit the picture or holds NaN. SpecError: an option that does not exist.
+    """
+    pixels = _pixels(picture)
+    check_fits(pixels, pixel_map)
+    ends, flat = scale_of([pixel_map], scale), is_flat(pixel_map)
+    out = painted(pixels, pixel_map, ends, cmap=cmap, alpha=alpha, alpha_max=alpha_max)
+    if contours is not False and not flat:
+        draw_contours(out, pixel_map.values, _levels(contours, ends))
+    for one in _boxes(box):
+        draw_box(out, one)
+    if peak and not flat:
+        draw_peak(out, _peak(pixel_map))
+    name = pixel_map.label if title is None else title
+    caption = Caption(name, _small_print(pixel_map), ends, cmap, flat)
+    return Overlay(Image.fromarray(out), caption, record_of(pixel_map, ends, cmap, flat))
+
+
+def record_of(pixel_map: Drawable, scale: Scale, cmap: str, flat: bool) -> dict[str, Any]:
+    """What a file says about the map in it."""
+    return {
+        "label": pixel_map.label,
+        "scale": list(scale),
+        "colour_map": cmap,
+        "flat": flat,
+        "seen_share": float(pixel_map.seen.mean()),
+        "provenance": pixel_map.provenance.to_dict(),
+    }
+
+
+def _pixels(picture: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise MapError(f"the picture must be RGB, (H, W, 3) uint8; got {pixels.dtype} of shape {pixels.shape}")
+    return pixels
+
+
+def _levels(contours: Sequence[float] | bool, scale: Scale) -> Sequence[float]:
+    if isinstance(contours, bool):
+        return [scale[0] + share * (scale[1] - scale[0]) for share in (0.5, 0.8)]
+    return list(contours)
+
+
+def _boxes(box: Box | Sequence[Box] | None) -> list[Box]:
+    if box is None or len(box) == 0:
+        return []
+    return [box] if np.isscalar(box[0]) else list(box)  # type: ignore[arg-type,list-item]
+
+
+def _peak(pixel_map: Drawable) -> tuple[float, float]:
+    found = getattr(pixel_map, "peak_xy", None)
+    if found is not None:
+        return float(found[0]), float(found[1])
+    values = np.where(pixel_map.seen, pixel_map.values, -np.inf)
+    y, x = np.unravel_index(int(values.argmax()), values.shape)
+    return float(x) + 0.5, float(y) + 0.5
+
+
+def _small_print(pixel_map: Drawable) -> str:
+    parts = [pixel_map.provenance.summary()]
+    seen = float(pixel_map.seen.mean())
+    if seen < 1:
+        parts.append(f"{1 - seen:.0%} of the picture was not seen by the model (hatched)")
+    parts.append("attention shows where information could come from, not that it was used")
+    return " · ".join(p for p in parts if p)

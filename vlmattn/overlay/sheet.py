@@ -1,0 +1,148 @@
+"""Many maps on one sheet with one scale: words × layers, methods side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.optional import cv2
+from vlmattn.core.provenance import Provenance
+from vlmattn.overlay.colours import DEFAULT
+from vlmattn.overlay.figure import FAINT, INK, PAPER, Caption, draw_bar
+from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
+from vlmattn.overlay.metadata import encoded, save_picture
+from vlmattn.overlay.draw import record_of
+from vlmattn.overlay.text import draw_lines, font, line_height, wrapped
+
+Cell = tuple[str, Any, Drawable]
+_GAP, _SIZE, _SMALL = 10, 16, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A contact sheet. ``image``: the drawn sheet; ``record``: what is on it, written into every file."""
+
+    image: Image.Image
+    record: dict[str, Any]
+
+    def save(self, path: str | Path, *, quality: int = 92) -> Path:
+        """Write ``.png``, ``.webp`` or ``.jpg`` with the record inside."""
+        return save_picture(path, self.image, self.record, quality=quality)
+
+    def _repr_png_(self) -> bytes:
+        return encoded(self.image, self.record)
+
+
+@dataclass(frozen=True)
+class _Small:
+    """A map scaled down with its picture; areas are averaged before anything is coloured."""
+
+    pixels: NDArray[np.uint8]
+    values: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    label: str
+    provenance: Provenance
+
+
+def contact_sheet(
+    cells: Sequence[Sequence[Cell]],
+    *,
+    row_titles: Sequence[str] = (),
+    column_titles: Sequence[str] = (),
+    scale: Scale | None = None,
+    cmap: str = DEFAULT,
+    cell_width: int = 220,
+    title: str = "",
+) -> Sheet:
+    """Draw rows of (title, picture, map) cells with one shared scale, printed below.
+
+    Args:
+        cells: rows of cells; rows may differ in length.
+        row_titles, column_titles: written before the rows and above the columns.
+        scale: values of the first and last colour; default: 0 to the highest value on the sheet (cells are scaled down
+            first, by averaging areas).
+        cell_width: of each picture, in pixels.
+
+    Raises:
+        SpecError: no cell, or too many titles. MapError: a map does not fit its picture.
+    """
+    if not cells or not any(cells):
+        raise SpecError("a sheet needs at least one cell")
+    columns = max(len(row) for row in cells)
+    if len(row_titles) > len(cells) or len(column_titles) > columns:
+        raise SpecError(f"{len(row_titles)} row titles and {len(column_titles)} column titles for {len(cells)}x{columns} cells")
+    small = [[_shrunk(picture, one, cell_width) for _, picture, one in row] for row in cells]
+    flat_list = [one for row in small for one in row]
+    ends = scale_of(list(flat_list), scale)
+    record = {
+        "title": title,
+        "scale": list(ends),
+        "colour_map": cmap,
+        "rows": list(row_titles),
+        "columns": list(column_titles),
+        "cells": [[record_of(one, ends, cmap, is_flat(one)) for one in row] for row in small],
+    }
+    drawn = [[painted(o.pixels, o, ends, cmap=cmap, alpha="value", alpha_max=0.75) for o in row] for row in small]
+    image = _laid_out(drawn, cells, list(row_titles), list(column_titles), title, Caption("", "", ends, cmap))
+    return Sheet(image, record)
+
+
+def _shrunk(picture: Any, one: Drawable, width: int) -> _Small:
+    pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise MapError(f"the picture must be RGB, (H, W, 3); got shape {pixels.shape}")
+    check_fits(pixels, one)
+    factor = min(width / pixels.shape[1], 2 * width / pixels.shape[0])
+    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
+    how = cv2().INTER_AREA if factor < 1 else cv2().INTER_NEAREST
+    seen = cv2().resize(one.seen.astype(np.float32), size, interpolation=how)
+    return _Small(
+        cv2().resize(pixels, size, interpolation=how),
+        cv2().resize(np.asarray(one.values, dtype=np.float32), size, interpolation=how),
+        seen > 0.5,
+        one.label,
+        one.provenance,
+    )
+
+
+def _laid_out(
+    drawn: list[list[NDArray[np.uint8]]],
+    cells: Sequence[Sequence[Cell]],
+    row_titles: list[str],
+    column_titles: list[str],
+    title: str,
+    caption: Caption,
+) -> Image.Image:
+    columns = max(len(row) for row in drawn)
+    widths = [max((row[c].shape[1] for row in drawn if c < len(row)), default=1) for c in range(columns)]
+    left = _GAP + min(180, max((round(font(_SIZE).getlength(t)) for t in row_titles), default=0) + _GAP * bool(row_titles))
+    show_titles = [any(cell[0] for cell in row) and not (row_titles and column_titles) for row in cells]
+    heights = [max((one.shape[0] for one in row), default=1) + line_height(_SMALL) * s for row, s in zip(drawn, show_titles, strict=True)]
+    full = max(left + sum(widths) + _GAP * columns, 360)
+    head = wrapped(title, _SIZE, full - 2 * _GAP)
+    top = _GAP + len(head) * line_height(_SIZE) + (line_height(_SIZE) if column_titles else 0)
+    canvas = Image.new("RGB", (full, top + sum(heights) + _GAP * len(drawn) + 3 * line_height(_SMALL)), PAPER)
+    draw_lines(canvas, (_GAP, _GAP // 2), head, _SIZE, INK)
+    for number, text in enumerate(column_titles):
+        x = left + sum(widths[:number]) + _GAP * number
+        draw_lines(canvas, (x, top - line_height(_SIZE)), wrapped(text, _SIZE, widths[number] + _GAP)[:1], _SIZE, INK)
+    y = top
+    for number, row in enumerate(drawn):
+        if number < len(row_titles):
+            draw_lines(canvas, (_GAP, y), wrapped(row_titles[number], _SIZE, left - 2 * _GAP), _SIZE, INK)
+        for column, one in enumerate(row):
+            x = left + sum(widths[:column]) + _GAP * column
+            canvas.paste(Image.fromarray(one), (x, y))
+            if show_titles[number]:
+                line = wrapped(cells[number][column][0], _SMALL, widths[column])[:1]
+                draw_lines(canvas, (x, y + one.shape[0]), line, _SMALL, FAINT)
+        y += heights[number] + _GAP
+    draw_bar(canvas, (_GAP, y, full - _GAP, y + line_height(_SMALL)), caption, _SMALL)
+    return canvas
