@@ -142,7 +142,7 @@ def test_a_wrong_count_breaks_the_contract_and_raises(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_measuring_leaves_the_model_as_it_was(family: str) -> None:
-    model, processor = tiny(family)
+    model, processor = build(family)
     adapter = adapter_for(model, processor)
     encoded = adapter.encode([Image.new("RGB", (70, 60), (9, 99, 200))], "?")
     with torch.no_grad():

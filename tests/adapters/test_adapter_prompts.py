@@ -112,6 +112,12 @@ def test_the_same_words_elsewhere_are_not_the_question(family: str) -> None:
     assert (layout.kinds == TokenKind.QUESTION).sum() == 3
 
 
+def test_the_mark_that_locates_the_question_may_be_in_the_prompt() -> None:
+    """Digits that the search itself would use, said in an earlier turn."""
+    chat = [user("7310948620000"), {"role": "assistant", "content": "7311948623000"}, user("What?")]
+    assert question(adapter_for(*tiny("llava")).encode([PICTURE], chat).layouts[0]) == "What?"
+
+
 def test_white_space_around_the_question_is_not_part_of_it() -> None:
     layout = adapter_for(*tiny("llava")).encode([PICTURE], "  What?\n ").layouts[0]
     assert question(layout) == "What?"
