@@ -1,11 +1,13 @@
-"""One thread, no network, no display: the same for every test."""
+"""One thread, no network, the same seeds: for every test."""
 
 from __future__ import annotations
 
 import os
+import random
 import socket
-from collections.abc import Iterator
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,24 +22,36 @@ class NetworkUsed(RuntimeError):
     """A test tried to reach the network."""
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: socket.socket, address: object) -> None:
+def _local_only(method: str) -> Any:
+    original = getattr(socket.socket, method)
+
+    def checked(self: socket.socket, address: Any) -> Any:
         if self.family == getattr(socket, "AF_UNIX", None):
-            return
+            return original(self, address)
         raise NetworkUsed(f"a test tried to connect to {address!r}")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return checked
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    import torch
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(host: object, *rest: object, **named: object) -> None:
+        raise NetworkUsed(f"a test tried to look up {host!r}")
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    for method in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, method, _local_only(method))
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _same_seeds_and_one_thread() -> None:
+    # Only where a library is there already: many tests need neither, and importing torch takes seconds.
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

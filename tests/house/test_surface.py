@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import vlmattn
 
 REPO = Path(__file__).resolve().parents[2]
@@ -19,11 +20,16 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 HEAVY = ("torch", "transformers", "cv2", "scipy", "pandas", "open_clip")
 
 
+def _order(name: str) -> tuple[bool, bool, str]:
+    # Constants, then types, then functions: the order that ruff's RUF022 asks for.
+    return not name.isupper(), not name[0].isupper(), name
+
+
 @pytest.mark.parametrize("name", [n for n in PACKAGES if n != "core"])
 def test_all_is_sorted_and_true(name: str) -> None:
     module = importlib.import_module(f"vlmattn.{name}")
     names = list(module.__all__)
-    assert names == sorted(names)
+    assert names == sorted(names, key=_order)
     assert len(set(names)) == len(names)
     for one in names:
         assert hasattr(module, one), f"vlmattn.{name} has no {one}"
@@ -33,12 +39,13 @@ def test_all_is_sorted_and_true(name: str) -> None:
 def test_package_files_hold_names_only(name: str) -> None:
     tree = ast.parse((ROOT / name / "__init__.py").read_text(encoding="utf-8"))
     allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.Expr, ast.If)
-    logic = [n for n in tree.body if not isinstance(n, allowed) and getattr(n, "name", "") not in ("__getattr__", "__dir__")]
+    hooks = ("__getattr__", "__dir__")
+    logic = [n for n in tree.body if not isinstance(n, allowed) and getattr(n, "name", "") not in hooks]
     assert not logic
 
 
 def test_top_level_names_resolve() -> None:
-    assert list(vlmattn.__all__) == sorted(vlmattn.__all__)
+    assert list(vlmattn.__all__) == sorted(vlmattn.__all__, key=_order)
     for name in vlmattn.__all__:
         assert getattr(vlmattn, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
@@ -71,16 +78,38 @@ def test_import_is_light_and_offline(module: str, heavy: tuple[str, ...]) -> Non
 
 
 def _tracked() -> list[Path]:
-    kinds = {".py", ".md", ".toml", ".json", ".jinja"}
+    kinds = {".py", ".md", ".toml", ".json", ".jinja", ".yml", ".yaml", ".sh", ".html", ".cfg"}
     folders = ("vlmattn", "tests", "benchmarks", "datasets", ".ci")
     found = [p for f in folders for p in (REPO / f).rglob("*") if p.suffix in kinds and "__pycache__" not in p.parts]
-    return found + [p for p in REPO.glob("*.*") if p.suffix in kinds]
+    return [*found, REPO / ".ci" / "run", *(p for p in REPO.glob("*.*") if p.suffix in kinds)]
 
 
+# Each is written in two parts, so that this file does not say it either.
 FORBIDDEN = re.compile(
-    r"(?<![\w./:])/(?:root|home|tmp|work)/\w|\bissue #?\d|\bTO" r"DO\b|\bFIX" r"ME\b|trust_remote_code\s*=\s*Tr" r"ue"
-    r"|pickle\.lo" r"ad|allow_pickle\s*=\s*Tr" r"ue|pypi\.o" r"rg|pythonhosted|registry\.np" r"mjs"
+    "|".join(
+        first + second
+        for first, second in (
+            (r"(?<![\w./:])/(?:root|home|tmp|work)", r"/\w"),
+            (r"\bissue", r" #?\d"),
+            (r"\bTO", r"DO\b"),
+            (r"\bFIX", r"ME\b"),
+            (r"trust_remote_code", r"\s*=\s*True"),
+            (r"pickle", r"\.load"),
+            (r"allow_pickle", r"\s*=\s*True"),
+            (r"pypi", r"\.org"),
+            (r"python", r"hosted"),
+            (r"registry", r"\.npmjs"),
+        )
+    )
 )
+
+
+@pytest.mark.parametrize(
+    "line", ["see /ro~ot/x", "open('/wo~rk/x')", "iss~ue #12", "TO~DO", "trust_remote_co~de=True", "pick~le.load(f)"]
+)
+def test_what_must_not_be_said_is_noticed(line: str) -> None:
+    assert not FORBIDDEN.search(line)
+    assert FORBIDDEN.search(line.replace("~", ""))
 
 
 def test_no_file_says_what_it_must_not() -> None:

@@ -68,6 +68,7 @@ class Recording:
         """Note that ``layer_idx`` came through the door in this pass."""
         self.seen[layer_idx] += 1
 
+    @torch.no_grad()
     def add_rows(
         self, site: AttentionSite, part: KeptPart, probs: torch.Tensor, seen: torch.Tensor | None, first_column: int
     ) -> None:
@@ -90,6 +91,7 @@ class Recording:
             columns = self.columns.pick(seen.to(torch.uint8), first_column)[:, 0].bool()
             self._write_visible(slot, first, columns)
 
+    @torch.no_grad()
     def add_head_norms(self, site: AttentionSite, part: KeptPart, output: torch.Tensor) -> None:
         """Keep norms of head outputs (B, Q, H, D_v) at the rows of ``part``; call after :meth:`add_rows`."""
         slot = self.slot[site.layer_idx]
@@ -99,6 +101,7 @@ class Recording:
         buffer = self.rows.part("head_norm", shape, torch.float32, self._device(norms), q_axis=3)
         buffer[:, slot, :, first : first + norms.shape[2]] = norms
 
+    @torch.no_grad()
     def add_values(self, site: AttentionSite, call: AttentionCall, step: Step) -> None:
         """Keep value norms of the image tokens that entered in this pass."""
         if self.values.kind is not None and step.count > 1:

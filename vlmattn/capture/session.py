@@ -250,6 +250,7 @@ class Session:
             self._keep(recording, site, call, output, self._step.kept)
         return output
 
+    @torch.no_grad()
     def _keep(
         self, recording: Recording, site: AttentionSite, call: door.AttentionCall, output: torch.Tensor, kept: KeptPart
     ) -> None:
