@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers as tf
+
 from vlmattn.core.layout import TokenLayout, plain_layout
 
 VOCAB = 97

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from vlmattn.capture import CaptureSpec, KeptRows, Session, rows
-from vlmattn.core.layout import extend_layout
 
 from tests.capture.decoders import CONFIGS, EAGER_ONLY, decoder, eager_twin, layouts_of, padded_batch
+from vlmattn.capture import CaptureSpec, KeptRows, Session, rows
+from vlmattn.core.layout import extend_layout
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*falling back to its reference.*"),

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from vlmattn.capture import CaptureSpec, Session
 
 from tests.capture.decoders import decoder, eager_twin, layouts_of, padded_batch
+from vlmattn.capture import CaptureSpec, Session
 
 NEW = 6
 SPEC = CaptureSpec(rows="answer", columns="all", dtype="float32", top_k=8)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from tests.capture.decoders import decoder, layouts_of, padded_batch
 from vlmattn.capture import CaptureSpec, Session, Steering, door, model_sites
 from vlmattn.core.errors import BudgetExceeded, CaptureError, ConcurrentUse, SpecError, UnsupportedAttention
-
-from tests.capture.decoders import decoder, eager_twin, layouts_of, padded_batch
 
 FULL = CaptureSpec(rows="prompt", columns="all", dtype="float32")
 
@@ -38,7 +38,9 @@ def run(model: Any, session: Session, inputs: dict[str, torch.Tensor]) -> torch.
     return session.finish()[0].attn_lhqk
 
 
-def prepared(name: str = "llama_gqa", lengths: tuple[int, ...] = (15,)) -> tuple[Any, dict[str, torch.Tensor], Any, Any]:
+def prepared(
+    name: str = "llama_gqa", lengths: tuple[int, ...] = (15,)
+) -> tuple[Any, dict[str, torch.Tensor], Any, Any]:
     model = decoder(name)
     inputs, pads = padded_batch(lengths)
     return model, inputs, layouts_of(inputs, pads), pads
@@ -74,7 +76,10 @@ def test_nothing_is_left_after_an_exception_inside_the_model() -> None:
 
 def test_a_refused_budget_opens_nothing() -> None:
     model, _, layouts, _ = prepared()
-    with pytest.raises(BudgetExceeded, match=r"layers=.*reduce='mean'"), Session(model, layouts, CaptureSpec(budget=10)):
+    with (
+        pytest.raises(BudgetExceeded, match=r"layers=.*reduce='mean'"),
+        Session(model, layouts, CaptureSpec(budget=10)),
+    ):
         pytest.fail("must not get here")
     assert_untouched(model)
 

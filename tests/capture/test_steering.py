@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from transformers import LogitsProcessor
+
+from tests.capture.decoders import decoder, layouts_of, padded_batch
 from vlmattn.capture import CaptureSpec, Session, Steering, Where
 from vlmattn.core.errors import CaptureError
 from vlmattn.core.layout import TokenKind
-
-from tests.capture.decoders import decoder, layouts_of, padded_batch
 
 FULL = CaptureSpec(rows="prompt", columns="all", dtype="float32")
 Rows = torch.Tensor
@@ -98,7 +98,9 @@ def test_identity_is_bit_identical_while_generating(name: str) -> None:
 class EagerEdit:
     """The same edit made inside eager attention, with full matrices: the plain implementation to compare with."""
 
-    def __init__(self, model: Any, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], layers: tuple[int, ...]):
+    def __init__(
+        self, model: Any, change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], layers: tuple[int, ...]
+    ):
         self.model, self.change, self.layers = model, change, layers
 
     def __enter__(self) -> None:
@@ -171,7 +173,9 @@ CASES: dict[str, tuple[Steering, Callable[..., torch.Tensor]]] = {
     ),
     "B1 redistribution": (
         Probs(to_image),
-        lambda s, p, i, r: torch.where(i, p * (1 + 0.5 * (~i * p).sum(-1, keepdim=True) / (i * p).sum(-1, keepdim=True)), 0.5 * p),
+        lambda s, p, i, r: torch.where(
+            i, p * (1 + 0.5 * (~i * p).sum(-1, keepdim=True) / (i * p).sum(-1, keepdim=True)), 0.5 * p
+        ),
     ),
     "B2 zeroing": (Probs(no_bos), lambda s, p, i, r: torch.where(r, torch.zeros_like(p), p)),
     "B3 another head's rows": (Probs(copy_head), lambda s, p, i, r: p[:, [0, 2, 2, 3]]),
@@ -243,7 +247,9 @@ def test_edits_act_on_every_written_token() -> None:
         return probs * 0.5
 
     spec = CaptureSpec(rows="answer", columns="all", dtype="float32")
-    session = Session(model, layouts_of(inputs, pads), spec, [Probs(note, layers=(3,))], pad_left=pads, max_new_tokens=4)
+    session = Session(
+        model, layouts_of(inputs, pads), spec, [Probs(note, layers=(3,))], pad_left=pads, max_new_tokens=4
+    )
     with session:
         model.generate(**inputs, max_new_tokens=4, do_sample=False)
     assert seen == [13, 1, 1, 1]

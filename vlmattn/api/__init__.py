@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vlmattn.api.load import load
+from vlmattn.api.loading import load
 from vlmattn.api.look import Look
 from vlmattn.api.run import Run, WordGrounding
 from vlmattn.api.verify import Verification

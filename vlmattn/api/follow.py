@@ -24,9 +24,13 @@ def with_answers(
     Raises:
         PromptError: an empty answer, or one that holds a picture placeholder.
     """
-    written = [_answer_ids(adapter, layout.text, answer) for layout, answer in zip(encoded.layouts, answers, strict=True)]
+    written = [
+        _answer_ids(adapter, layout.text, answer) for layout, answer in zip(encoded.layouts, answers, strict=True)
+    ]
     if any((ids == adapter.image_token_id).any() for ids in written):
-        raise PromptError(f"the given answer holds the picture placeholder {adapter.image_token!r}, which stands for pixels")
+        raise PromptError(
+            f"the given answer holds the picture placeholder {adapter.image_token!r}, which stands for pixels"
+        )
     layouts = []
     for layout, ids in zip(encoded.layouts, written, strict=True):
         text, spans = adapter.decode_answer(ids)

@@ -121,9 +121,7 @@ class Run:
         spans = self.trace.layout.char_span[self.trace.layout.answer_start :, 0]
         return [self.map(number, **options) for number in range(count) if spans[number] >= 0]
 
-    def sheet(
-        self, what: Sequence[Any] | None = None, *, layers: Sequence[int] | None = None, **options: Any
-    ) -> Sheet:
+    def sheet(self, what: Sequence[Any] | None = None, *, layers: Sequence[int] | None = None, **options: Any) -> Sheet:
         """A contact sheet, words × layers, with one shared scale; default: all answer words × all kept layers."""
         from vlmattn.overlay import contact_sheet
 
@@ -171,7 +169,7 @@ class Run:
         if self._value_trace is None:
             ids = self.trace.layout.input_ids[self.trace.layout.answer_start :]
             spec = replace(self.request.capture, value_norms="projected")
-            self._value_trace = self.vlm.run(replace(self.request, answers=(ids,), capture=spec))[0].trace
+            self._value_trace = self.vlm.run(replace(self.request, answers=(ids.tolist(),), capture=spec))[0].trace
         return self._value_trace
 
     def _generic(self) -> Trace:

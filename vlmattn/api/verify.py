@@ -44,8 +44,10 @@ class Verification:
 
     def __str__(self) -> str:
         verdict = "passed" if self.passed else "FAILED"
-        logits = "bit-identical logits" if self.largest_logit_difference == 0 else (
-            f"logits within {self.largest_logit_difference:.2g}"
+        logits = (
+            "bit-identical logits"
+            if self.largest_logit_difference == 0
+            else (f"logits within {self.largest_logit_difference:.2g}")
         )
         rows = "" if self.row_error is None else f"; rows equal eager attention within {self.row_error:.1e}"
         return (
@@ -113,7 +115,7 @@ def _logit_difference(plain: Any, seen: Any) -> float:
 
 
 def _row_error(vlm: Vlm, encoded: Any, kept: Any) -> float | None:
-    config = model_sites(vlm.model).attention[0].module.config
+    config: Any = model_sites(vlm.model).attention[0].module.config
     before = config._attn_implementation
     length = encoded.layouts[0].answer_start
     try:

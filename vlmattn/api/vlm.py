@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from vlmattn.api.verify import Verification
 
 
-
 class Vlm:
     """A model with its processor; made by :func:`vlmattn.load`.
 
@@ -190,9 +189,7 @@ class Vlm:
 
     # -- running -------------------------------------------------------------------------------------------------------
 
-    def _write(
-        self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]
-    ) -> list[Trace]:
+    def _write(self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]) -> list[Trace]:
         import torch
 
         settings = self._settings(request)
@@ -219,9 +216,7 @@ class Vlm:
             for i, (layout, group) in enumerate(zip(encoded.layouts, pictures, strict=True))
         ]
 
-    def _follow(
-        self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]
-    ) -> list[Trace]:
+    def _follow(self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]) -> list[Trace]:
         import torch
 
         from vlmattn.api.follow import with_answers
@@ -323,4 +318,3 @@ def _seeded(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
-

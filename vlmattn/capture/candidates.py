@@ -32,14 +32,21 @@ class CandidateLog:
         """Take (B, T, V) logits of a pass; the last one predicts the next token, earlier ones a given answer."""
         if step.start + step.count < self.plan.prompt_end:
             return
-        first = self.plan.prompt_end - 1
         given = max(len(lay) - lay.answer_start for lay in self.plan.layouts)
-        if given and logits.shape[1] == step.count and step.start <= first:
-            for position in range(first, first + given):
-                self._keep(logits[:, position - step.start])
-                self.settle(self._given(position + 1))
+        if given and logits.shape[1] == step.count and step.start == 0:
+            self._add_given(logits, given)
         elif not given:
             self._keep(logits[:, -1])
+
+    def _add_given(self, logits: torch.Tensor, given: int) -> None:
+        # Answers of a ragged batch start and end at different places; where one has ended, its last token repeats.
+        items = torch.arange(logits.shape[0], device=logits.device)
+        pairs = list(zip(self.plan.layouts, self.plan.pad_left, strict=True))
+        for number in range(given):
+            local = [min(lay.answer_start + number, len(lay) - 1) for lay, _ in pairs]
+            rows = torch.tensor([at + pad - 1 for at, (_, pad) in zip(local, pairs, strict=True)])
+            self._keep(logits[items, rows.to(logits.device)])
+            self.settle(torch.tensor([int(lay.input_ids[at]) for at, (lay, _) in zip(local, pairs, strict=True)]))
 
     def settle(self, tokens: torch.Tensor) -> None:
         """Say which tokens (B,) were written for the last logits."""
@@ -57,9 +64,12 @@ class CandidateLog:
 
     def of(self, item: int, beams: NDArray[np.int64] | None, written: int | None) -> Candidates:
         """Statistics of one sequence; see ``Recording.kept``."""
-        count = len(self._entropy) if written is None else min(written, len(self._entropy))
+        given = len(self.plan.layouts[item]) - self.plan.layouts[item].answer_start
+        count = min(len(self._entropy), *(n for n in (written, given or None) if n is not None), len(self._entropy))
         lines = [int(beams[t]) if beams is not None and t < len(beams) else item for t in range(count)]
-        chosen = [np.nan if (c := self._chosen[t]) is None or beams is not None else float(c[item]) for t in range(count)]
+        chosen = [
+            np.nan if (c := self._chosen[t]) is None or beams is not None else float(c[item]) for t in range(count)
+        ]
         ids = [self._top[t][0][b].numpy() for t, b in enumerate(lines)]
         logp = [self._top[t][1][b].numpy() for t, b in enumerate(lines)]
         return Candidates(
@@ -68,13 +78,6 @@ class CandidateLog:
             top_logp_tk=np.stack(logp) if logp else np.empty((0, self.top_k), dtype=np.float32),
             chosen_logp_t=np.array(chosen, dtype=np.float32),
         )
-
-    def _given(self, position: int) -> torch.Tensor:
-        tokens = []
-        for layout, pad in zip(self.plan.layouts, self.plan.pad_left, strict=True):
-            local = position - pad
-            tokens.append(int(layout.input_ids[local]) if local < len(layout) else 0)
-        return torch.tensor(tokens)
 
     def _keep(self, logits: torch.Tensor) -> None:
         logits = logits.detach()

@@ -6,6 +6,7 @@ from typing import Any
 
 from vlmattn.capture.sites import ModelSites, model_sites
 from vlmattn.capture.spec import _BYTES, CaptureEstimate, CaptureSpec
+from vlmattn.capture.step import BatchPlan
 from vlmattn.core.layout import TokenLayout
 
 
@@ -17,21 +18,22 @@ def estimate_capture(
     chosen = spec.resolve_layers(sites)
     width = max(len(spec.resolve_heads(s.layer_idx, s.heads) or range(s.heads)) for s in chosen)
     heads = 1 if spec.reduce else width
+    all_heads = max(s.heads for s in chosen)
     written = max_new_tokens if spec.answer_rows() else 0
-    prompt = max(len(spec.prompt_positions(layout)) for layout in layouts)
     columns = max(kept_columns(spec, layout) for layout in layouts)
     segments = max(len(layout.segments()) for layout in layouts)
-    batch, rows = len(layouts) * beams, prompt + written
+    batch = len(layouts) * beams
+    rows = BatchPlan(spec, layouts, (0,) * len(layouts), len(layouts)).rows_kept(max_new_tokens)
     tokens = max(layout.answer_start for layout in layouts)
     cells = batch * len(chosen) * rows
     windowed = sum(s.windowed for s in chosen)
-    hidden = len(sites.blocks) * tokens * batch * 4 * (3 + len(spec.hidden_coords)) if spec.hidden else 0
+    hidden = len(sites.blocks) * tokens * batch * 4 * (4 + len(spec.hidden_coords)) if spec.hidden else 0
     parts = {
         "image columns": cells * heads * columns * _BYTES[spec.dtype],
         "segment masses": cells * heads * segments * 4,
         "window": windowed * batch * rows * columns,
-        "value norms": batch * len(chosen) * width * columns * 4 if spec.value_norms else 0,
-        "head norms": cells * width * 4 if spec.head_norms else 0,
+        "value norms": batch * len(chosen) * all_heads * columns * 4 if spec.value_norms else 0,
+        "head norms": cells * all_heads * 4 if spec.head_norms else 0,
         "hidden states": hidden,
         "next-token candidates": batch * written * (spec.top_k * 12 + 12) if spec.top_k else 0,
         "vision tower": _vision_bytes(spec, sites, layouts),

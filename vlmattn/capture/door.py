@@ -46,6 +46,7 @@ class Visitor(Protocol):
 _lock = threading.RLock()
 _visitors: dict[int, tuple[Visitor, ...]] = {}
 _open = 0
+_before: dict[str, Any] = {}
 
 
 def subscribe(visitor: Visitor, modules: list[torch.nn.Module]) -> None:
@@ -83,6 +84,8 @@ def _hang_up() -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions
 
     original = functions.get_interface
+    if "get_interface" in functions.__dict__:  # someone else's; it is put back afterwards
+        _before["get_interface"] = original
 
     def get_interface(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
         return _Doorman(name, original(name, default))
@@ -94,6 +97,8 @@ def _take_down() -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions
 
     functions.__dict__.pop("get_interface", None)
+    functions.__dict__.update(_before)
+    _before.clear()
 
 
 class _Doorman:

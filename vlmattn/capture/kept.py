@@ -27,7 +27,8 @@ class KeptRows:
         attn_lhqk: (L, H, Q, K) attention rows on those columns, not renormalised.
         segments: names of axis S. mass_lhqs: (L, H, Q, S) total attention on each segment, float32.
         visible_lqk: (L, Q, K) bool, False where a column is out of the layer's window; None if no layer has one.
-        value_norm_lhk: (L, H, K) value norms; head_norm_lhq: (L, H, Q) head-output norms; None if not kept.
+        value_norm_lhk: (L, H_all, K) value norms; head_norm_lhq: (L, H_all, Q) head-output norms, both for every head
+            of the layer whatever ``heads`` says; None if not kept.
         hidden: residual-stream statistics of the prompt tokens, or None.
         candidates: next-token statistics at the predicting rows of answer tokens, or None.
         vision: attention of the vision tower, (L_v, crops, H, patches), or None.
@@ -92,7 +93,9 @@ class RowBuffers:
         self.positions: list[NDArray[np.int64]] = []
         self._parts: dict[str, torch.Tensor] = {}
 
-    def part(self, name: str, width: tuple[int, ...], dtype: torch.dtype, device: torch.device, q_axis: int) -> torch.Tensor:
+    def part(
+        self, name: str, width: tuple[int, ...], dtype: torch.dtype, device: torch.device, q_axis: int
+    ) -> torch.Tensor:
         """The buffer ``name``, created on first use with shape ``width`` and grown along ``q_axis`` when it is full."""
         held = self._parts.get(name)
         if held is None:

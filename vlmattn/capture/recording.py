@@ -104,7 +104,7 @@ class Recording:
     @torch.no_grad()
     def add_values(self, site: AttentionSite, call: AttentionCall, step: Step) -> None:
         """Keep value norms of the image tokens that entered in this pass."""
-        if self.values.kind is not None and step.count > 1:
+        if self.values.kind is not None and step.start < self.plan.prompt_end:
             first = step.first_columns.get(site.layer_idx, 0)
             self.values.add(self.slot[site.layer_idx], site, call, step, first)
 
@@ -120,7 +120,9 @@ class Recording:
         if fresh and any(h is not None and len(h) != width for h in self.heads):
             buffer.zero_()
         if values.shape[1] > buffer.shape[2]:
-            raise UnsupportedAttention(f"layers differ in heads: {values.shape[1]} and {buffer.shape[2]}; choose layers=")
+            raise UnsupportedAttention(
+                f"layers differ in heads: {values.shape[1]} and {buffer.shape[2]}; choose layers="
+            )
         buffer[:, slot, : values.shape[1], first : first + values.shape[2]] = values
 
     def _write_visible(self, slot: int, first: int, seen: torch.Tensor) -> None:
@@ -212,7 +214,9 @@ class Recording:
             return None
         layers = [torch.cat(parts, dim=0) for _, parts in sorted(self.vision.items())]
         crops = layers[0].shape[0]
-        share = crops // len(self.plan.layouts) if len(self.plan.layouts) > 1 and crops % len(self.plan.layouts) == 0 else 0
+        share = (
+            crops // len(self.plan.layouts) if len(self.plan.layouts) > 1 and crops % len(self.plan.layouts) == 0 else 0
+        )
         picked = [one[item * share : (item + 1) * share] if share else one for one in layers]
         return torch.stack(picked)
 

@@ -92,9 +92,11 @@ def row_mask(call: AttentionCall, rows: RowIndex) -> torch.Tensor | None:
     """
     mask, keys = call.mask, call.key.shape[2]
     if isinstance(mask, torch.Tensor) and mask.ndim == 4:
-        picked = mask if mask.shape[2] == 1 else take_rows(mask, rows)
-        picked = picked[..., :keys]
-        return picked if picked.shape[-1] == keys else torch.nn.functional.pad(picked, (0, keys - picked.shape[-1]))
+        if mask.shape[3] < keys:
+            raise UnsupportedAttention(
+                f"{type(call.module).__name__} passed a mask over {mask.shape[3]} of {keys} keys to {call.kernel}"
+            )
+        return (mask if mask.shape[2] == 1 else take_rows(mask, rows))[..., :keys]
     if mask is not None and hasattr(mask, "mask_mod"):
         return _block_mask(call, rows)
     if "flash" in call.kernel:

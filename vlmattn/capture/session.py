@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -17,7 +18,15 @@ from vlmattn.capture import door
 from vlmattn.capture.cost import free_memory
 from vlmattn.capture.kept import KeptRows
 from vlmattn.capture.recording import Recording
-from vlmattn.capture.rows import apply_mask, check_call, row_mask, row_probabilities, row_scores, rows_per_chunk, visible
+from vlmattn.capture.rows import (
+    apply_mask,
+    check_call,
+    row_mask,
+    row_probabilities,
+    row_scores,
+    rows_per_chunk,
+    visible,
+)
 from vlmattn.capture.sites import AttentionSite, model_sites, unwrap
 from vlmattn.capture.spec import CaptureSpec
 from vlmattn.capture.steer import SteeredRows
@@ -26,6 +35,10 @@ from vlmattn.capture.step import BatchPlan, KeptPart, Step
 from vlmattn.capture.tower import tower_rows
 from vlmattn.core.errors import CaptureError, ConcurrentUse
 from vlmattn.core.layout import TokenLayout
+
+_TWO_THREADS = (
+    "{} is run by two threads inside one capture: run them one after the other, or give each thread its own model"
+)
 
 
 class Session:
@@ -75,6 +88,9 @@ class Session:
         self._step: Step | None = None
         self._steered: SteeredRows | None = None
         self._thread: int | None = None
+        self._runner: int | None = None
+        self._cache: weakref.ref[Any] | None = None
+        self._left: list[weakref.ref[Any]] = []
         self._paused = 0
         self._tower: dict[int, list[torch.Tensor]] = {}
         self._tower_modules = {id(site.module) for site in self.sites.vision}
@@ -91,7 +107,7 @@ class Session:
             stack.callback(door.unsubscribe, self, modules)
             for handle in self._hooks():
                 stack.callback(handle.remove)
-            if self._may_be_compiled():
+            if "torch._dynamo" in sys.modules:  # compiled code would not stop at the door
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
             self._exit = stack.pop_all()
         return self
@@ -162,10 +178,7 @@ class Session:
             return
         me = threading.get_ident()
         if self._thread is not None and self._thread != me:
-            raise ConcurrentUse(
-                f"{type(self.model).__name__} is run by two threads inside one capture: run them one after the other, "
-                "or give each thread its own model"
-            )
+            raise ConcurrentUse(_TWO_THREADS.format(type(self.model).__name__))
         self._thread = me
         self._step = self._new_step(args, kwargs)
         if self._recording is not None:
@@ -187,6 +200,7 @@ class Session:
         cache = kwargs.get("past_key_values")
         start = int(cache.get_seq_length()) if cache is not None else 0
         batch, count = int(states.shape[0]), int(states.shape[1])
+        self._follow(cache, fresh=start == 0 or self._plan is None)
         if start == 0 or self._plan is None or len(self._plan.layouts) != batch:
             self._plan = BatchPlan(self.spec, self.layouts, self.pad_left, batch)
             if self.spec is not None:
@@ -197,6 +211,22 @@ class Session:
         self._steered = SteeredRows(self.steering, self._plan, step) if self.steering else None
         return step
 
+    def _follow(self, cache: Any, *, fresh: bool) -> None:
+        # One run goes on where it stopped: in its own thread, with its own cache.
+        held = self._cache() if self._cache is not None else None
+        if fresh:
+            self._left += [self._cache] if self._cache is not None and held is not cache else []
+            self._cache, self._runner = None, threading.get_ident()
+        elif self._runner != threading.get_ident():
+            raise ConcurrentUse(_TWO_THREADS.format(type(self.model).__name__))
+        elif any(left() is cache for left in self._left):
+            raise CaptureError(
+                f"two runs of {type(self.model).__name__} take turns inside one capture, so their rows would be mixed: "
+                "run the second one under session.paused()"
+            )
+        if cache is not None and self._cache is None:
+            self._cache = weakref.ref(cache)
+
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
         if cache is None:
             return {}
@@ -205,7 +235,7 @@ class Session:
         return {layer: offset for layer, offset in offsets.items() if offset}
 
     def _block_hook(self, layer_idx: int) -> Any:
-        def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def look(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs.get("hidden_states")
             recording, step = self._recording, self._step
             if self._paused or recording is None or step is None or hidden is None or self.spec is None:
@@ -277,7 +307,11 @@ class Session:
     def _watched_sites(self) -> dict[int, AttentionSite]:
         watched = {id(site.module): site for site in self._kept_sites}
         if self.steering:
-            watched |= {id(s.module): s for s in self.sites.attention if any(e.acts_in(s.layer_idx) for e in self.steering)}
+            if any(steering.layers is None for steering in self.steering):
+                self.sites.check_all_seen()
+            watched |= {
+                id(s.module): s for s in self.sites.attention if any(e.acts_in(s.layer_idx) for e in self.steering)
+            }
         if self.spec is not None and self.spec.vision is not None:
             watched |= {id(site.module): site for site in self.sites.vision}
         return watched
@@ -287,13 +321,6 @@ class Session:
         estimate = spec.estimate(self.model, self.layouts, max_new_tokens=tokens, beams=self.beams)
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         estimate.check(spec.budget, free_memory(torch.device("cpu") if spec.offload else device))
-
-    def _may_be_compiled(self) -> bool:
-        if "torch._dynamo" not in sys.modules:
-            return False
-        if any(p.is_cuda for p in self.model.parameters()):
-            return True
-        return any(getattr(m, "_compiled_call_impl", None) is not None for m in self.model.modules())
 
 
 def _beam_lines(beam_indices: torch.Tensor | None) -> list[NDArray[np.int64]] | None:

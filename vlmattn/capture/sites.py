@@ -13,6 +13,7 @@ from vlmattn.core.errors import UnsupportedAttention
 if TYPE_CHECKING:
     from torch import nn
 
+_NO_ROWS = ("linear", "delta", "lightning", "mamba", "conv", "recurrent", "norm", "mask", "output", "rotary")
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "wo", "c_proj")
 
 
@@ -54,6 +55,7 @@ class ModelSites:
         attention: its attention modules, by layer.
         blocks: (layer_idx, module) of its residual blocks, whose input is the residual stream.
         bypassing: names of modules that look like attention but compute it themselves.
+        bypassed_layers: layer indices of those, where they have one.
         vision: attention modules outside the decoder.
     """
 
@@ -62,6 +64,19 @@ class ModelSites:
     blocks: tuple[tuple[int, nn.Module], ...]
     bypassing: tuple[str, ...]
     vision: tuple[AttentionSite, ...]
+    bypassed_layers: tuple[int, ...] = ()
+
+    def check_all_seen(self) -> None:
+        """Refuse "all layers" where some attention cannot be seen; layers without attention are no matter.
+
+        Raises:
+            UnsupportedAttention: a module of the decoder computes attention past the dispatch.
+        """
+        if self.bypassing:
+            raise UnsupportedAttention(
+                f"{', '.join(self.bypassing[:4])} compute attention past transformers' dispatch and cannot be seen: "
+                f"choose layers= among {list(self.layers)}"
+            )
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -87,13 +102,15 @@ def model_sites(model: Any) -> ModelSites:
     found = _known.get(model)
     if found is None:
         found = _find_sites(model)
-        _known[model] = found
+        if found.decoder is not model:  # an entry that holds its own key would never be dropped
+            _known[model] = found
     return found
 
 
 def _find_sites(model: Any) -> ModelSites:
     decoder = _below_head(model.get_decoder())
-    attention, bypassing = _stack_sites(decoder)
+    attention, own = _stack_sites(decoder)
+    bypassing = [name for name, _ in own]
     attention = sorted((s for s in attention if s.kind == "self"), key=lambda s: s.layer_idx)
     if not attention:
         raise UnsupportedAttention(
@@ -105,7 +122,8 @@ def _find_sites(model: Any) -> ModelSites:
     outside = [m for m in model.modules() if id(m) not in inside and _dispatches(type(m))]
     names = {id(m): n for n, m in model.named_modules()}
     vision = tuple(_site(names[id(m)], m, index) for index, m in enumerate(outside))
-    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision)
+    layers = tuple(sorted({index for _, index in own if index is not None}))
+    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision, layers)
 
 
 def _below_head(decoder: Any) -> Any:
@@ -115,16 +133,25 @@ def _below_head(decoder: Any) -> Any:
     return decoder
 
 
-def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[str]]:
-    sites, bypassing = [], []
+def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[tuple[str, int | None]]]:
+    sites: list[AttentionSite] = []
+    own: list[tuple[str, int | None]] = []
     for name, module in stack.named_modules():
-        if not hasattr(module, "layer_idx") or module.layer_idx is None:
-            continue
-        if _dispatches(type(module)):
-            sites.append(_site(name, module, int(module.layer_idx)))
-        elif "attention" in type(module).__name__.lower():
-            bypassing.append(name)
-    return sites, bypassing
+        index = getattr(module, "layer_idx", None)
+        if index is not None and _dispatches(type(module)):
+            sites.append(_site(name, module, int(index)))
+        elif _looks_like_attention(module) and not any(name.startswith(f"{outer}.") for outer, _ in own):
+            own.append((name, int(index) if index is not None else None))
+    return sites, own
+
+
+def _looks_like_attention(module: Any) -> bool:
+    # Linear, recurrent and convolutional mixers have no attention rows, whatever they are called; containers of an
+    # attention module that goes through the dispatch are no attention themselves.
+    words = type(module).__name__.lower()
+    if not ("attention" in words or "attn" in words) or any(other in words for other in _NO_ROWS):
+        return False
+    return bool(list(module.parameters())) and not any(_dispatches(type(m)) for m in module.modules())
 
 
 def _site(name: str, module: Any, layer_idx: int) -> AttentionSite:
@@ -151,7 +178,7 @@ def _blocks(decoder: Any, attention: list[AttentionSite]) -> tuple[tuple[int, An
 
 
 @lru_cache(maxsize=512)
-def _dispatches(cls: type) -> bool:
+def _dispatches(cls: Any) -> bool:
     try:
         return "get_interface(" in inspect.getsource(cls.forward)  # type: ignore[attr-defined]
     except (OSError, TypeError, AttributeError):

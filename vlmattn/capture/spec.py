@@ -130,8 +130,10 @@ class CaptureSpec:
 
         Raises:
             SpecError: a layer that the model does not have, or that has no attention.
+            UnsupportedAttention: all layers are wanted, and the attention of some cannot be seen.
         """
         if self.layers is None and not isinstance(self.heads, Mapping):
+            sites.check_all_seen()
             return sites.attention
         by_index = {site.layer_idx: site for site in sites.attention}
         depth = max(by_index) + 1

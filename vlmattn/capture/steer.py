@@ -115,7 +115,7 @@ class SteeredRows:
             )
         offered = self._offered(steering, rows, old.device)
         merged = torch.where(offered[:, None, :, None], new.float(), old)
-        differs = (merged != old).any(dim=3).any(dim=1)
+        differs = (merged != old).any(dim=3)
         if not bool(differs.any()):
             return old, changed
         return merged, differs if changed is None else changed | differs
@@ -134,7 +134,7 @@ class SteeredRows:
         new = torch.matmul(grouped, call.value.float()).view(batch, heads, count, -1).transpose(1, 2)
         output = output.clone()
         old = output[:, rows]
-        output[:, rows] = torch.where(changed[:, :, None, None], new.to(output.dtype), old)
+        output[:, rows] = torch.where(changed.transpose(1, 2)[..., None], new.to(output.dtype), old)
         return output
 
     def _scale(

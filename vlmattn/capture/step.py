@@ -75,13 +75,17 @@ class BatchPlan:
 
     def __init__(self, spec: CaptureSpec | None, layouts: Sequence[TokenLayout], pad_left: Sequence[int], batch: int):
         if batch % len(layouts):
-            raise CaptureError(f"the model ran {batch} sequences, not a multiple of the {len(layouts)} that were encoded")
+            raise CaptureError(
+                f"the model ran {batch} sequences, not a multiple of the {len(layouts)} that were encoded"
+            )
         copies = batch // len(layouts)
         self.spec = spec
         self.layouts = tuple(layout for layout in layouts for _ in range(copies))
         self.pad_left = tuple(pad for pad in pad_left for _ in range(copies))
         self.copies = copies
         self.prompt_end = max(p + lay.answer_start for p, lay in zip(self.pad_left, self.layouts, strict=True))
+        self.end = max(p + len(lay) for p, lay in zip(self.pad_left, self.layouts, strict=True))
+        self.given = any(len(lay) > lay.answer_start for lay in self.layouts)
         self._rows = [self._wanted(lay, pad) for lay, pad in zip(self.layouts, self.pad_left, strict=True)]
         self._open = bool(spec and spec.answer_rows())
 
@@ -102,12 +106,27 @@ class BatchPlan:
             last = layout.answer_start
         return np.arange(first, last, dtype=np.int64)
 
+    def rows_kept(self, new_tokens: int) -> int:
+        """Rows that a run will keep, fillers of a ragged batch included; the last new token never runs."""
+        inside = max((len(rows) for rows in self._rows), default=0)
+        return inside + (max(new_tokens - 1, 0) if self._open and not self.given else 0)
+
     def kept(self, start: int, count: int, device: torch.device) -> KeptPart | None:
-        """The rows to keep of queries [start, start + count)."""
-        if count == 1 and start >= self.prompt_end and all(len(lay) == lay.answer_start for lay in self.layouts):
-            if not self._open:
-                return None
+        """The rows to keep of queries [start, start + count).
+
+        Raises:
+            CaptureError: rows of the answer are wanted, and the model does not write one token per pass.
+        """
+        if start + count > self.end and self._open:
+            if self.given or count > 1:
+                raise CaptureError(
+                    f"a pass over positions {start} to {start + count - 1} reaches beyond the {self.end} tokens that were "
+                    "encoded: answer rows need generation with a cache, one token per pass (use_cache=True, no assistant "
+                    "or prompt lookup), or layouts that hold the whole answer"
+                )
             return KeptPart(slice(0, 1), np.full((len(self.layouts), 1), start, dtype=np.int64))
+        if count == 1 and start >= self.end:
+            return None
         wanted = [rows[(rows >= start) & (rows < start + count)] for rows in self._rows]
         width = max((len(rows) for rows in wanted), default=0)
         if not width:
@@ -185,7 +204,7 @@ class KeptColumns:
     def masses(self, rows: torch.Tensor, first_column: int) -> torch.Tensor:
         """Total of (B, H, R, K) rows on each segment: (B, H, R, S)."""
         matrix = self._tensors(rows.device)[1]
-        known = min(matrix.shape[1] - first_column, rows.shape[-1])
+        known = max(min(matrix.shape[1] - first_column, rows.shape[-1]), 0)
         masses = torch.matmul(rows[..., :known], matrix[:, None, first_column : first_column + known])
         if known < rows.shape[-1]:
             masses[..., self.segments.index("answer")] += rows[..., known:].sum(-1)

@@ -67,7 +67,9 @@ def ask(
 def map_command(
     image: Annotated[Path, typer.Argument(help="The picture.")],
     question: Annotated[str, typer.Argument(help="The question.")],
-    word: Annotated[str | None, typer.Argument(help="A word or phrase of answer or question; default: whole answer.")] = None,
+    word: Annotated[
+        str | None, typer.Argument(help="A word or phrase of answer or question; default: whole answer.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG, WebP, JPEG, NPZ or JSON.")] = Path("map.png"),
     model: Model = "scene",
     method: Method = "raw",
@@ -151,5 +153,9 @@ def _print_run(run: Run, files: list[Path]) -> None:
 def _print_look(run: Run, look: Look, out: Path) -> None:
     summary = look.to_dict()
     typer.echo(run.answer)
-    peak = "flat map" if summary["peak_xy"] is None or summary["flat"] else "peak at {:.0f}, {:.0f}".format(*summary["peak_xy"])
+    peak = (
+        "flat map"
+        if summary["peak_xy"] is None or summary["flat"]
+        else "peak at {:.0f}, {:.0f}".format(*summary["peak_xy"])
+    )
     typer.echo(f"{look.label}: {peak}; wrote {out}")

@@ -29,7 +29,9 @@ class Asked:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if it is not there.")] = Path("vlmattn-demo"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if it is not there.")] = Path(
+        "vlmattn-demo"
+    ),
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -71,7 +73,9 @@ def _cases() -> list[tuple[str, Any, str, str | None, str]]:
     ]
 
 
-def _one(vlm: Vlm, out: Path, number: int, name: str, picture: Any, question: str, word: str | None, truth: str) -> Asked:
+def _one(
+    vlm: Vlm, out: Path, number: int, name: str, picture: Any, question: str, word: str | None, truth: str
+) -> Asked:
     run = vlm.ask(picture, question)
     file = out / f"{number}-{name.partition('.')[0]}.png"
     look = run.map(word)

@@ -43,7 +43,9 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and leave.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it and leave.")
+    ] = False,
 ) -> None:
     """Where a vision-language model looks, whether that look is real, and what to do when it is not."""
 

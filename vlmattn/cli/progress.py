@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def _silent(_done: int, _total: int) -> None:
+    pass
+
+
 @contextmanager
 def progress(title: str, *, show: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A callback ``(done, total)`` that draws a bar on standard error while the context is open."""
     if not show:
-        yield lambda done, total: None
+        yield _silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

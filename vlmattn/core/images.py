@@ -65,7 +65,7 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return _from_array(source, max_pixels)
     if type(source).__module__.partition(".")[0] == "torch":
         raise ImageError(
-            f"a torch tensor of shape {tuple(source.shape)} is not a picture: give a path, a PIL image, or a NumPy array "
+            f"a torch tensor of shape {tuple(source.shape)} is not a picture: give a path, a PIL image, or an array "
             "(H, W, 3) of uint8"
         )
     if isinstance(source, (bytes, bytearray)):
@@ -127,8 +127,8 @@ def _check_size(image_wh: tuple[int, int], name: str, max_pixels: int) -> None:
         raise ImageError(f"{name} has no pixels: {width}x{height}")
     if width * height > max_pixels:
         raise ImageError(
-            f"{name} has {width}x{height} = {width * height:,} pixels, over the limit of {max_pixels:,}: scale it down, or "
-            "raise max_pixels"
+            f"{name} has {width}x{height} = {width * height:,} pixels, over the limit of {max_pixels:,}: scale it down "
+            "or raise max_pixels"
         )
 
 
@@ -164,7 +164,9 @@ def _from_deep(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ImageError("the picture holds NaN or infinite values")
-    top = 1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 255.0 if values.max(initial=0) <= 255 else 65535.0
+    top = (
+        1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 255.0 if values.max(initial=0) <= 255 else 65535.0
+    )
     grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB"), (f"{image.mode} values scaled to 8 bits",)
 

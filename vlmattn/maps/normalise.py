@@ -1,6 +1,6 @@
 """Named normalisations of a map.
 
-A map is *flat* if its values differ by less than a millionth of the largest: nothing stands out, and stretching it would
+A map is *flat* if its values differ by less than a millionth of the largest: nothing stands out; stretching it would
 draw noise. ``share`` and ``uniform`` are defined for flat maps; ``max``, ``minmax`` and ``rank`` refuse them.
 """
 
@@ -52,7 +52,9 @@ def _rank(values: _Values) -> _Values:
 
 def _not_flat(values: _Values) -> _Values:
     if values.max() - values.min() <= 1e-6 * np.abs(values).max():
-        raise MapError("the map is flat: every patch has the same value, so it cannot be stretched; use 'share' or 'uniform'")
+        raise MapError(
+            "the map is flat: every patch has the same value, so it cannot be stretched; use 'share' or 'uniform'"
+        )
     return values
 
 

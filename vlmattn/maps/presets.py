@@ -49,7 +49,12 @@ PRESETS: dict[str, LayerPreset] = {
             "hgai", 5, 18, 32, "Devils in Middle Layers, CVPR 2025, arXiv 2411.16724, LLaVA-1.5-7B", "visual processing"
         ),
         LayerPreset(
-            "var", 10, 12, 32, "See What You Are Told, ICLR 2025, arXiv 2503.03321, LLaVA-1.5-7B", "layers of its figures"
+            "var",
+            10,
+            12,
+            32,
+            "See What You Are Told, ICLR 2025, arXiv 2503.03321, LLaVA-1.5-7B",
+            "layers of its figures",
         ),
         LayerPreset(
             "vicrop", 14, 14, 32, "MLLMs Know Where to Look, ICLR 2025, arXiv 2502.17422, LLaVA-1.5-7B", "one layer"
@@ -65,7 +70,7 @@ def choose_layers(trace: Trace, layers: Layers) -> tuple[tuple[int, ...], str]:
     """Layer numbers that a choice means for a trace, and how to say it in provenance.
 
     Args:
-        layers: None for all kept layers, a number, numbers, or the name of a preset. Negative numbers count from the end.
+        layers: None for all kept layers, a number, numbers, or a preset's name; negative numbers count from the end.
 
     Raises:
         SpecError: no such preset or layer.
@@ -88,7 +93,9 @@ def _preset(trace: Trace, name: str, depth: int) -> tuple[tuple[int, ...], str]:
     chosen = tuple(n for n in preset.at_depth(depth) if n in trace.layers)
     if not chosen:
         wanted = _ranges(preset.at_depth(depth))
-        raise SpecError(f"preset {name!r} means layers {wanted} here, none of which was kept; kept are {list(trace.layers)}")
+        raise SpecError(
+            f"preset {name!r} means layers {wanted} here, none of which was kept; kept are {list(trace.layers)}"
+        )
     origin = f"{_ranges(range(preset.first, preset.last + 1))} of {preset.depth}"
     return chosen, f"{name}: layers {_ranges(chosen)} of {depth} (published: {origin})"
 

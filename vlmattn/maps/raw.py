@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from vlmattn.trace.trace import Convention
 from vlmattn.trace.words import Part
 
 Over = Literal["mean", "max"]
-_REDUCE = {"mean": np.mean, "max": np.max}
+_REDUCE: dict[str, Callable[..., NDArray[np.float32]]] = {"mean": np.mean, "max": np.max}
 
 
 def raw_attention(
@@ -84,7 +84,9 @@ def select_heads(
         kept = trace.heads[int(slot)]
         missing = [h for h in heads if h not in kept]
         if missing or not len(heads):
-            raise SpecError(f"heads {missing or '(none)'} were not kept in layer {trace.layers[int(slot)]}; kept are {kept}")
+            raise SpecError(
+                f"heads {missing or '(none)'} were not kept in layer {trace.layers[int(slot)]}; kept are {kept}"
+            )
         lines.append(line[[kept.index(h) for h in heads]])
     return np.stack(lines), f"heads {', '.join(str(h) for h in heads)}"
 
@@ -116,7 +118,12 @@ def reduced(
         f"{step} of {span.label!r}", layers=said[0], heads=said[1], convention=said[2], reduction=reduction
     )
     return PatchMap.from_vector(
-        full, layout, picture=image, provenance=provenance, label=span.label, visible=_visible(trace, rows, layers, image)
+        full,
+        layout,
+        picture=image,
+        provenance=provenance,
+        label=span.label,
+        visible=_visible(trace, rows, layers, image),
     )
 
 
@@ -128,7 +135,9 @@ def _visible(trace: Trace, rows: NDArray[np.int64], layers: Sequence[int], image
     if seen.all():
         return None
     if not seen.any():
-        raise MapError("the whole picture lies outside the attention window of these rows and layers: choose other layers")
+        raise MapError(
+            "the whole picture lies outside the attention window of these rows and layers: choose other layers"
+        )
     layout = trace.layout
     positions = np.flatnonzero(layout.kinds == TokenKind.IMAGE)
     full = np.ones(len(positions), dtype=np.bool_)

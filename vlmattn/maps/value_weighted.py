@@ -44,7 +44,9 @@ def value_weighted(
     if trace.value_norm_lhk is None:
         raise MapError("no value norms were kept: capture with CaptureSpec(value_norms='projected')")
     if any(isinstance(h, str) for h in trace.heads[0]):
-        raise MapError("value norms weigh single heads, but heads were reduced while capturing: capture with reduce=None")
+        raise MapError(
+            "value norms weigh single heads, but heads were reduced while capturing: capture with reduce=None"
+        )
     span = trace.find(what, part=part, occurrence=occurrence)
     rows, said = select_rows(trace, span, convention)
     chosen, layers_said = choose_layers(trace, layers)
@@ -54,5 +56,6 @@ def value_weighted(
     norms = np.stack([trace.value_norm_lhk[s][n][:, columns] for s, n in zip(slots, names, strict=True)])
     return reduced(
         trace, block * norms[:, :, None, :].astype(np.float32), span, image, rows, chosen,
-        over=(over_heads, over_rows, over_layers), said=(layers_said, heads_said, said), step="value-weighted attention",
+        over=(over_heads, over_rows, over_layers), said=(layers_said, heads_said, said),
+        step="value-weighted attention",
     )  # fmt: skip

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from vlmattn.overlay.arrays import load_map, save_map
 from vlmattn.overlay.colours import COLOUR_MAPS, colour_table
-from vlmattn.overlay.metadata import read_provenance
 from vlmattn.overlay.draw import Overlay, overlay
+from vlmattn.overlay.metadata import read_provenance
 from vlmattn.overlay.sheet import Sheet, contact_sheet
 
 __all__ = [

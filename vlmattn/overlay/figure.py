@@ -67,7 +67,9 @@ def draw_bar(canvas: Image.Image, box: tuple[int, int, int, int], caption: Capti
     """Draw the colour bar with the values of its ends, or the words *flat map*."""
     left, top, right, bottom = box
     if caption.flat or caption.scale is None:
-        draw_lines(canvas, (left, top), ["flat map: every seen pixel has the same value, nothing stands out"], size, INK)
+        draw_lines(
+            canvas, (left, top), ["flat map: every seen pixel has the same value, nothing stands out"], size, INK
+        )
         return
     low, high = (number(v) for v in caption.scale)
     face = font(size)

@@ -78,7 +78,9 @@ def check_fits(pixels: NDArray[np.uint8], one: Drawable) -> None:
     """
     if one.values.shape != pixels.shape[:2] or one.seen.shape != one.values.shape:
         h, w = one.values.shape
-        raise MapError(f"the map has {w}x{h} pixels, the picture {pixels.shape[1]}x{pixels.shape[0]}: they do not belong together")
+        raise MapError(
+            f"the map has {w}x{h} pixels, the picture {pixels.shape[1]}x{pixels.shape[0]}: they do not belong together"
+        )
     if not np.isfinite(one.values).all():
         raise MapError(f"the map {one.label!r} holds NaN or infinite values")
 

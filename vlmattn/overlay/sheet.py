@@ -15,10 +15,10 @@ from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.optional import cv2
 from vlmattn.core.provenance import Provenance
 from vlmattn.overlay.colours import DEFAULT
+from vlmattn.overlay.draw import record_of
 from vlmattn.overlay.figure import FAINT, INK, PAPER, Caption, draw_bar
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
 from vlmattn.overlay.metadata import encoded, save_picture
-from vlmattn.overlay.draw import record_of
 from vlmattn.overlay.text import draw_lines, font, line_height, wrapped
 
 Cell = tuple[str, Any, Drawable]
@@ -77,7 +77,9 @@ def contact_sheet(
         raise SpecError("a sheet needs at least one cell")
     columns = max(len(row) for row in cells)
     if len(row_titles) > len(cells) or len(column_titles) > columns:
-        raise SpecError(f"{len(row_titles)} row titles and {len(column_titles)} column titles for {len(cells)}x{columns} cells")
+        raise SpecError(
+            f"{len(row_titles)} row titles and {len(column_titles)} column titles for {len(cells)}x{columns} cells"
+        )
     small = [[_shrunk(picture, one, cell_width) for _, picture, one in row] for row in cells]
     flat_list = [one for row in small for one in row]
     ends = scale_of(list(flat_list), scale)
@@ -122,9 +124,14 @@ def _laid_out(
 ) -> Image.Image:
     columns = max(len(row) for row in drawn)
     widths = [max((row[c].shape[1] for row in drawn if c < len(row)), default=1) for c in range(columns)]
-    left = _GAP + min(180, max((round(font(_SIZE).getlength(t)) for t in row_titles), default=0) + _GAP * bool(row_titles))
+    left = _GAP + min(
+        180, max((round(font(_SIZE).getlength(t)) for t in row_titles), default=0) + _GAP * bool(row_titles)
+    )
     show_titles = [any(cell[0] for cell in row) and not (row_titles and column_titles) for row in cells]
-    heights = [max((one.shape[0] for one in row), default=1) + line_height(_SMALL) * s for row, s in zip(drawn, show_titles, strict=True)]
+    heights = [
+        max((one.shape[0] for one in row), default=1) + line_height(_SMALL) * s
+        for row, s in zip(drawn, show_titles, strict=True)
+    ]
     full = max(left + sum(widths) + _GAP * columns, 360)
     head = wrapped(title, _SIZE, full - 2 * _GAP)
     top = _GAP + len(head) * line_height(_SIZE) + (line_height(_SIZE) if column_titles else 0)

@@ -52,7 +52,9 @@ def line_height(size: int) -> int:
     return round(size * 1.35)
 
 
-def draw_lines(image: Image.Image, xy: tuple[int, int], lines: list[str], size: int, fill: tuple[int, int, int]) -> None:
+def draw_lines(
+    image: Image.Image, xy: tuple[int, int], lines: list[str], size: int, fill: tuple[int, int, int]
+) -> None:
     """Draw lines of text downwards from ``xy``."""
     draw = ImageDraw.Draw(image)
     for number, line in enumerate(lines):

@@ -82,7 +82,7 @@ def make_processor(tokenizer: Any) -> Any:
 
 
 def make_model(tokenizer: Any) -> Any:
-    """2.7 million parameters: CLIP tower of 4 layers (d = 128), Llama of 4 layers (d = 192, 6 heads), tied embeddings."""
+    """2.7 million parameters: CLIP tower (4 layers, d = 128), Llama (4 layers, d = 192, 6 heads), tied embeddings."""
     from transformers import CLIPVisionConfig, GenerationConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     special = {

@@ -90,7 +90,9 @@ def _claim(root: Path, plan: dict[str, Any]) -> None:
 
 
 def _records(scene_id: str, image: str, scene: Scene, questions: tuple[Question, ...]) -> list[dict[str, Any]]:
-    objects = [{"color": o.color, "shape": o.shape, "size": o.size, "box_xyxy": list(o.box_xyxy)} for o in scene.objects]
+    objects = [
+        {"color": o.color, "shape": o.shape, "size": o.size, "box_xyxy": list(o.box_xyxy)} for o in scene.objects
+    ]
     return [
         {
             "id": f"{scene_id}-{number}",
@@ -128,8 +130,9 @@ def _card(plan: dict[str, Any], records: list[dict[str, Any]]) -> str:
     rows = "\n".join(f"| {kind} | {count} |" for kind, count in sorted(kinds.items()))
     return (
         f"# Scenes: {plan['split']}\n\n{SPLITS[plan['split']].purpose}.\n\n"
-        f"{plan['count']} scenes, seed {plan['seed']}, format {plan['format']}. Written by `vlmattn scenes FOLDER --split "
-        f"{plan['split']} --count {plan['count']} --seed {plan['seed']}`; the same command gives the same pixels.\n\n"
+        f"{plan['count']} scenes, seed {plan['seed']}, format {plan['format']}. Written by `vlmattn scenes FOLDER "
+        f"--split {plan['split']} --count {plan['count']} --seed {plan['seed']}`;"
+        " the same command gives the same pixels.\n\n"
         "Boxes are (x0, y0, x1, y1) in pixels, origin top left, ends exclusive. Coloured shapes drawn by a program: no "
         "people, no photographs, no personal data. Licence: CC0-1.0.\n\n"
         f"| kind | questions |\n|---|---|\n{rows}\n"

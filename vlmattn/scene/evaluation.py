@@ -1,7 +1,7 @@
 """How well a model answers questions about scenes, beside two baselines that do not look properly.
 
-``majority`` always gives the commonest answer of the kind. ``copy`` names the attribute of a random object of the scene:
-perception without knowing which object was meant (its expected score is computed, not drawn).
+``majority`` always gives the commonest answer of the kind. ``copy`` names the attribute of a random object of the
+scene: perception without knowing which object was meant (its expected score is computed, not drawn).
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class SceneRule:
     most_objects: int = 6
 
 
-def make_scene(seed: int | np.random.Generator, rule: SceneRule = SceneRule()) -> Scene:  # noqa: B008
+def make_scene(seed: int | np.random.Generator, rule: SceneRule = SceneRule()) -> Scene:
     """A scene; the same seed gives the same bytes.
 
     Args:

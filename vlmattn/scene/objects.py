@@ -59,7 +59,7 @@ def shape_mask(shape: str, side: int) -> NDArray[np.float32]:
     big = side * _OVERSAMPLING
     canvas = Image.new("L", (big, big), 0)
     _DRAW[shape](ImageDraw.Draw(canvas), big)
-    mask = np.asarray(canvas.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / 255
+    mask = np.asarray(canvas.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / np.float32(255)
     mask.setflags(write=False)
     return mask
 

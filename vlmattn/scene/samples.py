@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,19 +93,19 @@ def load_samples(folder: Path) -> Samples:
     return Samples(pixels, np.load(folder / "on_patch.npy"), scenes)
 
 
-def _scene(record: dict[str, object]) -> Scene:
-    width, height = record["image_wh"]  # type: ignore[misc]
-    objects = [SceneObject(o["color"], o["shape"], o["size"], tuple(o["box_xyxy"])) for o in record["objects"]]  # type: ignore[attr-defined]
+def _scene(record: dict[str, Any]) -> Scene:
+    width, height = record["image_wh"]
+    objects = [SceneObject(o["color"], o["shape"], o["size"], tuple(o["box_xyxy"])) for o in record["objects"]]
     return Scene(np.broadcast_to(np.uint8(0), (height, width, 3)), tuple(objects))
 
 
-def _part(job: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[dict[str, object]]]:
+def _part(job: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], list[dict[str, Any]]]:
     seed, count = job
     os.environ["OMP_NUM_THREADS"] = "1"
     rng, rule = np.random.default_rng(seed), SceneRule()
     pixels = np.empty((count, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
     on_patch = np.empty((count, GRID_SIDE**2), dtype=np.uint8)
-    records: list[dict[str, object]] = []
+    records: list[dict[str, Any]] = []
     for index in range(count):
         scene = make_scene(rng, rule)
         pixels[index], left, top, side = as_input(scene)

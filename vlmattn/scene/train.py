@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
+from torch.multiprocessing.spawn import spawn
 
 from vlmattn.scene import checkpoints
 from vlmattn.scene.build import make_model, make_tokenizer
@@ -261,7 +262,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     make_samples(given.out / "samples", recipe.scenes, processes=given.processes)
     arguments = (given.processes, given.out, recipe, given.port)
-    torch.multiprocessing.spawn(_process, arguments, nprocs=given.processes)
+    spawn(_process, arguments, nprocs=given.processes)
     from vlmattn.scene.export import export
 
     print(export(given.out / "questions", given.out / "model"))

@@ -74,9 +74,7 @@ def _held(model: Any, processor: Any, device: Any, dtype: Any) -> Vlm:
     from vlmattn.api.vlm import Vlm
 
     if not hasattr(model, "config") or not hasattr(model, "parameters"):
-        raise ModelLoadError(
-            f"expected a name, a folder or a transformers model, got {type(model).__name__}"
-        )
+        raise ModelLoadError(f"expected a name, a folder or a transformers model, got {type(model).__name__}")
     if processor is None:
         raise ModelLoadError(f"{type(model).__name__} came without a processor: load(model, processor)")
     if device is not None or dtype is not None:
@@ -95,7 +93,9 @@ def _place(source: str | Path) -> str:
     if not looks_local:
         return str(source)
     if not path.is_dir():
-        raise ModelLoadError(f"{path} is not a folder with a model: it {'is a file' if path.exists() else 'does not exist'}")
+        raise ModelLoadError(
+            f"{path} is not a folder with a model: it {'is a file' if path.exists() else 'does not exist'}"
+        )
     if not (path / "config.json").is_file():
         raise ModelLoadError(f"{path} has no config.json: a model folder as save_pretrained writes it is expected")
     return str(path)
