@@ -37,11 +37,10 @@ class Recording:
         self.slot = {site.layer_idx: index for index, site in enumerate(self.sites)}
         self.columns = KeptColumns(spec, plan)
         self.heads = [spec.resolve_heads(s.layer_idx, s.heads) for s in self.sites]
-        prompt = max((len(spec.prompt_positions(lay)) for lay in plan.layouts), default=0)
-        written = (max_new_tokens or 32) if spec.answer_rows() else 0
+        capacity = plan.rows_kept(max_new_tokens or 32)
         batch = len(plan.layouts)
         width, names = self.columns.width, len(self.columns.segments)
-        self.rows = RowBuffers(batch, len(self.sites), width, names, prompt + written, _DTYPES[spec.dtype])
+        self.rows = RowBuffers(batch, len(self.sites), width, names, capacity, _DTYPES[spec.dtype])
         self.values = ValueNorms(spec.value_norms, self.columns, len(self.sites), batch)
         self.hidden = HiddenLog()
         self.candidates = CandidateLog(spec.top_k, plan) if spec.top_k and spec.answer_rows() else None

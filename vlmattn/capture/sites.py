@@ -55,7 +55,6 @@ class ModelSites:
         attention: its attention modules, by layer.
         blocks: (layer_idx, module) of its residual blocks, whose input is the residual stream.
         bypassing: names of modules that look like attention but compute it themselves.
-        bypassed_layers: layer indices of those, where they have one.
         vision: attention modules outside the decoder.
     """
 
@@ -64,7 +63,6 @@ class ModelSites:
     blocks: tuple[tuple[int, nn.Module], ...]
     bypassing: tuple[str, ...]
     vision: tuple[AttentionSite, ...]
-    bypassed_layers: tuple[int, ...] = ()
 
     def check_all_seen(self) -> None:
         """Refuse "all layers" where some attention cannot be seen; layers without attention are no matter.
@@ -109,8 +107,7 @@ def model_sites(model: Any) -> ModelSites:
 
 def _find_sites(model: Any) -> ModelSites:
     decoder = _below_head(model.get_decoder())
-    attention, own = _stack_sites(decoder)
-    bypassing = [name for name, _ in own]
+    attention, bypassing = _stack_sites(decoder)
     attention = sorted((s for s in attention if s.kind == "self"), key=lambda s: s.layer_idx)
     if not attention:
         raise UnsupportedAttention(
@@ -122,8 +119,7 @@ def _find_sites(model: Any) -> ModelSites:
     outside = [m for m in model.modules() if id(m) not in inside and _dispatches(type(m))]
     names = {id(m): n for n, m in model.named_modules()}
     vision = tuple(_site(names[id(m)], m, index) for index, m in enumerate(outside))
-    layers = tuple(sorted({index for _, index in own if index is not None}))
-    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision, layers)
+    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision)
 
 
 def _below_head(decoder: Any) -> Any:
@@ -133,15 +129,15 @@ def _below_head(decoder: Any) -> Any:
     return decoder
 
 
-def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[tuple[str, int | None]]]:
+def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[str]]:
     sites: list[AttentionSite] = []
-    own: list[tuple[str, int | None]] = []
+    own: list[str] = []
     for name, module in stack.named_modules():
         index = getattr(module, "layer_idx", None)
         if index is not None and _dispatches(type(module)):
             sites.append(_site(name, module, int(index)))
-        elif _looks_like_attention(module) and not any(name.startswith(f"{outer}.") for outer, _ in own):
-            own.append((name, int(index) if index is not None else None))
+        elif _looks_like_attention(module) and not any(name.startswith(f"{outer}.") for outer in own):
+            own.append(name)
     return sites, own
 
 

@@ -120,9 +120,9 @@ class BatchPlan:
         if start + count > self.end and self._open:
             if self.given or count > 1:
                 raise CaptureError(
-                    f"a pass over positions {start} to {start + count - 1} reaches beyond the {self.end} tokens that were "
-                    "encoded: answer rows need generation with a cache, one token per pass (use_cache=True, no assistant "
-                    "or prompt lookup), or layouts that hold the whole answer"
+                    f"a pass over positions {start} to {start + count - 1} reaches beyond the {self.end} encoded tokens: "
+                    "answer rows need generation with a cache, one token per pass (use_cache=True, no assistant or "
+                    "prompt lookup), or layouts that hold the whole answer"
                 )
             return KeptPart(slice(0, 1), np.full((len(self.layouts), 1), start, dtype=np.int64))
         if count == 1 and start >= self.end:

@@ -41,6 +41,7 @@ def write_split(
     root = Path(folder)
     plan = {"format": FORMAT, "split": split, "count": count, "seed": seed}
     _claim(root, plan)
+    _tidy(root)
     records: list[dict[str, Any]] = []
     for index in range(count):
         scene, questions = split_item(split, seed, index)
@@ -80,13 +81,21 @@ def _claim(root: Path, plan: dict[str, Any]) -> None:
         if found != plan:
             raise FileError(f"{root} holds another data set ({found}): choose another folder")
         return
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and (not root.is_dir() or any(not p.name.startswith(f".{marker.name}.") for p in root.iterdir())):
         raise FileError(f"{root} exists and is not a data set of this program: choose another folder")
     try:
-        (root / "images").mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(f"cannot make {root}: {error.strerror or error}") from error
     write_json(marker, plan)
+
+
+def _tidy(root: Path) -> None:
+    # A killed run leaves at most the file that it was writing, under a temporary name.
+    (root / "images").mkdir(exist_ok=True)
+    for pattern in (".split.json.*", ".questions.*", ".README.md.*", "images/.*.png.*"):
+        for leftover in root.glob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 def _records(scene_id: str, image: str, scene: Scene, questions: tuple[Question, ...]) -> list[dict[str, Any]]:

@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from vlmattn.core.errors import FileError
+from vlmattn.core.files import write_json
+
+_KEPT = ("README.md", "scores.json")
 
 
 def export(checkpoint: Path, folder: Path) -> Path:
-    """Write weights (float16), configuration, tokenizer and processor; an existing README.md is kept.
+    """Write weights (float16), configuration, tokenizer and processor; existing notes and scores are kept.
+
+    The new folder appears whole or not at all. What the checkpoint counted (steps, minutes) goes into
+    ``training.json``.
 
     Raises:
-        FileError: no checkpoint there.
+        FileError: no checkpoint there, or one of another model.
     """
     import torch
-    from safetensors.torch import load_file
 
     from vlmattn.scene.build import make_model, make_processor, make_tokenizer
 
-    weights = checkpoint / "weights.safetensors"
-    if not weights.is_file():
-        raise FileError(f"{checkpoint} holds no checkpoint: weights.safetensors is missing")
     tokenizer = make_tokenizer()
     model = make_model(tokenizer)
-    own = {k.removeprefix("model/"): v for k, v in load_file(weights).items() if k.startswith("model/")}
-    model.load_state_dict(own, strict=False)
-    model.tie_weights()
+    _fill(model, checkpoint)
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     model.to(torch.float16).save_pretrained(fresh)
     make_processor(tokenizer).save_pretrained(fresh)
-    card = folder / "README.md"
-    if card.is_file():
-        shutil.copy(card, fresh / "README.md")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(fresh, folder)
+    _note(checkpoint, fresh)
+    for name in _KEPT:
+        if (folder / name).is_file():
+            shutil.copy(folder / name, fresh / name)
+    for path in fresh.iterdir():
+        path.chmod(0o644)
+    _swap(fresh, folder)
     return folder
+
+
+def _fill(model: Any, checkpoint: Path) -> None:
+    from safetensors.torch import load_file
+
+    weights = checkpoint / "weights.safetensors"
+    if not weights.is_file():
+        raise FileError(f"{checkpoint} holds no checkpoint: weights.safetensors is missing")
+    own = {k.removeprefix("model/"): v for k, v in load_file(weights).items() if k.startswith("model/")}
+    try:
+        missing, unexpected = model.load_state_dict(own, strict=False)
+    except RuntimeError as error:
+        raise FileError(f"{checkpoint} holds another model: {error}") from error
+    lost = [*(k for k in missing if k != "lm_head.weight"), *unexpected]
+    if lost:
+        raise FileError(f"{checkpoint} holds another model: {len(lost)} weights do not match, such as {lost[0]}")
+    model.tie_weights()
+
+
+def _note(checkpoint: Path, fresh: Path) -> None:
+    counters = checkpoint / "counters.json"
+    if counters.is_file():
+        counted = json.loads(counters.read_text(encoding="utf-8"))
+        write_json(fresh / "training.json", {"steps": counted["step"], "minutes": round(counted["seconds"] / 60, 1)})
+
+
+def _swap(fresh: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from vlmattn.scene import checkpoints
-from vlmattn.scene.build import make_model, make_tokenizer
+from vlmattn.scene.answering import answers_of
+from vlmattn.scene.build import make_model, make_processor, make_tokenizer
+from vlmattn.scene.evaluation import evaluate
 from vlmattn.scene.objects import COLORS, SHAPES, SIZES
 from vlmattn.scene.packing import Packed, Packer
 from vlmattn.scene.questions import KINDS, MIX, Question, ask
@@ -48,6 +50,7 @@ class Recipe:
         vision_batch, question_batch: pictures per step and process. questions: per picture.
         vision_rate, question_rate: highest learning rates. patch_weight, align_weight: of the side losses.
         easy_until: share of the second stage with scenes of at most three objects.
+        score_every: minutes between two scores on the validation split, which go into the log.
     """
 
     vision_minutes: float = 7.0
@@ -61,6 +64,7 @@ class Recipe:
     patch_weight: float = 0.2
     align_weight: float = 0.1
     easy_until: float = 0.08
+    score_every: float = 8.0
 
 
 def learning_rate(recipe: Recipe, stage: str, done: float, step: int) -> float:
@@ -127,7 +131,7 @@ class Trainer:
         step, spent = int(state.get("step", 0)), float(state.get("seconds", 0.0))
         rng = np.random.default_rng([500 + self.rank, step])
         last = self._clock()
-        saved = spent
+        saved = scored = spent
         while spent < minutes * 60:
             done = spent / (minutes * 60)
             for group in optimizer.param_groups:
@@ -147,6 +151,9 @@ class Trainer:
             if spent - saved > 120:
                 saved = spent
                 self._save(stage, parts, optimizer, step, spent)
+            if stage == "questions" and spent - scored > self.recipe.score_every * 60:
+                scored = spent
+                self._score(step)
         self._save(stage, parts, optimizer, step, max(spent, minutes * 60))
 
     def _vision_loss(self, rng: np.random.Generator, done: float) -> torch.Tensor:
@@ -231,6 +238,13 @@ class Trainer:
     def _save(self, stage: str, parts: dict[str, Any], optimizer: Any, step: int, seconds: float) -> None:
         if self.rank == 0:
             checkpoints.save(self.folder / stage, parts, optimizer, {"step": step, "seconds": seconds})
+
+    def _score(self, step: int) -> None:
+        if self.rank == 0:
+            answer = answers_of(self.model.eval(), make_processor(self.packer.tokenizer))
+            scores = evaluate(answer, split="validation", scenes=100, kinds=KINDS[:-1], batch=32)
+            self.model.train()
+            self._log(stage="validation", step=step, **{s.kind: round(s.accuracy, 3) for s in scores})
 
     def _log(self, **values: Any) -> None:
         if self.rank == 0:
