@@ -151,11 +151,10 @@ def test_a_compiled_model_may_be_called_by_its_wrapper_while_the_session_has_the
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*deprecated.*")
 def test_int8_linears_change_nothing_in_the_engine() -> None:
     model = decoder("llama_gqa", attention="eager")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("warnings.warn", lambda *a, **k: None)
-        small = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    small = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
     inputs, pads = padded_batch((12,))
     spec = CaptureSpec(rows="prompt", columns="all", dtype="float32", value_norms="value")
     with Session(small, layouts_of(inputs, pads), spec) as session:

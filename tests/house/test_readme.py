@@ -1,38 +1,64 @@
-"""What the README says to type works."""
+"""The README runs, and says what the continuous integration does."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+REPO = Path(__file__).resolve().parents[2]
+README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/vlmattn demo",
     ".venv/bin/pip install '.[test]' && .venv/bin/python -m pytest",
 )
-pytestmark = pytest.mark.skipif(not README.is_file(), reason="there is no README yet")
 
 
-def python_blocks(text: str) -> list[tuple[int, str]]:
-    """The fenced python blocks of a Markdown text, each with the line it starts on."""
-    found = re.finditer(r"^```python[ \t]*\n(.*?)^```[ \t]*$", text, re.DOTALL | re.MULTILINE)
-    return [(text.count("\n", 0, match.start(1)) + 1, match[1]) for match in found]
+def blocks(language: str) -> list[str]:
+    return [match[1] for match in matches(language)]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_are_there_word_for_word(command: str) -> None:
-    assert command in README.read_text(encoding="utf-8").splitlines()
+def matches(language: str) -> list[re.Match[str]]:
+    return list(re.finditer(rf"^```{language}\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE))
 
 
-@pytest.mark.slow
 def test_the_python_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = python_blocks(README.read_text(encoding="utf-8"))
-    assert blocks, "the README shows no python"
-    names: dict[str, Any] = {"__name__": "readme"}
-    for line, source in blocks:
+    names: dict[str, object] = {"__name__": "readme"}
+    for match in matches("python"):
         # Padded, so that a traceback names the README's own line.
-        exec(compile("\n" * (line - 1) + source, str(README), "exec"), names)
+        line = README.count("\n", 0, match.start(1))
+        exec(compile("\n" * line + match[1], "README.md", "exec"), names)
+    assert (tmp_path / "objects.png").stat().st_size > 1000
+    assert (tmp_path / "sheet.webp").stat().st_size > 1000
+
+
+def test_the_two_commands_are_there_and_are_what_ci_runs() -> None:
+    script = (REPO / ".ci/run").read_text(encoding="utf-8").replace("install -q", "install")
+    for command in COMMANDS:
+        assert any(command == line.strip() for block in blocks("sh") for line in block.splitlines())
+        assert command in script.replace("pytest -q", "pytest")
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    from typer.main import get_command
+    from vlmattn.cli.main import app
+
+    known = set(get_command(app).commands)  # type: ignore[attr-defined]
+    used = set(re.findall(r"^vlmattn (\w+)", "\n".join(blocks("sh")), flags=re.MULTILINE))
+    assert used
+    assert used <= known
+
+
+def test_pictures_of_the_readme_are_there() -> None:
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (REPO / path).is_file(), path
+
+
+def test_the_table_of_models_is_the_registry() -> None:
+    from vlmattn.adapters import families
+
+    rows = re.findall(r"^\| (\w+) \| (.+?) \|", README, flags=re.MULTILINE)
+    told = {name: set(re.findall(r"`(\w+)`", types)) for name, types in rows if "`" in types}
+    assert told == {f.name: set(f.model_types) for f in families()}

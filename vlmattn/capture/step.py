@@ -120,7 +120,7 @@ class BatchPlan:
         if start + count > self.end and self._open:
             if self.given or count > 1:
                 raise CaptureError(
-                    f"a pass over positions {start} to {start + count - 1} reaches beyond the {self.end} encoded tokens: "
+                    f"a pass over positions {start} to {start + count - 1} reaches beyond the {self.end} encoded: "
                     "answer rows need generation with a cache, one token per pass (use_cache=True, no assistant or "
                     "prompt lookup), or layouts that hold the whole answer"
                 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from vlmattn.cli.options import Json, print_json
 
 
@@ -15,13 +17,12 @@ def models(json: Json = False) -> None:
     if json:
         print_json([asdict(row) for row in rows])
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("family", "model types", "towers", "pictures", "geometry"):
-        table.add_column(name, overflow="fold")
     for row in rows:
-        most = "any" if row.max_images is None else str(row.max_images)
-        table.add_row(row.name, ", ".join(row.model_types), ", ".join(row.towers), most, "; ".join(row.geometry))
-    Console(highlight=False).print(table)
+        most = "any number of" if row.max_images is None else f"at most {row.max_images}"
+        typer.echo(f"{row.name}: {', '.join(row.model_types)}")
+        typer.echo(f"  towers    {', '.join(row.towers)}")
+        typer.echo(f"  pictures  {most}")
+        for rule in row.geometry:
+            typer.echo(f"  geometry  {rule}")
+        if row.notes:
+            typer.echo(f"  note      {row.notes}")

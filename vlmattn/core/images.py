@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import stat
+import struct
+import threading
 import warnings
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +24,19 @@ from vlmattn.core.errors import ImageError
 
 MAX_PIXELS = 178_956_970
 """Largest picture read by default, in pixels; Pillow's own limit for decompression bombs."""
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+_PILLOW_LIMIT = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +81,8 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
         return source
     if isinstance(source, Image.Image):
         name = Path(getattr(source, "filename", "") or "picture").name
-        return _prepared(source, name, max_pixels)
+        with _damage_named(name):
+            return _prepared(source, name, max_pixels)
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
     if type(source).__module__.partition(".")[0] == "torch":
@@ -68,36 +90,45 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
             f"a torch tensor of shape {tuple(source.shape)} is not a picture: give a path, a PIL image, or an array "
             "(H, W, 3) of uint8"
         )
-    if isinstance(source, (bytes, bytearray)):
-        return _opened(io.BytesIO(bytes(source)), "bytes", len(source), max_pixels)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _opened(io.BytesIO(bytes(source)), "bytes", len(bytes(source)), max_pixels)
     if hasattr(source, "read"):
         return _from_file(source, max_pixels)
-    if isinstance(source, (str, Path)):
-        return _from_path(source, max_pixels)
+    if isinstance(source, (str, os.PathLike)):
+        return _from_path(os.fspath(source), max_pixels)
     raise ImageError(
         f"cannot read a picture from {type(source).__name__}: give a path, bytes, a PIL image or a NumPy array"
     )
 
 
-def _from_path(source: str | Path, max_pixels: int) -> Picture:
-    text = str(source)
-    if text.startswith(("http://", "https://", "data:", "ftp://")):
+def _from_path(source: str | bytes, max_pixels: int) -> Picture:
+    text = os.fsdecode(source)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", text):
         raise ImageError(f"{text[:80]} is an address, and nothing is fetched: download the picture and give its path")
-    path = Path(text).expanduser()
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder: give one picture")
     try:
+        path = Path(text).expanduser()
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ImageError(f"{path} is a folder: give one picture")
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise ImageError(f"{path} is a device: give a file")
         content = path.read_bytes()
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path!s:.200} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{text[:200]!r} cannot be read: {reason}; give the path of a picture") from error
     return _opened(io.BytesIO(content), path.name, len(content), max_pixels)
 
 
 def _from_file(source: BinaryIO, max_pixels: int) -> Picture:
-    content = source.read()
     name = Path(str(getattr(source, "name", "file"))).name
+    try:
+        content = source.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{name} cannot be read: {error}; give an open file or a path") from error
     if not isinstance(content, bytes):
         raise ImageError(f"{name} is open as text: open it in binary mode ('rb')")
     return _opened(io.BytesIO(content), name, len(content), max_pixels)
@@ -106,19 +137,44 @@ def _from_file(source: BinaryIO, max_pixels: int) -> Picture:
 def _opened(stream: io.BytesIO, name: str, size: int, max_pixels: int) -> Picture:
     if not size:
         raise ImageError(f"{name} is empty (0 bytes)")
+    with _damage_named(name, size), warnings.catch_warnings(), _pillow_allows(max_pixels):
+        warnings.simplefilter("ignore")
+        image = Image.open(stream)
+        _check_size(image.size, name, max_pixels)
+        deep = any(";16" in str(tile[3]) for tile in image.tile) and image.mode in ("RGB", "RGBA", "LA")
+        image.load()
+        picture = _prepared(image, name, max_pixels)
+    return replace(picture, notes=(*picture.notes, "16-bit values scaled to 8 bits")) if deep else picture
+
+
+@contextmanager
+def _damage_named(name: str, size: int | None = None) -> Iterator[None]:
+    """Whatever Pillow raises becomes an ImageError that names the picture."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(stream)
-            _check_size(image.size, name, max_pixels)
-            image.load()
-            return _prepared(image, name, max_pixels)
+        yield
+    except ImageError:
+        raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name} is not a picture that Pillow can read ({size} bytes)") from None
+        raise ImageError(f"{name} is not a picture that Pillow can read ({size} bytes): use JPEG or PNG") from None
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large: {error}; scale it down first") from error
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, OverflowError) as error:
-        raise ImageError(f"{name} is damaged or cut off: {error}") from error
+        raise ImageError(f"{name} is too large: {error} Scale it down or raise max_pixels") from error
+    except _DAMAGE as error:
+        raise ImageError(f"{name} is damaged or cut off: {error}; save or download it again") from error
+
+
+@contextmanager
+def _pillow_allows(max_pixels: int) -> Iterator[None]:
+    """Lift Pillow's own limit, which stands for the whole process, only where the caller asked for more."""
+    before = Image.MAX_IMAGE_PIXELS
+    if before is None or max_pixels <= 2 * before:
+        yield
+        return
+    with _PILLOW_LIMIT:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, max_pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _check_size(image_wh: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -137,8 +193,8 @@ def _prepared(image: Image.Image, name: str, max_pixels: int) -> Picture:
     notes: list[str] = []
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        image.seek(0)
-        notes.append(f"first of {frames} frames")
+        at = image.tell()
+        notes.append(f"{f'number {at + 1}' if at else 'first'} of {frames} frames")
     orientation = int(image.getexif().get(0x0112, 1) or 1) if hasattr(image, "getexif") else 1
     if orientation in range(2, 9):
         image = ImageOps.exif_transpose(image)
@@ -164,11 +220,19 @@ def _from_deep(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ImageError("the picture holds NaN or infinite values")
-    top = (
-        1.0 if image.mode == "F" and values.max(initial=0) <= 1 else 255.0 if values.max(initial=0) <= 255 else 65535.0
-    )
+    low, high = float(values.min()), float(values.max())
+    if low < 0 or high > 65535:
+        raise ImageError(f"the picture holds values from {low:.4g} to {high:.4g}: scale them to 0 to 255 first")
+    top = _top_of(image.mode, high)
     grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB"), (f"{image.mode} values scaled to 8 bits",)
+    return Image.fromarray(grey).convert("RGB"), (f"{image.mode} values 0 to {top:g} scaled to 8 bits",)
+
+
+def _top_of(mode: str, high: float) -> float:
+    # Only I and F leave open what white is; I;16 says it.
+    if mode.startswith("I;16") or high > 255:
+        return 65535.0
+    return 1.0 if mode == "F" and high <= 1 else 255.0
 
 
 def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
@@ -193,6 +257,9 @@ def _eight_bit(array: NDArray[Any]) -> tuple[NDArray[np.uint8], tuple[str, ...]]
         if not np.isfinite(array).all():
             raise ImageError("the array holds NaN or infinite values")
         if array.min() < 0 or array.max() > 1:
-            raise ImageError(f"a float array must lie between 0 and 1, got {array.min():.4g} to {array.max():.4g}")
+            raise ImageError(
+                f"a float array must lie between 0 and 1, got {array.min():.4g} to {array.max():.4g}: divide it, "
+                "or give uint8"
+            )
         return (array * 255.0 + 0.5).astype(np.uint8), ()
     raise ImageError(f"an array of {array.dtype} is not a picture: expected uint8, uint16, bool, or floats from 0 to 1")

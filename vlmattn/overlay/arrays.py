@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmattn.core.errors import FileError
+from vlmattn.core.errors import FileError, MapError
 from vlmattn.core.files import atomic_write_bytes
 from vlmattn.core.provenance import Provenance
 from vlmattn.grid import PixelMap
@@ -49,9 +49,17 @@ def load_map(path: str | Path) -> PixelMap:
         if type(error).__name__ in ("BadZipFile", "error"):
             raise FileError(f"{path} is damaged: {error}") from error
         raise
-    if head.get("format") != _FORMAT:
-        raise FileError(f"{path} has format {head.get('format')}; this version reads {_FORMAT}")
+    found = head.get("format") if isinstance(head, dict) else None
+    if found != _FORMAT:
+        raise FileError(f"{path} has format {found}; this version reads {_FORMAT}")
+    try:
+        return PixelMap(values, seen, float(head["outside"]), head["label"], _provenance(head["provenance"]))
+    except (KeyError, TypeError, ValueError, AttributeError, MapError) as error:
+        raise FileError(f"{path} is not a map that vlmattn wrote: {error!r}") from error
+
+
+def _provenance(held: dict[str, Any]) -> Provenance:
     known = {f.name for f in fields(Provenance)}
-    given: dict[str, Any] = {k: v for k, v in head["provenance"].items() if k in known}
+    given: dict[str, Any] = {k: v for k, v in held.items() if k in known}
     given["steps"] = tuple(given.get("steps", ()))
-    return PixelMap(values, seen, float(head["outside"]), head["label"], Provenance(**given))
+    return Provenance(**given)

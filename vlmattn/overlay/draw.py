@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmattn.core.errors import MapError
+from vlmattn.core.images import Picture
 from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.figure import Caption, framed
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
@@ -55,7 +56,7 @@ class Overlay:
 
 
 def overlay(
-    picture: Image.Image | NDArray[np.uint8],
+    picture: Picture | Image.Image | NDArray[np.uint8],
     pixel_map: Drawable,
     *,
     cmap: str = DEFAULT,
@@ -85,12 +86,12 @@ def overlay(
     Raises:
         MapError: the map does not fit the picture or holds NaN. SpecError: an option that does not exist.
     """
-    pixels = _pixels(picture)
+    pixels = rgb_pixels(picture)
     check_fits(pixels, pixel_map)
     ends, flat = scale_of([pixel_map], scale), is_flat(pixel_map)
     out = painted(pixels, pixel_map, ends, cmap=cmap, alpha=alpha, alpha_max=alpha_max)
     if contours is not False and not flat:
-        draw_contours(out, pixel_map.values, _levels(contours, ends))
+        draw_contours(out, np.where(pixel_map.seen, pixel_map.values, -np.inf), _levels(contours, ends))
     for one in _boxes(box):
         draw_box(out, one)
     if peak and not flat:
@@ -107,13 +108,21 @@ def record_of(pixel_map: Drawable, scale: Scale, cmap: str, flat: bool) -> dict[
         "scale": list(scale),
         "colour_map": cmap,
         "flat": flat,
-        "seen_share": float(pixel_map.seen.mean()),
+        "seen_share": _seen_share(pixel_map),
         "provenance": pixel_map.provenance.to_dict(),
     }
 
 
-def _pixels(picture: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
+def rgb_pixels(picture: Picture | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 of a picture.
+
+    Raises:
+        MapError: an array of another shape or type.
+    """
+    image = picture.image if isinstance(picture, Picture) else picture
+    if isinstance(image, Image.Image) and image.mode != "RGB":
+        image = image.convert("RGB")
+    pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise MapError(f"the picture must be RGB, (H, W, 3) uint8; got {pixels.dtype} of shape {pixels.shape}")
     return pixels
@@ -140,9 +149,13 @@ def _peak(pixel_map: Drawable) -> tuple[float, float]:
     return float(x) + 0.5, float(y) + 0.5
 
 
+def _seen_share(pixel_map: Drawable) -> float:
+    return int(np.count_nonzero(pixel_map.seen)) / pixel_map.seen.size
+
+
 def _small_print(pixel_map: Drawable) -> str:
     parts = [pixel_map.provenance.summary()]
-    seen = float(pixel_map.seen.mean())
+    seen = _seen_share(pixel_map)
     if seen < 1:
         parts.append(f"{1 - seen:.0%} of the picture was not seen by the model (hatched)")
     parts.append("attention shows where information could come from, not that it was used")

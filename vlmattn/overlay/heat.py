@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from vlmattn.core.provenance import Provenance
 from vlmattn.overlay.colours import colour_table
 
 Scale = tuple[float, float]
-_ROWS = 256
+_ROWS = 64
 
 
 class Drawable(Protocol):
@@ -54,20 +54,24 @@ def scale_of(maps: list[Drawable], scale: Scale | None = None) -> Scale:
         if not (np.isfinite([low, high]).all() and high > low):
             raise SpecError(f"scale must be (low, high) with low < high, got {scale}")
         return low, high
-    seen = [m.values[m.seen] if not m.seen.all() else m.values for m in maps]
-    seen = [v for v in seen if v.size]
-    if not seen:
+    ranges = [_seen_range(m) for m in maps if m.seen.any()]
+    if not ranges:
         return 0.0, 0.0
-    return min(0.0, *(float(v.min()) for v in seen)), max(float(v.max()) for v in seen)
+    return min(0.0, *(low for low, _ in ranges)), max(high for _, high in ranges)
 
 
 def is_flat(one: Drawable) -> bool:
     """Whether all seen values are equal (to float precision), so that nothing stands out."""
-    seen = one.values if one.seen.all() else one.values[one.seen]
-    if not seen.size:
+    if not one.seen.any():
         return True
-    low, high = float(seen.min()), float(seen.max())
+    low, high = _seen_range(one)
     return high - low <= 1e-6 * max(abs(low), abs(high))
+
+
+def _seen_range(one: Drawable) -> Scale:
+    mask = None if one.seen.all() else one.seen.view(np.uint8)
+    low, high, _, _ = cv2().minMaxLoc(one.values, mask=mask)
+    return float(low), float(high)
 
 
 def check_fits(pixels: NDArray[np.uint8], one: Drawable) -> None:
@@ -77,9 +81,9 @@ def check_fits(pixels: NDArray[np.uint8], one: Drawable) -> None:
         MapError: says both sizes.
     """
     if one.values.shape != pixels.shape[:2] or one.seen.shape != one.values.shape:
-        h, w = one.values.shape
         raise MapError(
-            f"the map has {w}x{h} pixels, the picture {pixels.shape[1]}x{pixels.shape[0]}: they do not belong together"
+            f"the map has shape (H, W) = {one.values.shape} and its seen area {one.seen.shape}, but the picture has "
+            f"{pixels.shape[:2]}: they do not belong together"
         )
     if not np.isfinite(one.values).all():
         raise MapError(f"the map {one.label!r} holds NaN or infinite values")
@@ -97,23 +101,28 @@ def painted(
     Raises:
         SpecError: alpha outside 0 to 1.
     """
-    lib = cv2()
+    lib, (low, high) = cv2(), scale
     table, cover = colour_table(cmap), _cover(alpha, alpha_max)
-    keep = np.repeat((255 - cover)[:, None], 3, axis=1)
-    added = np.round(table * (cover[:, None] / 255.0)).astype(np.uint8)
-    low, high = scale
-    steps = 255.0 / (high - low) if high > low and not is_flat(one) else 0.0
-    out = pixels.copy()
-    for first in range(0, pixels.shape[0], _ROWS):
-        rows = slice(first, min(first + _ROWS, pixels.shape[0]))
-        if steps:
-            level = lib.convertScaleAbs(np.maximum(one.values[rows] - low, 0), alpha=steps)
-            level = np.repeat(level.reshape(*one.values[rows].shape, 1), 3, axis=2)
-            let_through = lib.multiply(pixels[rows], lib.LUT(level, keep[:, None, :]), scale=1 / 255)
-            out[rows] = lib.add(let_through, lib.LUT(level, added[:, None, :]))
-        if not one.seen[rows].all():
-            _hatch(out[rows], pixels[rows], ~one.seen[rows], first, _period(pixels))
+    keep = 255 - cover
+    added = np.round(table * (cover[:, None] / 255.0)).astype(np.uint8)[:, None, :]
+    hot = high > low and not is_flat(one)
+    out = np.empty_like(pixels) if hot else pixels.copy()
+    for first in range(0, pixels.shape[0] if hot else 0, _ROWS):
+        rows = slice(first, first + _ROWS)
+        level = _levels_of(one.values[rows], low, high)
+        let_through = lib.cvtColor(lib.LUT(level, keep), lib.COLOR_GRAY2RGB)
+        lib.multiply(pixels[rows], let_through, dst=out[rows], scale=1 / 255)
+        lib.add(out[rows], lib.applyColorMap(level, added), dst=out[rows])
+    if not one.seen.all():
+        _hatch(out, pixels, ~one.seen)
     return out
+
+
+def _levels_of(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    # convertScaleAbs takes the absolute value, so what lies below the scale has to be lifted to its foot first.
+    lifted = np.maximum(values, low) - low if low or values.min() < low else values
+    level: NDArray[np.uint8] = cv2().convertScaleAbs(lifted, alpha=255.0 / (high - low)).reshape(values.shape)
+    return level
 
 
 def _cover(alpha: float | str, alpha_max: float) -> NDArray[np.uint8]:
@@ -130,8 +139,15 @@ def _period(pixels: NDArray[np.uint8]) -> int:
     return int(np.clip(round(np.sqrt(pixels.shape[0] * pixels.shape[1]) / 60), 4, 40))
 
 
-def _hatch(out: NDArray[np.uint8], pixels: NDArray[np.uint8], where: NDArray[Any], first_row: int, period: int) -> None:
-    grey = pixels.mean(axis=2, keepdims=True) * 0.35 + 90
-    y, x = np.mgrid[first_row : first_row + out.shape[0], 0 : out.shape[1]]
-    stripes = np.where((x + y) % (2 * period) < period, 0, 28)[..., None]
-    out[where] = np.clip(grey + stripes, 0, 255).astype(np.uint8).repeat(3, axis=2)[where]
+def _hatch(out: NDArray[np.uint8], pixels: NDArray[np.uint8], unseen: NDArray[np.bool_]) -> None:
+    lib, period, width = cv2(), _period(pixels), pixels.shape[1]
+    stripes = np.where(np.arange(width + 2 * period) % (2 * period) < period, 90, 118).astype(np.uint8)
+    diagonal = np.lib.stride_tricks.sliding_window_view(stripes, width)
+    fade = np.full((1, 3), 0.35 / 3)
+    for first in range(0, len(out), _ROWS):
+        rows = slice(first, first + _ROWS)
+        where = unseen[rows]
+        if where.any():
+            grey = lib.transform(pixels[rows], fade).reshape(where.shape)
+            grey = lib.add(grey, diagonal[np.arange(first, first + len(where)) % (2 * period)])
+            lib.copyTo(lib.cvtColor(grey, lib.COLOR_GRAY2RGB), where.view(np.uint8), out[rows])

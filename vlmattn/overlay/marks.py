@@ -25,7 +25,8 @@ def draw_box(pixels: NDArray[np.uint8], box_xyxy: Box) -> None:
     Raises:
         SpecError: not four numbers, or no area.
     """
-    if len(box_xyxy) != 4 or not (box_xyxy[2] > box_xyxy[0] and box_xyxy[3] > box_xyxy[1]):
+    finite = len(box_xyxy) == 4 and bool(np.isfinite(box_xyxy).all())
+    if not finite or not (box_xyxy[2] > box_xyxy[0] and box_xyxy[3] > box_xyxy[1]):
         raise SpecError(f"a box must be (x0, y0, x1, y1) with positive width and height, got {tuple(box_xyxy)}")
     x0, y0, x1, y1 = (round(float(v)) for v in box_xyxy)
     width = stroke(pixels)

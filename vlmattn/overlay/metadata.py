@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ _KEY = "vlmattn"
 _USER_COMMENT = 0x9286
 _EXIF_IFD = 0x8769
 _ASCII = b"ASCII\x00\x00\x00"
+_PACKED = "zlib:"
+_MOST_IN_EXIF = 60_000  # a JPEG header segment holds at most 64 KiB
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
@@ -33,7 +37,7 @@ def encoded(image: Image.Image, record: dict[str, Any], suffix: str = ".png", *,
     """The file's bytes; the same input gives the same bytes.
 
     Raises:
-        FileError: an ending that is not known.
+        FileError: an ending that is not known, or a picture or record too large for that format.
     """
     kind = FORMATS.get(suffix)
     if kind is None:
@@ -46,10 +50,21 @@ def encoded(image: Image.Image, record: dict[str, Any], suffix: str = ".png", *,
         image.save(stream, kind, pnginfo=notes, compress_level=3)
     else:
         exif = Image.Exif()
-        # A JPEG header holds at most 64 KiB.
-        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + text.encode("ascii")[:60_000]
-        image.save(stream, kind, quality=quality, exif=exif.tobytes())
+        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + _fitting(text).encode("ascii")
+        try:
+            image.save(stream, kind, quality=quality, exif=exif.tobytes())
+        except (OSError, ValueError) as error:
+            raise FileError(f"a picture of {image.width}x{image.height} cannot be {kind}: {error}; use .png") from error
     return stream.getvalue()
+
+
+def _fitting(text: str) -> str:
+    if len(text) <= _MOST_IN_EXIF:
+        return text
+    packed = _PACKED + base64.b64encode(zlib.compress(text.encode("ascii"), 9)).decode("ascii")
+    if len(packed) > _MOST_IN_EXIF:
+        raise FileError(f"the provenance has {len(text):,} characters, too many for this format: save as .png")
+    return packed
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
@@ -68,8 +83,10 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     if not text:
         raise FileError(f"{path} carries no provenance")
     try:
+        if text.startswith(_PACKED):
+            text = zlib.decompress(base64.b64decode(text.removeprefix(_PACKED))).decode("ascii")
         record: dict[str, Any] = json.loads(text)
-    except ValueError as error:
+    except (ValueError, zlib.error) as error:
         raise FileError(f"the provenance in {path} is damaged: {error}") from error
     return record
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.errors import SpecError
 from vlmattn.core.optional import cv2
 from vlmattn.core.provenance import Provenance
 from vlmattn.overlay.colours import DEFAULT
-from vlmattn.overlay.draw import record_of
+from vlmattn.overlay.draw import record_of, rgb_pixels
 from vlmattn.overlay.figure import FAINT, INK, PAPER, Caption, draw_bar
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
 from vlmattn.overlay.metadata import encoded, save_picture
@@ -71,10 +71,12 @@ def contact_sheet(
         cell_width: of each picture, in pixels.
 
     Raises:
-        SpecError: no cell, or too many titles. MapError: a map does not fit its picture.
+        SpecError: no cell, no width, or too many titles. MapError: a map does not fit its picture.
     """
     if not cells or not any(cells):
         raise SpecError("a sheet needs at least one cell")
+    if cell_width < 1:
+        raise SpecError(f"cell_width must be at least 1 pixel, got {cell_width}")
     columns = max(len(row) for row in cells)
     if len(row_titles) > len(cells) or len(column_titles) > columns:
         raise SpecError(
@@ -92,23 +94,25 @@ def contact_sheet(
         "cells": [[record_of(one, ends, cmap, is_flat(one)) for one in row] for row in small],
     }
     drawn = [[painted(o.pixels, o, ends, cmap=cmap, alpha="value", alpha_max=0.75) for o in row] for row in small]
-    image = _laid_out(drawn, cells, list(row_titles), list(column_titles), title, Caption("", "", ends, cmap))
+    flat = all(is_flat(one) for one in flat_list)
+    image = _laid_out(drawn, cells, list(row_titles), list(column_titles), title, Caption("", "", ends, cmap, flat))
     return Sheet(image, record)
 
 
 def _shrunk(picture: Any, one: Drawable, width: int) -> _Small:
-    pixels = np.asarray(picture.convert("RGB") if isinstance(picture, Image.Image) else picture)
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise MapError(f"the picture must be RGB, (H, W, 3); got shape {pixels.shape}")
+    pixels = rgb_pixels(picture)
     check_fits(pixels, one)
     factor = min(width / pixels.shape[1], 2 * width / pixels.shape[0])
     size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
     how = cv2().INTER_AREA if factor < 1 else cv2().INTER_NEAREST
-    seen = cv2().resize(one.seen.astype(np.float32), size, interpolation=how)
+    share = cv2().resize(one.seen.astype(np.float32), size, interpolation=how).reshape(size[::-1])
+    held = np.where(one.seen, one.values, 0).astype(np.float32)
+    # Unseen pixels have no value: they take no part in the mean of an area.
+    mean = cv2().resize(held, size, interpolation=how).reshape(size[::-1]) / np.maximum(share, 1e-6)
     return _Small(
         cv2().resize(pixels, size, interpolation=how),
-        cv2().resize(np.asarray(one.values, dtype=np.float32), size, interpolation=how),
-        seen > 0.5,
+        np.where(share > 0, mean, 0).astype(np.float32),
+        share > 0.5,
         one.label,
         one.provenance,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import lru_cache
 from typing import Any
 
@@ -25,15 +26,16 @@ def printable(text: str, size: int) -> str:
     missing = _glyph(face, "\U0010fffd")
     shown = []
     for c in text:
-        known = c == " " or (c.isprintable() and _glyph(face, c) != missing)
-        shown.append(c if known else c.encode("unicode_escape").decode("ascii"))
+        space = c.isspace() or unicodedata.category(c) == "Zs"
+        known = c.isprintable() and _glyph(face, c) != missing
+        shown.append(" " if space else c if known else c.encode("unicode_escape").decode("ascii"))
     return "".join(shown)
 
 
 def wrapped(text: str, size: int, width: int) -> list[str]:
     """Lines of at most ``width`` pixels, broken at spaces, or inside a word that is longer than a line."""
     face, lines, line = font(size), [], ""
-    for word in printable(text.replace("\n", " "), size).split():
+    for word in printable(text, size).split():
         trial = f"{line} {word}".strip()
         if face.getlength(trial) <= width or not line:
             line = trial

@@ -102,7 +102,7 @@ def main() -> None:
     counted = given.folder / "training.json"
     training = json.loads(counted.read_text(encoding="utf-8")) if counted.is_file() else None
     write_json(given.folder / "scores.json", scores)
-    print(atomic_write_text(given.folder / "README.md", card(scores, training)))
+    print(atomic_write_text(given.folder / "README.md", card(scores, training) + "\n"))
 
 
 _WHAT = """\
@@ -129,7 +129,8 @@ _TRAINED = """\
 From nothing, on two processor cores, one process of one thread each. A tenth of the time: the tower learns colour,
 shape and size of the object on every patch. The rest: ten packed questions per picture, with the patch loss (0.2) and a
 loss that lets projected image tokens name what lies on their patch (0.1). `python -m vlmattn.scene.train --out DIR`
-repeats the recipe; its budget is time, so weights differ from run to run."""
+repeats the recipe; its budget is time, so weights differ from run to run. The shipped weights were made by an earlier
+form of that program, with the same scenes, tokens, losses and rates (but for the tail of the first stage's)."""
 
 _SUPERVISED = """
 
