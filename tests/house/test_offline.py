@@ -23,6 +23,7 @@ def test_names_are_not_looked_up() -> None:
 def test_local_sockets_connect(tmp_path: Path) -> None:
     path = str(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as client:
+        server.settimeout(5)  # a connect that did nothing must fail here, not hang
         server.bind(path)
         server.listen(1)
         client.connect(path)

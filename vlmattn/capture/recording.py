@@ -37,6 +37,7 @@ class Recording:
         self.slot = {site.layer_idx: index for index, site in enumerate(self.sites)}
         self.columns = KeptColumns(spec, plan)
         self.heads = [spec.resolve_heads(s.layer_idx, s.heads) for s in self.sites]
+        self._widest = max((len(h) for h in self.heads if h is not None), default=0)
         capacity = plan.rows_kept(max_new_tokens or 32)
         batch = len(plan.layouts)
         width, names = self.columns.width, len(self.columns.segments)
@@ -111,12 +112,11 @@ class Recording:
         return torch.device("cpu") if self.spec.offload else like.device
 
     def _write(self, name: str, slot: int, first: int, values: torch.Tensor, dtype: torch.dtype) -> None:
-        width = max(len(h) for h in self.heads if h is not None) if self.heads[slot] is not None else values.shape[1]
-        width = 1 if self.spec.reduce else width
+        width = 1 if self.spec.reduce else self._widest or values.shape[1]
         shape = (self.rows.batch, self.rows.layers, width, self.rows.capacity, values.shape[-1])
         fresh = self.rows.get(name) is None
         buffer = self.rows.part(name, shape, dtype, self._device(values), q_axis=3)
-        if fresh and any(h is not None and len(h) != width for h in self.heads):
+        if fresh and self._widest:  # layers with fewer heads leave lines unwritten
             buffer.zero_()
         if values.shape[1] > buffer.shape[2]:
             raise UnsupportedAttention(

@@ -30,6 +30,9 @@ class KeptPart:
     def split(self, size: int) -> Iterator[KeptPart]:
         """The same rows in parts of at most ``size``."""
         count = self.positions.shape[1]
+        if count <= size:
+            yield self
+            return
         for first in range(0, count, size):
             last = min(first + size, count)
             if isinstance(self.index, slice):
@@ -205,7 +208,10 @@ class KeptColumns:
         """Total of (B, H, R, K) rows on each segment: (B, H, R, S)."""
         matrix = self._tensors(rows.device)[1]
         known = max(min(matrix.shape[1] - first_column, rows.shape[-1]), 0)
-        masses = torch.matmul(rows[..., :known], matrix[:, None, first_column : first_column + known])
+        batch, heads, count, _ = rows.shape
+        part = matrix[:, first_column : first_column + known]  # (B | 1, known, S), the same for every head
+        flat = rows[..., :known].reshape(batch, heads * count, known)
+        masses = torch.bmm(flat, part.expand(batch, -1, -1)).view(batch, heads, count, -1)
         if known < rows.shape[-1]:
             masses[..., self.segments.index("answer")] += rows[..., known:].sum(-1)
         return masses

@@ -15,7 +15,7 @@ from vlmattn.core.errors import MapError
 from vlmattn.core.images import Picture
 from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.figure import Caption, framed
-from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
+from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, peak_xy, scale_of
 from vlmattn.overlay.marks import Box, draw_box, draw_contours, draw_peak
 from vlmattn.overlay.metadata import encoded, save_picture
 
@@ -89,13 +89,13 @@ def overlay(
     pixels = rgb_pixels(picture)
     check_fits(pixels, pixel_map)
     ends, flat = scale_of([pixel_map], scale), is_flat(pixel_map)
-    out = painted(pixels, pixel_map, ends, cmap=cmap, alpha=alpha, alpha_max=alpha_max)
+    out = painted(pixels, pixel_map, ends, cmap=cmap, alpha=alpha, alpha_max=alpha_max, flat=flat)
     if contours is not False and not flat:
         draw_contours(out, np.where(pixel_map.seen, pixel_map.values, -np.inf), _levels(contours, ends))
     for one in _boxes(box):
         draw_box(out, one)
     if peak and not flat:
-        draw_peak(out, _peak(pixel_map))
+        draw_peak(out, peak_xy(pixel_map))
     name = pixel_map.label if title is None else title
     caption = Caption(name, _small_print(pixel_map), ends, cmap, flat)
     return Overlay(Image.fromarray(out), caption, record_of(pixel_map, ends, cmap, flat))
@@ -138,15 +138,6 @@ def _boxes(box: Box | Sequence[Box] | None) -> list[Box]:
     if box is None or len(box) == 0:
         return []
     return [box] if np.isscalar(box[0]) else list(box)  # type: ignore[arg-type,list-item]
-
-
-def _peak(pixel_map: Drawable) -> tuple[float, float]:
-    found = getattr(pixel_map, "peak_xy", None)
-    if found is not None:
-        return float(found[0]), float(found[1])
-    values = np.where(pixel_map.seen, pixel_map.values, -np.inf)
-    y, x = np.unravel_index(int(values.argmax()), values.shape)
-    return float(x) + 0.5, float(y) + 0.5
 
 
 def _seen_share(pixel_map: Drawable) -> float:

@@ -74,6 +74,23 @@ def _seen_range(one: Drawable) -> Scale:
     return float(low), float(high)
 
 
+def peak_xy(one: Drawable) -> tuple[float, float]:
+    """The middle of the highest seen patch or pixel, in pixels; the place that ``PixelMap.peak_xy`` gives.
+
+    Only for maps that are not flat.
+    """
+    low, high = _seen_range(one)
+    _, _, _, (x, y) = cv2().minMaxLoc(one.values, mask=one.seen.view(np.uint8))
+    floor = high - 1e-5 * (high - low)
+    right = (one.values[y, x:] >= floor) & one.seen[y, x:]
+    down = (one.values[y:, x] >= floor) & one.seen[y:, x]
+    return x + _leading(right) / 2, y + _leading(down) / 2
+
+
+def _leading(run: NDArray[np.bool_]) -> int:
+    return len(run) if run.all() else int(run.argmin())
+
+
 def check_fits(pixels: NDArray[np.uint8], one: Drawable) -> None:
     """Refuse a map of another size or with NaN.
 
@@ -90,13 +107,20 @@ def check_fits(pixels: NDArray[np.uint8], one: Drawable) -> None:
 
 
 def painted(
-    pixels: NDArray[np.uint8], one: Drawable, scale: Scale, *, cmap: str, alpha: float | str, alpha_max: float
+    pixels: NDArray[np.uint8],
+    one: Drawable,
+    scale: Scale,
+    *,
+    cmap: str,
+    alpha: float | str,
+    alpha_max: float,
+    flat: bool,
 ) -> NDArray[np.uint8]:
     """(H, W, 3) picture with the map over it; pixels that the model did not see are hatched in grey.
 
     Args:
         scale: values of the first and the last colour. alpha: ``value`` lets the picture through where the map is low;
-            a number covers everything equally. alpha_max: strongest cover, 0 to 1.
+            a number covers everything equally. alpha_max: strongest cover, 0 to 1. flat: draw no heat.
 
     Raises:
         SpecError: alpha outside 0 to 1.
@@ -105,7 +129,7 @@ def painted(
     table, cover = colour_table(cmap), _cover(alpha, alpha_max)
     keep = 255 - cover
     added = np.round(table * (cover[:, None] / 255.0)).astype(np.uint8)[:, None, :]
-    hot = high > low and not is_flat(one)
+    hot = high > low and not flat
     out = np.empty_like(pixels) if hot else pixels.copy()
     for first in range(0, pixels.shape[0] if hot else 0, _ROWS):
         rows = slice(first, first + _ROWS)

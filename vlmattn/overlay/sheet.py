@@ -93,10 +93,14 @@ def contact_sheet(
         "columns": list(column_titles),
         "cells": [[record_of(one, ends, cmap, is_flat(one)) for one in row] for row in small],
     }
-    drawn = [[painted(o.pixels, o, ends, cmap=cmap, alpha="value", alpha_max=0.75) for o in row] for row in small]
+    drawn = [[_painted(one, ends, cmap) for one in row] for row in small]
     flat = all(is_flat(one) for one in flat_list)
     image = _laid_out(drawn, cells, list(row_titles), list(column_titles), title, Caption("", "", ends, cmap, flat))
     return Sheet(image, record)
+
+
+def _painted(one: _Small, scale: Scale, cmap: str) -> NDArray[np.uint8]:
+    return painted(one.pixels, one, scale, cmap=cmap, alpha="value", alpha_max=0.75, flat=is_flat(one))
 
 
 def _shrunk(picture: Any, one: Drawable, width: int) -> _Small:
