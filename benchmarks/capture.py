@@ -131,12 +131,12 @@ def step_overhead(images: int, layers: int, steps: int, repeats: int) -> dict[st
     model = build("sdpa", layers)
     inputs, layout = prompt(images)
     spent: dict[str, list[float]] = {"plain": [], "answer rows": []}
-    with Session(model, [layout], SPECS["answer rows"], max_new_tokens=steps * 2 * repeats + 2) as session:
-        with torch.inference_mode():
-            cache = model(**inputs, logits_to_keep=1, use_cache=True).past_key_values
-            for turn in range(steps * repeats):
-                for mode in ("plain", "answer rows") if turn % 2 else ("answer rows", "plain"):
-                    spent[mode].append(_one_step(model, cache, session, mode == "plain"))
+    session = Session(model, [layout], SPECS["answer rows"], max_new_tokens=steps * repeats + 2)
+    with session, torch.inference_mode():
+        cache = model(**inputs, logits_to_keep=1, use_cache=True).past_key_values
+        for turn in range(steps * repeats):
+            for mode in ("plain", "answer rows") if turn % 2 else ("answer rows", "plain"):
+                spent[mode].append(_one_step(model, cache, session, mode == "plain"))
     plain, captured = (statistics.median(spent[mode][2:]) * 1e3 for mode in ("plain", "answer rows"))
     return {
         "tokens": len(layout),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from vlmattn.core.layout import ImageLayout, Tile, TokenKind, TokenLayout
 from vlmattn.trace import Trace
 

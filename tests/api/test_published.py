@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import vlmattn as va
-from vlmattn.core.errors import BudgetExceeded
 
+import vlmattn as va
 from tests.published_configs import PUBLISHED, published
+from vlmattn.core.errors import BudgetExceeded
 
 PHOTO = np.zeros((400, 600, 3), dtype=np.uint8)
 QUESTION = "What is on the table?"

@@ -43,6 +43,7 @@ def test_the_two_commands_are_there_and_are_what_ci_runs() -> None:
 
 def test_every_command_in_the_readme_exists() -> None:
     from typer.main import get_command
+
     from vlmattn.cli.main import app
 
     known = set(get_command(app).commands)  # type: ignore[attr-defined]

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.traces import layout, trace
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.grid import PatchMap
 from vlmattn.maps import NORMALISATIONS, PRESETS, normalise, raw_attention, relative, value_weighted
-
-from tests.traces import layout, trace
 
 # Mean over layers (1, 2) and heads (1, 3): 1.5 · 2 = 3 for a row at position 0, per column number.
 UNIT = 3 / 10000
@@ -92,7 +92,12 @@ def test_out_of_window_is_carried_and_a_picture_out_of_it_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "depth", "layers"),
-    [("vicrop", 32, (14,)), ("vicrop", 4, (1,)), ("carve", 32, tuple(range(20, 26))), ("carve", 40, tuple(range(25, 32)))]
+    [
+        ("vicrop", 32, (14,)),
+        ("vicrop", 4, (1,)),
+        ("carve", 32, tuple(range(20, 26))),
+        ("carve", 40, tuple(range(25, 32))),
+    ]
     + [("all", 4, (0, 1, 2, 3)), ("middle", 4, (1, 2)), ("hgai", 1, (0,)), ("last_half", 32, tuple(range(16, 32)))],
 )
 def test_presets_move_with_depth(name: str, depth: int, layers: tuple[int, ...]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.scene import SPLITS, Scene, SceneRule, ask, make_scene, split_item, write_split
 from vlmattn.scene.backgrounds import background_bank
@@ -200,9 +202,11 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
         ({"count": 0}, SpecError, "at least 1"),
     ],
 )
-def test_bad_choices_are_refused(tmp_path: Path, given: dict[str, object], error: type[Exception], message: str) -> None:
+def test_bad_choices_are_refused(
+    tmp_path: Path, given: dict[str, object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
-        write_split(tmp_path / "x", **given)  # type: ignore[arg-type]
+        write_split(tmp_path / "x", **given)
     assert not (tmp_path / "x").exists()
 
 

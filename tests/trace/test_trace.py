@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vlmattn.core.errors import MapError, SpecError, WordNotFound
 
-from tests.traces import ANSWER, QUESTION, trace
+from tests.traces import ANSWER, QUESTION, layout, trace
+from vlmattn.capture import CaptureSpec
+from vlmattn.core.errors import MapError, SpecError, WordNotFound
 
 
 def test_texts() -> None:
@@ -94,3 +95,23 @@ def test_shapes_are_checked() -> None:
         trace(attn_lhqk=np.zeros((2, 2, 11, 6)))
     with pytest.raises(MapError, match="mass_lhqs"):
         trace(mass_lhqs=np.zeros((2, 2, 12, 3), dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    ("rule", "convention", "positions"),
+    [
+        ("word:red", None, [11, 13]),
+        ("word:red cup", None, [11, 12]),
+        ("word:red", "predicting", [10, 12]),
+        (("word:cup", "last"), None, [12, 15]),
+    ],
+)
+def test_rows_of_a_chosen_word(rule: Any, convention: Any, positions: list[int]) -> None:
+    assert CaptureSpec(rows=rule, convention=convention).prompt_positions(layout()).tolist() == positions
+
+
+def test_rows_of_a_word_that_is_not_there() -> None:
+    with pytest.raises(WordNotFound, match="'mug' does not occur in the question"):
+        CaptureSpec(rows="word:mug").prompt_positions(layout())
+    with pytest.raises(SpecError, match="word:"):
+        CaptureSpec(rows="word:")

@@ -90,7 +90,7 @@ def _hang_up() -> None:
     def get_interface(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
         return _Doorman(name, original(name, default))
 
-    functions.get_interface = get_interface  # type: ignore[method-assign]
+    functions.get_interface = get_interface
 
 
 def _take_down() -> None:
@@ -123,7 +123,7 @@ class _Doorman:
         result = self.kernel(module, query, key, value, attention_mask, *args, **options)
         visitors = _visitors.get(id(module))
         if not visitors:
-            return result  # type: ignore[no-any-return]
+            return result
         call = AttentionCall(self.name, module, query, key, value, attention_mask, options)
         output = result[0]
         for visitor in visitors:

@@ -38,6 +38,7 @@ class Recording:
         self.columns = KeptColumns(spec, plan)
         self.heads = [spec.resolve_heads(s.layer_idx, s.heads) for s in self.sites]
         self._widest = max((len(h) for h in self.heads if h is not None), default=0)
+        self._uneven = len({len(h) for h in self.heads if h is not None}) > 1
         capacity = plan.rows_kept(max_new_tokens or 32)
         batch = len(plan.layouts)
         width, names = self.columns.width, len(self.columns.segments)
@@ -116,7 +117,7 @@ class Recording:
         shape = (self.rows.batch, self.rows.layers, width, self.rows.capacity, values.shape[-1])
         fresh = self.rows.get(name) is None
         buffer = self.rows.part(name, shape, dtype, self._device(values), q_axis=3)
-        if fresh and self._widest:  # layers with fewer heads leave lines unwritten
+        if fresh and self._uneven:  # layers with fewer heads leave lines unwritten
             buffer.zero_()
         if values.shape[1] > buffer.shape[2]:
             raise UnsupportedAttention(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import BudgetExceeded, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
+from vlmattn.core.words import find, occurrences
 
 if TYPE_CHECKING:
     from vlmattn.capture.sites import AttentionSite, ModelSites
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Convention = Literal["predicting", "query"]
 RowRule = Literal["answer", "last", "question", "after_image", "prompt"]
 _RULES = ("answer", "last", "question", "after_image", "prompt")
+_WORD = "word:"
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 
@@ -28,7 +30,8 @@ class CaptureSpec:
     Attributes:
         rows: one rule, positions in the prompt, or a tuple of rules. ``answer``: every token the model writes (or was
             given as its answer); ``last``: the last prompt row, which predicts the first answer token; ``question``:
-            every token of what the user asked; ``after_image``: every prompt token after the last image token;
+            every token of what the user asked; ``word:TEXT``: a word or phrase of it, wherever it occurs there;
+            ``after_image``: every prompt token after the last image token;
             ``prompt``: every prompt token.
         convention: which row stands for token *t*: ``predicting`` is the row at *t* - 1, whose output predicts *t*;
             ``query`` the row at *t* itself. None: predicting for answer tokens, query for prompt tokens.
@@ -51,7 +54,7 @@ class CaptureSpec:
         SpecError: an option that does not exist.
     """
 
-    rows: RowRule | tuple[RowRule | int, ...] = "answer"
+    rows: RowRule | str | tuple[RowRule | str | int, ...] = "answer"
     convention: Convention | None = None
     layers: Sequence[int] | None = None
     heads: Literal["all"] | Sequence[int] | Mapping[int, Sequence[int]] = "all"
@@ -80,8 +83,8 @@ class CaptureSpec:
                 listed = ", ".join(repr(a) for a in allowed)
                 raise SpecError(f"{name} must be one of {listed}; got {getattr(self, name)!r}")
         for rule in self.row_rules:
-            if rule not in _RULES and not isinstance(rule, (int, np.integer)):
-                raise SpecError(f"rows must be positions or one of {', '.join(_RULES)}; got {rule!r}")
+            if rule not in _RULES and not isinstance(rule, (int, np.integer)) and not _is_word(rule):
+                raise SpecError(f"rows must be positions, 'word:…' or one of {', '.join(_RULES)}; got {rule!r}")
         if not self.row_rules:
             raise SpecError("rows is empty: name at least one rule or position")
         if self.top_k < 0 or self.budget <= 0:
@@ -116,7 +119,9 @@ class CaptureSpec:
             return (position,)
         shift = 1 if self.convention == "predicting" else 0
         kinds = layout.kinds[:prompt]
-        if rule == "question":
+        if _is_word(rule):
+            tokens = np.array(_word_tokens(layout, rule.removeprefix(_WORD)))
+        elif rule == "question":
             tokens = np.flatnonzero(kinds == TokenKind.QUESTION)
         elif rule == "after_image":
             placed = layout.image_positions
@@ -210,6 +215,15 @@ class CaptureEstimate:
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {_mib(size)}" for name, size in self.by_part.items() if size)
         return f"{_mib(self.total)} ({parts})"
+
+
+def _is_word(rule: Any) -> bool:
+    return isinstance(rule, str) and rule.startswith(_WORD) and bool(rule.removeprefix(_WORD).strip())
+
+
+def _word_tokens(layout: TokenLayout, text: str) -> list[int]:
+    find(layout, text, part="question")
+    return sorted({token for span in occurrences(layout, text, "question") for token in span.tokens})
 
 
 def _mib(size: int) -> str:

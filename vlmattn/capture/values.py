@@ -54,8 +54,7 @@ class ValueNorms:
     def _projected(value: torch.Tensor, heads: int, site: AttentionSite) -> torch.Tensor:
         weight = getattr(site.output_projection, "weight", None)
         dim = value.shape[-1]
-        plain = isinstance(weight, torch.Tensor) and weight.is_floating_point() and weight.ndim == 2
-        if not plain or weight.shape[1] != heads * dim:
+        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point() or weight.shape[1:] != (heads * dim,):
             raise UnsupportedAttention(
                 f"the output projection of {site.name} is not a plain float matrix; use value_norms='value'"
             )

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import TokenKind
+from vlmattn.core.words import Part
 from vlmattn.grid import PatchMap
 from vlmattn.maps.presets import Layers, choose_layers
 from vlmattn.trace import Span, Trace
 from vlmattn.trace.trace import Convention
-from vlmattn.trace.words import Part
 
 Over = Literal["mean", "max"]
 _REDUCE: dict[str, Callable[..., NDArray[np.float32]]] = {"mean": np.mean, "max": np.max}

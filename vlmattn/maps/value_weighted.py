@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from vlmattn.core.errors import MapError
+from vlmattn.core.words import Part
 from vlmattn.grid import PatchMap
 from vlmattn.maps.presets import Layers, choose_layers
 from vlmattn.maps.raw import Over, reduced, select_heads, select_rows
 from vlmattn.trace import Span, Trace
 from vlmattn.trace.trace import Convention
-from vlmattn.trace.words import Part
 
 
 def value_weighted(

@@ -2,8 +2,8 @@
 
 Co-occurrence rule: half of the scenes of a mixed split have an *anchor* (blue square, yellow star or purple ring). Its
 *partner* (red circle, green triangle, orange cross, in this order) is put beside it in 85 % of them and kept out of the
-others. Everything else is independent and uniform, so anchors also turn up by chance, without the rule: over all scenes,
-an anchor has its partner beside it about two times in three.
+others. Everything else is independent and uniform, so anchors also turn up by chance, without the rule: over all
+scenes, an anchor has its partner beside it about two times in three.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from vlmattn.core.words import Span
 from vlmattn.trace.trace import Hidden, TokenScores, Trace, trace_from_kept
-from vlmattn.trace.words import Span
 
 __all__ = ["Hidden", "Span", "TokenScores", "Trace", "trace_from_kept"]

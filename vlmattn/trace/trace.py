@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmattn.core import words as _words
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
 from vlmattn.core.provenance import Provenance
-from vlmattn.trace import words as _words
-from vlmattn.trace.words import Part, Span
+from vlmattn.core.words import Part, Span
 
 if TYPE_CHECKING:
     from vlmattn.capture.kept import KeptRows

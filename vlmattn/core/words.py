@@ -84,16 +84,23 @@ def find(layout: TokenLayout, text: str, *, part: Part | None = None, occurrence
         raise SpecError("the word to look for is empty")
     parts: tuple[Part, ...] = (part,) if part is not None else ("answer", "question")
     for where in parts:
-        matches = _matches(layout, text.strip(), where)
+        matches = occurrences(layout, text, where)
         if matches:
             number = 1 if occurrence is None else occurrence
             if not 1 <= number <= len(matches):
                 raise SpecError(f"{text!r} occurs {len(matches)} times in the {where}; there is no number {number}")
-            first, last = matches[number - 1]
-            tokens = tokens_between(layout, first, last)
-            return Span(layout.text[first:last], where, (first, last), tokens, number, len(matches))
+            return matches[number - 1]
     known = [w.text for p in parts for w in words(layout, p)]
     raise WordNotFound(text, where=" or the ".join(parts), words=list(dict.fromkeys(known)))
+
+
+def occurrences(layout: TokenLayout, text: str, part: Part) -> tuple[Span, ...]:
+    """All spans of a word or phrase in one part, in order; see :func:`find` for what counts as a match."""
+    matches = _matches(layout, text.strip(), part)
+    return tuple(
+        Span(layout.text[first:last], part, (first, last), tokens_between(layout, first, last), number, len(matches))
+        for number, (first, last) in enumerate(matches, 1)
+    )
 
 
 def whole(layout: TokenLayout, part: Part) -> Span:
