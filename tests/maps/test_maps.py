@@ -97,8 +97,11 @@ def test_out_of_window_is_carried_and_a_picture_out_of_it_refused() -> None:
         ("vicrop", 4, (1,)),
         ("carve", 32, tuple(range(20, 26))),
         ("carve", 40, tuple(range(25, 32))),
-    ]
-    + [("all", 4, (0, 1, 2, 3)), ("middle", 4, (1, 2)), ("hgai", 1, (0,)), ("last_half", 32, tuple(range(16, 32)))],
+        ("all", 4, (0, 1, 2, 3)),
+        ("middle", 4, (1, 2)),
+        ("hgai", 1, (0,)),
+        ("last_half", 32, tuple(range(16, 32))),
+    ],
 )
 def test_presets_move_with_depth(name: str, depth: int, layers: tuple[int, ...]) -> None:
     assert PRESETS[name].at_depth(depth) == layers

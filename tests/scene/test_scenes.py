@@ -202,9 +202,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
         ({"count": 0}, SpecError, "at least 1"),
     ],
 )
-def test_bad_choices_are_refused(
-    tmp_path: Path, given: dict[str, object], error: type[Exception], message: str
-) -> None:
+def test_bad_choices_are_refused(tmp_path: Path, given: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         write_split(tmp_path / "x", **given)
     assert not (tmp_path / "x").exists()

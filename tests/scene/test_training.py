@@ -14,7 +14,7 @@ from torch import nn
 
 from vlmattn.core.errors import FileError
 from vlmattn.core.files import write_json
-from vlmattn.scene import checkpoints, make_scene, train
+from vlmattn.scene import Scene, checkpoints, make_scene, train
 from vlmattn.scene.answering import answerer
 from vlmattn.scene.evaluation import KindScore
 from vlmattn.scene.export import export
@@ -108,8 +108,19 @@ def test_the_rate_rises_stays_and_falls(stage: str) -> None:
     assert falling[-1] == pytest.approx(0.02 * top)
 
 
-def test_patch_labels_lie_on_their_objects() -> None:
-    scene = make_scene(4)
+SCENES = [make_scene(seed) for seed in range(40)]
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        next(s for s in SCENES if s.image_wh == (224, 224)),
+        next(s for s in SCENES if s.image_wh[0] < 200),
+        next(s for s in SCENES if s.image_wh[1] < 200),
+    ],
+    ids=["square", "upright", "flat"],
+)
+def test_patch_labels_lie_on_their_objects(scene: Scene) -> None:
     width, height = scene.image_wh
     side = max(width, height)
     labels = objects_on_patches(scene, (side - width) // 2, (side - height) // 2, side).reshape(8, 8)

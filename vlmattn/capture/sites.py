@@ -154,7 +154,9 @@ def _site(name: str, module: Any, layer_idx: int) -> AttentionSite:
     config = getattr(module, "config", None)
     heads = getattr(module, "num_heads", None) or getattr(config, "num_attention_heads", 0)
     cross = "cross" in name.rsplit(".", 1)[-1] or name.endswith("encoder_attn")
-    return AttentionSite(name, layer_idx, "cross" if cross else "self", int(heads or 0), _windowed(module, config), module)
+    return AttentionSite(
+        name, layer_idx, "cross" if cross else "self", int(heads or 0), _windowed(module, config), module
+    )
 
 
 def _windowed(module: Any, config: Any) -> bool:

@@ -39,7 +39,7 @@ def load_map(path: str | Path) -> PixelMap:
         FileError: missing, cut off, or of another format.
     """
     try:
-        with np.load(path) as held:
+        with np.load(io.BytesIO(Path(path).read_bytes())) as held:
             values, seen, head = held["values"], held["seen"], json.loads(str(held["head"]))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None

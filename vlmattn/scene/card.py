@@ -76,11 +76,9 @@ def _by_size(scores: Sequence[KindScore]) -> str:
 
 def _harder(splits: dict[str, Any]) -> str:
     lines = ["| split | asks | scenes | kind | questions | accuracy |", "|---|---|---|---|---|---|"]
-    for name, found in splits.items():
-        if name == "test":
-            continue
-        for k in found["kinds"]:
-            cells = (name, SPLITS[name].purpose, found["scenes"], k["kind"], k["count"], f"{k['accuracy']:.3f}")
+    for name in (n for n in SPLITS_SCORED if n != "test" and n in splits):
+        for k in splits[name]["kinds"]:
+            cells = (name, SPLITS[name].purpose, splits[name]["scenes"], k["kind"], k["count"], f"{k['accuracy']:.3f}")
             lines.append(f"| {' | '.join(str(c) for c in cells)} |")
     return "\n".join(lines)
 
