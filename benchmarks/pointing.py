@@ -1,8 +1,9 @@
 """Does the look land on the thing that was asked about? On scenes with known boxes, for the model in the box.
 
-``python benchmarks/pointing.py --scenes 150``. For every question about one object: the peak of the raw attention of the
-first answer token (heads averaged) lies in the object's box (*pointing*), and how much of the attention on the picture lies
-inside (*share*), beside two chances: a random pixel hits the box; a random object of the scene is the right one.
+``python benchmarks/pointing.py --scenes 150``. For every question about one object: whether the patch with the highest
+raw attention of the first answer token (heads averaged) touches the object's box (*pointing*), and how much of the
+attention on the picture lies inside (*share*), beside two chances: a random pixel hits the box; a random object of the
+scene is the right one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 import vlmattn as va
 from vlmattn.grid import cell_coverage
 from vlmattn.scene import Question, Scene, split_item
