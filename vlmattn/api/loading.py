@@ -56,6 +56,7 @@ def load(
     place = _place(source)
     common = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
     common |= {k: v for k, v in options.items() if k in ("cache_dir", "local_files_only", "subfolder")}
+    _check_takes_pictures(place, source, common)
     if processor is None:
         processor = _load_processor(place, source, common)
     wanted = dict(options) | {k: v for k, v in common.items() if v is not None}
@@ -113,17 +114,21 @@ def _load_processor(place: str, source: Any, common: dict[str, Any]) -> Any:
         ) from error
 
 
-def _load_model(place: str, source: Any, wanted: dict[str, Any]) -> Any:
+def _check_takes_pictures(place: str, source: Any, common: dict[str, Any]) -> None:
+    # The configuration comes first: it is small, and says at once that a name is wrong or a model is of another kind.
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    plain = {k: v for k, v in wanted.items() if k in ("revision", "token", "cache_dir", "trust_remote_code")}
-    plain |= {k: v for k, v in wanted.items() if k in ("local_files_only", "subfolder")}
     try:
-        config = AutoConfig.from_pretrained(place, **plain)
+        config = AutoConfig.from_pretrained(place, **{k: v for k, v in common.items() if v is not None})
     except Exception as error:
         raise ModelLoadError(f"no model configuration for {source}: {_first_line(error)}") from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise UnsupportedModel(f"{source} is a {config.model_type!r} model, which takes no pictures")
+
+
+def _load_model(place: str, source: Any, wanted: dict[str, Any]) -> Any:
+    from transformers import AutoModelForImageTextToText
+
     try:
         return AutoModelForImageTextToText.from_pretrained(place, **wanted)
     except Exception as error:

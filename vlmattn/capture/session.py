@@ -33,7 +33,7 @@ from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
 from vlmattn.capture.step import BatchPlan, KeptPart, Step
 from vlmattn.capture.tower import tower_rows
-from vlmattn.core.errors import CaptureError, ConcurrentUse
+from vlmattn.core.errors import CaptureError, ConcurrentUse, UnsupportedAttention
 from vlmattn.core.layout import TokenLayout
 
 _TWO_THREADS = (
@@ -197,7 +197,7 @@ class Session:
             states = kwargs.get("input_ids", args[0] if args else None)
         if states is None:
             raise CaptureError(f"{type(self.sites.decoder).__name__} ran without input_ids or inputs_embeds")
-        cache = kwargs.get("past_key_values")
+        cache = _cache_of(kwargs)
         start = int(cache.get_seq_length()) if cache is not None else 0
         batch, count = int(states.shape[0]), int(states.shape[1])
         self._follow(cache, fresh=start == 0 or self._plan is None)
@@ -321,6 +321,15 @@ class Session:
         estimate = spec.estimate(self.model, self.layouts, max_new_tokens=tokens, beams=self.beams)
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         estimate.check(spec.budget, free_memory(torch.device("cpu") if spec.offload else device))
+
+
+def _cache_of(kwargs: dict[str, Any]) -> Any:
+    # transformers 5.24 calls it ``cache``, earlier ones ``past_key_values``.
+    cache = kwargs.get("past_key_values")
+    cache = cache if cache is not None else kwargs.get("cache")
+    if "Paged" in type(cache).__name__:
+        raise UnsupportedAttention("the model runs on a paged cache: turn continuous batching off")
+    return cache
 
 
 def _beam_lines(beam_indices: torch.Tensor | None) -> list[NDArray[np.int64]] | None:

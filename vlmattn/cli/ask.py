@@ -128,7 +128,8 @@ def _write_words(run: Run, out: Path, method: str, layers: str | None, heads: st
         safe = "".join(c if c.isalnum() else "-" for c in word.text)[:40]
         look = run.map(word, method=method, **_choice(layers, heads))
         files.append(look.save(out / f"{number:02d}-{safe}.png"))
-    files.append(run.map(None, method=method, **_choice(layers, heads)).save(out / "answer.png"))
+    if files:
+        files.append(run.map(None, method=method, **_choice(layers, heads)).save(out / "answer.png"))
     return files
 
 
@@ -137,7 +138,7 @@ def _print_run(run: Run, files: list[Path]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False)
-    console.print(run.answer, markup=False)
+    console.print(run.answer or "(the model gave no answer)", markup=False)
     table = Table(box=None, pad_edge=False)
     for name in ("word", "picture", "question", "system", "log p", "peak (x, y)"):
         table.add_column(name, justify="left" if name == "word" else "right")

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from vlmattn.core.errors import SpecError, WordNotFound
+from vlmattn.core.errors import MapError, SpecError, WordNotFound
 from vlmattn.core.layout import TokenKind, TokenLayout
 
 Part = Literal["question", "answer"]
@@ -107,13 +107,14 @@ def whole(layout: TokenLayout, part: Part) -> Span:
     """The whole question or answer as one span.
 
     Raises:
-        WordNotFound: the part is empty.
+        MapError: the part has no text.
     """
     kind = TokenKind.ANSWER if part == "answer" else TokenKind.QUESTION
     start, end = part_span(layout, part)
     tokens = tuple(int(p) for p in np.flatnonzero(layout.kinds == kind) if layout.char_span[p, 0] >= 0)
     if not tokens:
-        raise WordNotFound(part, where=part, words=())
+        other = "question" if part == "answer" else "answer"
+        raise MapError(f"the {part} has no text, so no token looked anywhere for it: ask for a word of the {other}")
     return Span(layout.text[start:end], part, (start, end), tokens)
 
 
