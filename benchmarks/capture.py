@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -32,6 +33,9 @@ SPECS = {
     "answer rows, top_k=5": CaptureSpec(rows="answer"),
     "answer + 40 question rows": CaptureSpec(rows=("after_image", "answer"), top_k=0),
 }
+# Large blocks straight from the system and back at once: otherwise what the allocator happens to hold on to
+# (tens of MiB, another amount in every run) hides what is measured.
+STEADY_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 MODES = ("plain", *SPECS, "eager")
 TARGETS = {"answer rows": 1.05, "answer rows, top_k=5": 1.05, "answer + 40 question rows": 1.10}
 
@@ -188,7 +192,7 @@ def memory(images: int, new: int, layers: int, modes: tuple[str, ...]) -> list[d
     for mode in modes:
         command = [sys.executable, __file__, "--child", mode, "--images", str(images), "--new", str(new)]
         command += ["--layers", str(layers)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | STEADY_MALLOC)
         records.append({"tokens": BEFORE + AFTER + PATCHES * images} | json.loads(done.stdout.splitlines()[-1]))
     plain = records[0]["growth"]
     for record in records:

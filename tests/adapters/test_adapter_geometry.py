@@ -20,6 +20,8 @@ from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.paint import merged_embeddings, unmixed
 from vlmattn.adapters.preprocess import crop_offset, resized_wh
 from vlmattn.core.errors import ImageError, LayoutError, UnsupportedModel
+from vlmattn.core.layout import Tile
+from vlmattn.grid import PatchMap, to_pixels
 
 EDGE = {"shortest_edge": 56}
 CROP = {"height": 56, "width": 56}
@@ -54,16 +56,16 @@ def changed_cells(adapter: Adapter, image_wh: tuple[int, int], tile: int) -> tup
 
 
 def named_cells(adapter: Adapter, image_wh: tuple[int, int], tile: int) -> tuple[list[set[int]], list[set[int]]]:
-    """The same by the layout: the cell whose box holds the line's middle."""
+    """The same by the layout: the cells whose box holds the line's middle."""
     t = adapter.plan(image_wh).layout.tiles[tile]
-    x0, y0, x1, y1 = t.source_box_xyxy
     rows, cols = t.grid_hw
+    in_x = [(b[0], b[2]) for b in (t.cell_box(0, col) for col in range(cols))]
+    in_y = [(b[1], b[3]) for b in (t.cell_box(row, 0) for row in range(rows))]
 
-    def cells(size: int, low: float, high: float, count: int) -> list[set[int]]:
-        at = [int(np.floor((i + 0.5 - low) / (high - low) * count)) for i in range(size)]
-        return [{a} if 0 <= a < count else set() for a in at]
+    def cells(size: int, spans: list[tuple[float, float]]) -> list[set[int]]:
+        return [{c for c, (low, high) in enumerate(spans) if low <= i + 0.5 < high} for i in range(size)]
 
-    return cells(image_wh[0], x0, x1, cols), cells(image_wh[1], y0, y1, rows)
+    return cells(image_wh[0], in_x), cells(image_wh[1], in_y)
 
 
 UNSCALED: dict[str, tuple[Any, tuple[int, int], int]] = {
@@ -105,20 +107,66 @@ def test_every_pixel_changes_the_cell_that_holds_it_and_no_other(case: str) -> N
     assert any(named[1])
 
 
-def test_joined_tiles_with_dropped_pixels_are_off_by_less_than_those() -> None:
-    """60-pixel tiles of 14-pixel patches drop 4 pixels each: outer edges exact, inner ones within 4 pixels."""
+GAPS: dict[str, tuple[Any, tuple[int, int]]] = {
+    "whole tiles": (lambda: build("llava_onevision", image_size=60, aspect="anyres_max_9"), (180, 180)),
+    "padding above": (lambda: build("llava_onevision", image_size=60, aspect="anyres_max_9"), (180, 97)),
+    "padding beside": (lambda: build("llava_onevision", image_size=60, aspect="anyres_max_9"), (95, 120)),
+    "one row of tiles": (lambda: build("llava_onevision", image_size=60, aspect="anyres_max_9"), (180, 60)),
+    "llava-next": (lambda: build("llava_next", tower="siglip", image_size=60), (120, 180)),
+}
+
+
+@pytest.mark.parametrize("case", GAPS)
+def test_every_edge_of_joined_cells_is_exact_where_pixels_were_dropped(case: str) -> None:
+    """60-pixel tiles of 14-pixel patches drop 4 pixels each, which then belong to no cell."""
+    make, image_wh = GAPS[case]
+    adapter = adapter_for(*make())
+    tile = adapter.plan(image_wh).layout.tiles[1]
+    measured = changed_cells(adapter, image_wh, 1)
+    assert measured == named_cells(adapter, image_wh, 1)
+    for lines, spans in zip(measured, (tile.col_spans, tile.row_spans), strict=True):
+        inner = [i for i, cells in enumerate(lines) if not cells and any(lines[:i]) and any(lines[i:])]
+        assert bool(inner) == (spans is not None)
+
+
+def test_the_gaps_between_joined_tiles_are_not_seen() -> None:
     adapter = adapter_for(*build("llava_onevision", image_size=60, aspect="anyres_max_9"))
-    columns = changed_cells(adapter, (180, 180), 1)[0]
-    tile = adapter.plan((180, 180)).layout.tiles[1]
+    layout = adapter.plan((180, 180)).layout
+    tile = layout.tiles[1]
     assert tile.grid_hw == (12, 12)
     assert tile.source_box_xyxy == (0.0, 0.0, 176.0, 176.0)
-    worst = 0.0
-    for x, cols in enumerate(columns):
-        for col in cols:
-            x0, _, x1, _ = tile.cell_box(0, col)
-            worst = max(worst, x0 - x, x + 1 - x1)
-    assert 0 < worst < 4
-    assert [x for x, cols in enumerate(columns) if not cols] == [*range(56, 60), *range(116, 120), *range(176, 180)]
+    assert tile.cell_box(3, 4) == (60.0, 42.0, 74.0, 56.0)
+    values = tuple(np.random.default_rng(0).random(t.grid_hw) for t in layout.tiles)
+    pixels = to_pixels(PatchMap(values, layout), merge="tiles")
+    dropped = [*range(56, 60), *range(116, 120), *range(176, 180)]
+    assert np.flatnonzero(~pixels.seen.any(axis=0)).tolist() == dropped
+    assert np.flatnonzero(~pixels.seen.any(axis=1)).tolist() == dropped
+    assert pixels.total == pytest.approx(values[1].sum())
+    assert pixels.outside == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_wh", "rows", "cols"),
+    [
+        ("llava-v1.6-mistral-7b", (672, 672), False, False),
+        ("llava-onevision-qwen2-7b", (384, 384), False, False),
+        ("llava-onevision-qwen2-7b", (640, 480), True, True),
+        ("llava-onevision-qwen2-7b", (1152, 384), False, True),
+    ],
+)
+def test_spans_are_told_only_where_pixels_were_dropped(
+    name: str, image_wh: tuple[int, int], rows: bool, cols: bool
+) -> None:
+    base, tile = adapter_for(*published(name)).plan(image_wh).layout.tiles
+    assert (base.row_spans, base.col_spans) == (None, None)
+    assert (tile.row_spans is not None, tile.col_spans is not None) == (rows, cols)
+
+
+def test_a_shrunk_grid_divides_its_box_evenly() -> None:
+    """A limit of one tile and 2 x 2 tiles: every cell mixes neighbours, so no edge is exact."""
+    adapter = adapter_for(*build("llava_onevision", image_size=60, aspect="anyres_max_1"))
+    tile = adapter.plan((120, 120)).layout.tiles[1]
+    assert tile == Tile("tiles", (4, 4), (0.0, 0.0, 116.0, 116.0))
 
 
 @pytest.mark.parametrize(

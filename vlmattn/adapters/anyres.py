@@ -4,22 +4,25 @@ The large view is resized to fit one of the listed resolutions, padded to it and
 tokens are joined to one grid, rows and columns that lie in padding are cut off (whole cells only, so up to half a
 cell of padding stays or goes), and, with a limit, the grid is shrunk.
 
-Where the tile's side is not a multiple of the patch, the tower drops the pixels left over in *every* tile. The joined
-grid is then uniform in tokens but not quite in pixels: its outer edges are exact, an inner edge is off by less than
-the dropped pixels of one tile (6 of 384 for SigLIP 384/14).
+Where the tile's side is not a multiple of the patch, the tower drops the pixels left over in *every* tile (6 of 384
+for SigLIP 384/14). The joined grid then has gaps in pixels, and ``row_spans`` and ``col_spans`` say where its cells
+lie. A grid that was shrunk has none: each of its cells mixes neighbours by bilinear interpolation and has no exact
+edges, so the cells divide the outer box evenly.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.errors import LayoutError
-from vlmattn.core.layout import Box, ImageLayout, Tile
+from vlmattn.core.layout import ImageLayout, Spans, Tile
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def plan_anyres(rule: TileRule, image_wh: tuple[int, int]) -> ImagePlan:
     parts = [raster(0, base.grid_hw), raster(1, grid_hw, newline=True)]
     tiles: tuple[Tile, ...] = (base,)
     if grid_hw[0] and grid_hw[1]:
-        tiles = (base, Tile("tiles", grid_hw, _joined_box(rule, image_wh, best_hw, rows, cols)))
+        tiles = (base, _joined_tile(rule, _large_view(image_wh, best_hw), rows, cols, grid_hw))
     return ImagePlan(ImageLayout(image_wh, tiles), places(parts), (side, side), views)
 
 
@@ -124,22 +127,37 @@ def shrunk(rule: TileRule, rows: int, cols: int) -> tuple[int, int]:
     return (int(rows // ratio), int(cols // ratio)) if ratio > 1.1 else (rows, cols)
 
 
-def _joined_box(rule: TileRule, image_wh: tuple[int, int], best_hw: tuple[int, int], rows: _Span, cols: _Span) -> Box:
-    """What the outer edges of the kept cells span in the original."""
+def _large_view(image_wh: tuple[int, int], best_hw: tuple[int, int]) -> Canvas:
+    """The picture resized to fit the large view, and padded to it."""
     new_h, new_w = fitted_hw(image_wh, best_hw)
     canvas = Canvas.of(image_wh).resized(new_w, new_h)
-    canvas = canvas.window(-((best_hw[1] - new_w) // 2), -((best_hw[0] - new_h) // 2), best_hw[1], best_hw[0])
-    (x0, x1), (y0, y1) = _pixel_span(rule.tower, cols), _pixel_span(rule.tower, rows)
-    return canvas.window(x0, y0, x1 - x0, y1 - y0).box_xyxy
+    return canvas.window(-((best_hw[1] - new_w) // 2), -((best_hw[0] - new_h) // 2), best_hw[1], best_hw[0])
 
 
-def _pixel_span(tower: Tower, cells: _Span) -> tuple[int, int]:
-    """First and last pixel edge of a run of joined cells, in the large view."""
+def _joined_tile(rule: TileRule, view: Canvas, rows: _Span, cols: _Span, grid_hw: tuple[int, int]) -> Tile:
+    """The kept cells in the original: one by one where pixels were dropped between them, unless they were shrunk."""
+    x0, y0, x1, y1 = view.edges
+    in_x = _cell_spans(rule.tower, cols, x0, (x1 - x0) / view.wh[0])
+    in_y = _cell_spans(rule.tower, rows, y0, (y1 - y0) / view.wh[1])
+    box = (in_x[0][0], in_y[0][0], in_x[-1][1], in_y[-1][1])
+    if grid_hw != (rows.count, cols.count):
+        return Tile("tiles", grid_hw, box)
+    return Tile("tiles", grid_hw, box, _if_gaps(in_y), _if_gaps(in_x))
+
+
+def _cell_spans(tower: Tower, cells: _Span, low: Fraction, scale: Fraction) -> Spans:
+    """Start and end of each cell of a run of joined cells, in original pixels."""
 
     def start(cell: int) -> int:
         return cell // tower.side * tower.image_size + cell % tower.side * tower.patch_size
 
-    return start(cells.first), start(cells.last - 1) + tower.patch_size
+    edges = [(start(c), start(c) + tower.patch_size) for c in range(cells.first, cells.last)]
+    return tuple((float(low + a * scale), float(low + b * scale)) for a, b in edges)
+
+
+def _if_gaps(spans: Spans) -> Spans | None:
+    """The spans if any two neighbours do not touch, else None."""
+    return spans if any(a[1] != b[0] for a, b in pairwise(spans)) else None
 
 
 def resolutions_of(points: Any) -> tuple[tuple[int, int], ...]:

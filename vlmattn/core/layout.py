@@ -18,6 +18,7 @@ from vlmattn.core.errors import LayoutError
 
 TileKind = Literal["base", "tiles", "crop", "thumbnail"]
 Box = tuple[float, float, float, float]
+Spans = tuple[tuple[float, float], ...]
 
 
 class TokenKind(IntEnum):
@@ -33,18 +34,25 @@ class TokenKind(IntEnum):
 
 @dataclass(frozen=True)
 class Tile:
-    """One view of a picture that the model got, as a uniform grid of patches.
+    """One view of a picture that the model got, as a grid of patches of one size.
+
+    The cells divide the box evenly, unless ``row_spans`` or ``col_spans`` say where each of them lies.
 
     Attributes:
         kind: ``base`` (whole picture, resized), ``tiles`` (any-resolution grid, stitched), ``crop``, ``thumbnail``.
         grid_hw: rows and columns of image tokens.
         source_box_xyxy: what the outer edges of the *grid* span in original pixels. It may reach beyond the picture
             (padding) or leave a part of it out (centre crop, pixels dropped by the patch embedding).
+        row_spans, col_spans: top and bottom of every row, left and right of every column, in original pixels:
+            ascending, of one length, from edge to edge of the box. What lies between two of them was dropped by the
+            patch embedding at the end of a stitched tile: no cell holds it. None where there are no such gaps.
     """
 
     kind: TileKind
     grid_hw: tuple[int, int]
     source_box_xyxy: Box
+    row_spans: Spans | None = None
+    col_spans: Spans | None = None
 
     def __post_init__(self) -> None:
         rows, cols = self.grid_hw
@@ -53,6 +61,8 @@ class Tile:
             raise LayoutError(f"grid_hw must be (rows >= 1, cols >= 1), got {self.grid_hw}")
         if not (x1 > x0 and y1 > y0):
             raise LayoutError(f"source_box_xyxy must have positive width and height, got {self.source_box_xyxy}")
+        _check_spans("row_spans", self.row_spans, rows, (y0, y1))
+        _check_spans("col_spans", self.col_spans, cols, (x0, x1))
 
     @property
     def cells(self) -> int:
@@ -66,7 +76,28 @@ class Tile:
             raise LayoutError(f"cell ({row}, {col}) is outside the grid of {rows} rows x {cols} columns")
         x0, y0, x1, y1 = self.source_box_xyxy
         w, h = (x1 - x0) / cols, (y1 - y0) / rows
-        return (x0 + col * w, y0 + row * h, x0 + (col + 1) * w, y0 + (row + 1) * h)
+        left, right = self.col_spans[col] if self.col_spans else (x0 + col * w, x0 + (col + 1) * w)
+        top, bottom = self.row_spans[row] if self.row_spans else (y0 + row * h, y0 + (row + 1) * h)
+        return left, top, right, bottom
+
+
+def _check_spans(name: str, spans: Spans | None, count: int, outer: tuple[float, float]) -> None:
+    """Raises LayoutError unless the spans are ``count`` cells of one length, in order, from edge to edge."""
+    if spans is None:
+        return
+    array = np.asarray(spans, dtype=np.float64)
+    if array.shape != (count, 2):
+        raise LayoutError(f"{name} must have one (start, end) per cell, shape ({count}, 2), got {array.shape}")
+    length = array[:, 1] - array[:, 0]
+    slack = 1e-9 * max(1.0, *(abs(edge) for edge in outer))
+    if not (length > 0).all() or np.ptp(length) > 2 * slack:
+        raise LayoutError(f"{name} must all have one positive length, got {length.min():.6g} to {length.max():.6g}")
+    if (array[1:, 0] < array[:-1, 1] - slack).any():
+        raise LayoutError(f"{name} must be ascending and not overlap, got {spans}")
+    if abs(array[0, 0] - outer[0]) > slack or abs(array[-1, 1] - outer[1]) > slack:
+        raise LayoutError(
+            f"{name} must reach from edge to edge of source_box_xyxy, {outer}, got {(spans[0][0], spans[-1][1])}"
+        )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import Box, ImageLayout, Tile
 from vlmattn.core.provenance import Provenance
-from vlmattn.grid.overlap import by_row, cell_edges, cell_size, tile_overlap
+from vlmattn.grid.overlap import by_row, cell_size, cell_spans, tile_overlap
 from vlmattn.grid.patch_map import PatchMap
 
 Cell = tuple[int, int, int]
@@ -26,11 +26,10 @@ def cell_at(layout: ImageLayout, x: float, y: float) -> list[Cell]:
     """
     found = []
     for index, tile in enumerate(layout.tiles):
-        x0, y0, x1, y1 = tile.source_box_xyxy
-        if x0 <= x < x1 and y0 <= y < y1:
-            w, h = cell_size(tile)
-            rows, cols = tile.grid_hw
-            found.append((index, min(int((y - y0) / h), rows - 1), min(int((x - x0) / w), cols - 1)))
+        in_x, in_y = cell_spans(tile)
+        col, row = _holding(in_x, x), _holding(in_y, y)
+        if row is not None and col is not None:
+            found.append((index, row, col))
     return found
 
 
@@ -118,6 +117,12 @@ def pool_pixels(
     return PatchMap(values, layout, source.then(f"pooled from pixels: {how}"), label)
 
 
+def _holding(spans: NDArray[np.float64], at: float) -> int | None:
+    """Index of the span that holds a place; None before, after and between them."""
+    index = int(np.searchsorted(spans[:, 0], at, side="right")) - 1
+    return index if index >= 0 and at < spans[index, 1] else None
+
+
 def _check_box(box_xyxy: tuple[float, ...]) -> Box:
     x0, y0, x1, y1 = box_xyxy
     if not (x1 > x0 and y1 > y0):
@@ -127,9 +132,9 @@ def _check_box(box_xyxy: tuple[float, ...]) -> Box:
 
 def _shared(tile: Tile, box_xyxy: Box) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Length that each column (in x) and each row (in y) shares with a box."""
-    x, y = cell_edges(tile)
+    x, y = cell_spans(tile)
     x0, y0, x1, y1 = box_xyxy
-    return np.diff(np.clip(x, x0, x1)), np.diff(np.clip(y, y0, y1))
+    return np.diff(np.clip(x, x0, x1), axis=1)[:, 0], np.diff(np.clip(y, y0, y1), axis=1)[:, 0]
 
 
 def _box_coverage(tile: Tile, box: Box, image_wh: tuple[int, int]) -> NDArray[np.float64]:

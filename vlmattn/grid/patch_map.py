@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmattn.core.errors import MapError
-from vlmattn.core.layout import Box, ImageLayout, TokenLayout
+from vlmattn.core.layout import Box, ImageLayout, Tile, TokenLayout
 from vlmattn.core.provenance import Provenance
 
 
@@ -119,7 +119,7 @@ class PatchMap:
             "label": self.label,
             "image_wh": list(self.layout.image_wh),
             "tiles": [
-                {"kind": t.kind, "source_box_xyxy": list(t.source_box_xyxy), "values": v.tolist()}
+                {"kind": t.kind, "source_box_xyxy": list(t.source_box_xyxy), **_told_spans(t), "values": v.tolist()}
                 for t, v in zip(self.layout.tiles, self.values, strict=True)
             ],
             "visible": None if self.visible is None else [v.tolist() for v in self.visible],
@@ -129,6 +129,12 @@ class PatchMap:
     def __repr__(self) -> str:
         grids = " + ".join(f"{t.kind} {t.grid_hw[0]}x{t.grid_hw[1]}" for t in self.layout.tiles)
         return f"PatchMap({self.label!r}, {grids}, total={self.total:.4g})"
+
+
+def _told_spans(tile: Tile) -> dict[str, list[list[float]]]:
+    """Where rows and columns lie, for the sides of a tile that have gaps."""
+    sides = {"row_spans": tile.row_spans, "col_spans": tile.col_spans}
+    return {name: [list(span) for span in spans] for name, spans in sides.items() if spans is not None}
 
 
 def _frozen(values: ArrayLike, dtype: Any) -> NDArray[Any]:

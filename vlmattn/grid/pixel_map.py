@@ -21,7 +21,7 @@ class PixelMap:
     Attributes:
         values: (H, W) float32.
         seen: (H, W) bool, False where no visible part of the model's input covers the pixel (cut off by a centre
-            crop); ``values`` is 0 there and means nothing.
+            crop, dropped between stitched tiles); ``values`` is 0 there and means nothing.
         outside: mass of the map that fell on padding, outside the picture.
         label: the word or phrase the map belongs to. ``provenance``: where it comes from.
 

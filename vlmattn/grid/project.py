@@ -35,6 +35,7 @@ def to_pixels(patch_map: PatchMap, *, merge: Merge = "sum", kind: Kind = "mass",
     ``smooth``: ``bilinear`` blends neighbouring cells; sums are kept as without it.
 
     Cells that the query could not attend to (``visible`` False) count as not there.
+    Pixels between the cells of a stitched tile (``Tile.row_spans``) belong to none: they are not seen.
 
     Raises:
         SpecError: an unknown option, or ``max`` with ``mass``.
