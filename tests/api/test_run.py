@@ -177,7 +177,9 @@ def test_the_input_slot_changes_what_the_model_sees() -> None:
 
     plain = ask()
     assert np.array_equal(ask(steering=[Nothing()]).trace.attn_lhqk, plain.trace.attn_lhqk)
-    assert not np.allclose(ask(steering=[Darker()]).trace.attn_lhqk[0][:, :3], plain.trace.attn_lhqk[0][:, :3], atol=1e-3)
+    assert not np.allclose(
+        ask(steering=[Darker()]).trace.attn_lhqk[0][:, :3], plain.trace.attn_lhqk[0][:, :3], atol=1e-3
+    )
 
 
 def test_seeds_repeat_and_leave_the_random_state_alone() -> None:

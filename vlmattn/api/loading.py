@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,7 @@ def load(
     model = _load_model(place, source, wanted).eval()
     if device_map is None:
         model = _move(model, device)
-    return Vlm(model, processor, name=str(source), revision=_commit(model, revision))
+    return Vlm(model, processor, name=str(source), revision=_commit(place, common) or revision)
 
 
 def _held(model: Any, processor: Any, device: Any, dtype: Any) -> Vlm:
@@ -81,7 +82,7 @@ def _held(model: Any, processor: Any, device: Any, dtype: Any) -> Vlm:
     if device is not None or dtype is not None:
         model = model.to(device=device, dtype=_dtype(dtype, "") if dtype is not None else None)
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return Vlm(model.eval(), processor, name=str(name), revision=_commit(model, None))
+    return Vlm(model.eval(), processor, name=str(name), revision=getattr(model.config, "_commit_hash", None))
 
 
 def _place(source: str | Path) -> str:
@@ -159,8 +160,16 @@ def _move(model: Any, device: Any) -> Any:
         raise ModelLoadError(f"the model cannot be put on device {device!r}: {_first_line(error)}") from error
 
 
-def _commit(model: Any, revision: str | None) -> str | None:
-    return getattr(model.config, "_commit_hash", None) or revision
+def _commit(place: str, common: dict[str, Any]) -> str | None:
+    # The commit that a hub name stood for, as the cache's folder names say it; a branch or tag may move.
+    from transformers.utils.hub import cached_file
+
+    if Path(place).is_dir():
+        return None
+    known = {k: v for k, v in common.items() if v is not None and k != "trust_remote_code"}
+    file = cached_file(place, "config.json", **known)
+    found = re.search(r"snapshots[/\\]([0-9a-f]{40})[/\\]", str(file))
+    return found[1] if found else None
 
 
 def _first_line(error: BaseException) -> str:

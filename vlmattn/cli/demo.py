@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlmattn.cli.options import Json, Quiet, print_json
+from vlmattn.cli.options import Json, Quiet, load_model, print_json
 
 if TYPE_CHECKING:
     from vlmattn.api import Run, Vlm
@@ -38,11 +38,9 @@ def demo(
     """Ask the model in the box three questions about a drawn scene and a photograph, and draw where it looked."""
     import time
 
-    from vlmattn.api import load
-
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    vlm = load("scene")
+    vlm = load_model("scene", None, None)
     asked = [_one(vlm, out, number, *case) for number, case in enumerate(_cases(), 1)]
     sheet = out / "sheet.png"
     _sheet(asked).save(sheet)

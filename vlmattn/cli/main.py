@@ -35,9 +35,9 @@ app.command("scenes")(scenes.scenes)
 
 def _version(show: bool) -> None:
     if show:
-        from importlib.metadata import version
+        from vlmattn import __version__
 
-        typer.echo(f"vlmattn {version('vlmattn')}")
+        typer.echo(f"vlmattn {__version__}")
         raise typer.Exit
 
 

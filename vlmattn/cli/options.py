@@ -26,9 +26,15 @@ Heads = Annotated[str | None, typer.Option(help="Head numbers: '0,5' or '0-3'; d
 def load_model(
     model: str, device: str | None, dtype: str | None, revision: str | None = None, attention: str | None = None
 ) -> Vlm:
-    """The model an option names."""
+    """The model an option names; a bar shows the loading of large ones on a terminal."""
+    import sys
+
+    from transformers.utils import logging
+
     from vlmattn.api import load
 
+    if model == "scene" or not sys.stderr.isatty():
+        logging.disable_progress_bar()
     return load(model, device=device, dtype=dtype, revision=revision, attn_implementation=attention)
 
 

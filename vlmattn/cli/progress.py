@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,7 +14,7 @@ def _silent(_done: int, _total: int) -> None:
 @contextmanager
 def progress(title: str, *, show: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A callback ``(done, total)`` that draws a bar on standard error while the context is open."""
-    if not show:
+    if not show or not sys.stderr.isatty():
         yield _silent
         return
     from rich.console import Console
