@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import vlmattn as va
 from transformers import LlamaConfig, LlamaForCausalLM
-from vlmattn.core.errors import ModelError, ModelLoadError, UnsupportedModel
 
+import vlmattn as va
 from tests.tiny_models import tiny
+from vlmattn.core.errors import ModelError, ModelLoadError, UnsupportedModel
 
 PICTURE = np.full((40, 60, 3), 90, dtype=np.uint8)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

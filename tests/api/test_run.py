@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import vlmattn as va
 from PIL import Image
 from skimage import data
 from sklearn.datasets import load_sample_images
-from vlmattn.core.errors import BudgetExceeded, ImageError, MapError, PromptError, SpecError, WordNotFound
 
+import vlmattn as va
 from tests.tiny_models import FAMILIES, tiny
+from vlmattn.core.errors import BudgetExceeded, ImageError, MapError, PromptError, SpecError, WordNotFound
 
 QUESTION = "Is the red cup left of the red spoon?"
 

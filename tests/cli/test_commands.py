@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from skimage import data
+
 from vlmattn.cli import main
 
 QUESTION = "Is there a red circle in the picture?"
