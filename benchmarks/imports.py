@@ -1,6 +1,6 @@
 """What starting costs: ``import vlmattn`` (budget 0.2 s) and ``vlmattn --help`` (budget 0.5 s), in fresh processes.
 
-``python benchmarks/imports.py``. Wall-clock seconds, median of several runs, with and without the start of Python itself.
+``python benchmarks/imports.py``. Wall-clock seconds, median of several runs, with and without the start of Python.
 """
 
 from __future__ import annotations

@@ -86,7 +86,9 @@ def _harder(splits: dict[str, Any]) -> str:
 def _trained(training: dict[str, Any] | None) -> str:
     counted = ""
     if training is not None:
-        counted = f" These weights: {training['steps']:,} steps of the second stage in {training['minutes']:g} minutes."
+        counted = (
+            f"\n\nThese weights: {training['steps']:,} steps of the second stage in {training['minutes']:g} minutes."
+        )
     return _TRAINED + counted + _SUPERVISED
 
 
@@ -124,11 +126,12 @@ answered *no*, and half of those name a colour and a shape that are both there, 
 _TRAINED = """\
 ## Training
 
-From nothing, on two processor cores, one process of one thread each. A tenth of the time: the tower learns colour,
-shape and size of the object on every patch. The rest: ten packed questions per picture, with the patch loss (0.2) and a
-loss that lets projected image tokens name what lies on their patch (0.1). `python -m vlmattn.scene.train --out DIR`
-repeats the recipe; its budget is time, so weights differ from run to run. The shipped weights were made by an earlier
-form of that program, with the same scenes, tokens, losses and rates (but for the tail of the first stage's)."""
+From nothing, on two processor cores that other work shared, one process of one thread each. A tenth of the time: the
+tower learns colour, shape and size of the object on every patch. The rest: ten packed questions per picture, with the
+patch loss (0.2) and a loss that lets projected image tokens name what lies on their patch (0.1). `python -m
+vlmattn.scene.train --out DIR` repeats the recipe; its budget is time, so weights differ from run to run. The shipped
+weights were made by an earlier form of that program, with the same scenes, tokens, losses and rates (but for the tail
+of the first stage's)."""
 
 _SUPERVISED = """
 
@@ -143,6 +146,8 @@ _LIMITS = """\
 ## Limits
 
 - Synthetic shapes only. On photographs its answers mean nothing; they only show that the machinery runs.
+- Position (`where`) is weak: of 300 validation questions these weights name the right row in 93 % and the right column
+  in 40 %, little better than always saying "center".
 - Questions near the templates only; other text is read, byte by byte, but was never trained on.
 - One run, one seed, no comparison without the side losses. Presence is asked about named objects only.
 - No attention sinks were put in. A method that works here works as defined; that says nothing about a large model.
