@@ -13,7 +13,10 @@ from vlmattn.cli.options import Json, Quiet, load_model, print_json
 if TYPE_CHECKING:
     from vlmattn.api import Run, Vlm
 
-SCENE_INDEX = 9
+SCENE_INDEX = 3
+BRIGHTEST = 10.0
+"""Upper end of the sheet's scale, in multiples of an even look."""
+
 PHOTO_QUESTION = "Is there a red circle in the picture?"
 
 
@@ -86,13 +89,14 @@ def _sheet(asked: list[Asked]) -> Any:
 
     rows = []
     for one in asked:
-        looks = [one.run.map(one.word, layers=[layer]) for layer in one.run.trace.layers]
+        looks = [one.run.map(one.word, layers=[layer], normalise="uniform") for layer in one.run.trace.layers]
         rows.append([(look.label, look.picture.image, look.pixels) for look in looks])
     return contact_sheet(
         rows,
         row_titles=[f"{a.run.question} {a.run.answer}" for a in asked],
         column_titles=[f"layer {layer}" for layer in asked[0].run.trace.layers],
-        title="Where the answer looked, layer by layer",
+        scale=(0.0, BRIGHTEST),
+        title=f"Where the answer looked, layer by layer. 1 is an even look; {BRIGHTEST:.0f} and more is the lightest.",
     )
 
 

@@ -35,9 +35,9 @@ app.command("scenes")(scenes.scenes)
 
 def _version(show: bool) -> None:
     if show:
-        from vlmattn import __version__
+        import vlmattn
 
-        typer.echo(f"vlmattn {__version__}")
+        typer.echo(f"vlmattn {vlmattn.__version__}")
         raise typer.Exit
 
 
