@@ -50,6 +50,10 @@ class Recording:
         self.passes = 0
         self.seen: dict[int, int] = dict.fromkeys(self.slot, 0)
         self._part_rows: dict[int, int] = {}
+        self._gathered: list[tuple[AttentionSite, KeptPart, torch.Tensor]] = []
+        plain = spec.reduce is None and not spec.head_norms and not spec.offload
+        self.gathers = plain and not any(s.windowed for s in self.sites) and all(h is None for h in self.heads)
+        """Whether the single rows of a decoding pass may be kept for all layers at once, at its end."""
 
     # -- while the model runs ------------------------------------------------------------------------------------------
 
@@ -57,11 +61,13 @@ class Recording:
         """Note a new forward pass of the decoder."""
         self.passes += 1
         self._part_rows.clear()
+        self._gathered.clear()
         if step.kept is not None:
             self.rows.reserve(step.kept.positions.shape[1])
 
     def end(self, step: Step) -> None:
         """Note that the pass went through all layers."""
+        self._keep_gathered()
         if step.kept is not None:
             self.rows.advance(step.kept.positions)
 
@@ -91,6 +97,31 @@ class Recording:
         if seen is not None:
             columns = self.columns.pick(seen.to(torch.uint8), first_column)[:, 0].bool()
             self._write_visible(slot, first, columns)
+
+    def gather(self, site: AttentionSite, part: KeptPart, probs: torch.Tensor) -> None:
+        """Hold the one row (B, H, 1, K) of a layer in a decoding pass until :meth:`end`; see :attr:`gathers`."""
+        self._gathered.append((site, part, probs))
+
+    @torch.no_grad()
+    def _keep_gathered(self) -> None:
+        # One small operation for all layers instead of one each: decoding is made of small operations.
+        held, self._gathered = self._gathered, []
+        alike = {(probs.shape, probs.device) for _, _, probs in held}
+        if len(held) != len(self.sites) or len(alike) != 1:
+            for site, part, probs in held:
+                self.add_rows(site, part, probs, None, 0)
+            return
+        held.sort(key=lambda one: self.slot[one[0].layer_idx])
+        batch, heads, count, _ = held[0][2].shape
+        block = torch.cat([probs for _, _, probs in held], dim=1)
+        first, layers = self.rows.used, len(self.sites)
+        for name, dtype, values in (
+            ("attn", self.rows.dtype, self.columns.pick(block, 0)),
+            ("mass", torch.float32, self.columns.masses(block, 0)),
+        ):
+            shape = (batch, layers, heads, self.rows.capacity, values.shape[-1])
+            buffer = self.rows.part(name, shape, dtype, values.device, q_axis=3)
+            buffer[:, :, :, first : first + count] = values.view(batch, layers, heads, count, -1)
 
     @torch.no_grad()
     def add_head_norms(self, site: AttentionSite, part: KeptPart, output: torch.Tensor) -> None:

@@ -284,6 +284,10 @@ class Session:
     def _keep(
         self, recording: Recording, site: AttentionSite, call: door.AttentionCall, output: torch.Tensor, kept: KeptPart
     ) -> None:
+        if recording.gathers and self._step is not None and self._step.count == 1:
+            scores = apply_mask(row_scores(call, kept.index), row_mask(call, kept.index))
+            recording.gather(site, kept, row_probabilities(call, scores))
+            return
         first = self._step.first_columns.get(site.layer_idx, 0) if self._step is not None else 0
         for part in kept.split(rows_per_chunk(call)):
             scores = row_scores(call, part.index)
