@@ -80,7 +80,7 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, Image.Image):
-        name = Path(getattr(source, "filename", "") or "picture").name
+        name = _name_of(getattr(source, "filename", None), "picture")
         with _damage_named(name):
             return _prepared(source, name, max_pixels)
     if isinstance(source, np.ndarray):
@@ -107,12 +107,17 @@ def _from_path(source: str | bytes, max_pixels: int) -> Picture:
         raise ImageError(f"{text[:80]} is an address, and nothing is fetched: download the picture and give its path")
     try:
         path = Path(text).expanduser()
-        mode = path.stat().st_mode
+        status = path.stat()
+        mode = status.st_mode
         if stat.S_ISDIR(mode):
             raise ImageError(f"{path} is a folder: give one picture")
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             raise ImageError(f"{path} is a device: give a file")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            if stat.S_ISREG(mode):
+                # Only as much is read as the picture needs, whatever else the file holds.
+                return _opened(file, _name_of(path, ""), status.st_size, max_pixels)
+            content = file.read()
     except ImageError:
         raise
     except FileNotFoundError:
@@ -120,11 +125,11 @@ def _from_path(source: str | bytes, max_pixels: int) -> Picture:
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{text[:200]!r} cannot be read: {reason}; give the path of a picture") from error
-    return _opened(io.BytesIO(content), path.name, len(content), max_pixels)
+    return _opened(io.BytesIO(content), _name_of(path, ""), len(content), max_pixels)
 
 
 def _from_file(source: BinaryIO, max_pixels: int) -> Picture:
-    name = Path(str(getattr(source, "name", "file"))).name
+    name = _name_of(getattr(source, "name", None), "file")
     try:
         content = source.read()
     except (OSError, ValueError) as error:
@@ -134,12 +139,20 @@ def _from_file(source: BinaryIO, max_pixels: int) -> Picture:
     return _opened(io.BytesIO(content), name, len(content), max_pixels)
 
 
-def _opened(stream: io.BytesIO, name: str, size: int, max_pixels: int) -> Picture:
+def _name_of(given: Any, otherwise: str) -> str:
+    # A name that is not UTF-8 would make every record that holds it unwritable.
+    known = bool(given) and isinstance(given, (str, bytes, os.PathLike))
+    return os.fsencode(os.path.basename(os.fspath(given))).decode("utf-8", "replace") if known else otherwise
+
+
+def _opened(stream: BinaryIO, name: str, size: int, max_pixels: int) -> Picture:
     if not size:
         raise ImageError(f"{name} is empty (0 bytes)")
     with _damage_named(name, size), warnings.catch_warnings(), _pillow_allows(max_pixels):
         warnings.simplefilter("ignore")
         image = Image.open(stream)
+        if image.format == "EPS":
+            raise ImageError(f"{name} is PostScript, a program that would have to be run: convert it to JPEG or PNG")
         _check_size(image.size, name, max_pixels)
         deep = any(";16" in str(tile[3]) for tile in image.tile) and image.mode in ("RGB", "RGBA", "LA")
         image.load()
@@ -195,23 +208,32 @@ def _prepared(image: Image.Image, name: str, max_pixels: int) -> Picture:
     if frames > 1:
         at = image.tell()
         notes.append(f"{f'number {at + 1}' if at else 'first'} of {frames} frames")
-    orientation = int(image.getexif().get(0x0112, 1) or 1) if hasattr(image, "getexif") else 1
-    if orientation in range(2, 9):
+    orientation = _orientation(image)
+    if orientation > 1:
         image = ImageOps.exif_transpose(image)
         notes.append(f"EXIF orientation {orientation} applied")
     rgb, how = _to_rgb(image)
     return Picture(rgb, name, (*notes, *how))
 
 
+def _orientation(image: Image.Image) -> int:
+    # Pixels are as good as ever when the EXIF record beside them is damaged or says something that does not exist.
+    try:
+        told = image.getexif().get(0x0112)
+    except _DAMAGE:
+        return 1
+    return int(told) if isinstance(told, int) and 1 <= told <= 8 else 1
+
+
 def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy(), ()
+    if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
+        return _from_deep(image)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB"), ("transparency laid on white",)
-    if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
-        return _from_deep(image)
     note = () if image.mode in ("L", "P", "1") else (f"{image.mode} converted",)
     return image.convert("RGB"), note
 
@@ -225,7 +247,12 @@ def _from_deep(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
         raise ImageError(f"the picture holds values from {low:.4g} to {high:.4g}: scale them to 0 to 255 first")
     top = _top_of(image.mode, high)
     grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB"), (f"{image.mode} values 0 to {top:g} scaled to 8 bits",)
+    note = f"{image.mode} values 0 to {top:g} scaled to 8 bits"
+    clear = image.info.get("transparency")
+    if not isinstance(clear, (int, float)):
+        return Image.fromarray(grey).convert("RGB"), (note,)
+    grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB"), (note, "transparency laid on white")
 
 
 def _top_of(mode: str, high: float) -> float:
@@ -251,7 +278,7 @@ def _eight_bit(array: NDArray[Any]) -> tuple[NDArray[np.uint8], tuple[str, ...]]
         return array, ()
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255), ()
-    if array.dtype == np.uint16:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         return (array / 257.0 + 0.5).astype(np.uint8), ("16-bit values scaled to 8 bits",)
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():

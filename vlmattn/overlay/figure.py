@@ -14,7 +14,11 @@ from vlmattn.overlay.heat import Scale
 from vlmattn.overlay.text import draw_lines, font, line_height, wrapped
 
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
+MOST_TITLE = 6
+"""Lines of a title; the whole of it stands in the file's record."""
+
 _NARROWEST = 480
+_MOST_NOTES = 24
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,8 @@ def framed(pixels: NDArray[np.uint8], caption: Caption) -> Image.Image:
     small = max(11, round(size * 0.62))
     full = max(shown.shape[1], _NARROWEST)
     margin = size // 2
-    title = wrapped(caption.title, size, full - 2 * margin)
-    notes = wrapped(small_print, small, full - 2 * margin)
+    title = wrapped(caption.title, size, full - 2 * margin, most=MOST_TITLE)
+    notes = wrapped(small_print, small, full - 2 * margin, most=_MOST_NOTES)
     head = len(title) * line_height(size) + size if title else 0
     bar = line_height(size) * 2 if caption.scale is not None else 0
     foot = bar + len(notes) * line_height(small) + size

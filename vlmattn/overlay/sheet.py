@@ -16,7 +16,7 @@ from vlmattn.core.optional import cv2
 from vlmattn.core.provenance import Provenance
 from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.draw import record_of, rgb_pixels
-from vlmattn.overlay.figure import FAINT, INK, PAPER, Caption, draw_bar
+from vlmattn.overlay.figure import FAINT, INK, MOST_TITLE, PAPER, Caption, draw_bar
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
 from vlmattn.overlay.metadata import encoded, save_picture
 from vlmattn.overlay.text import draw_lines, font, line_height, wrapped
@@ -141,22 +141,25 @@ def _laid_out(
         for row, s in zip(drawn, show_titles, strict=True)
     ]
     full = max(left + sum(widths) + _GAP * columns, 360)
-    head = wrapped(title, _SIZE, full - 2 * _GAP)
+    head = wrapped(title, _SIZE, full - 2 * _GAP, most=MOST_TITLE)
     top = _GAP + len(head) * line_height(_SIZE) + (line_height(_SIZE) if column_titles else 0)
     canvas = Image.new("RGB", (full, top + sum(heights) + _GAP * len(drawn) + 3 * line_height(_SMALL)), PAPER)
     draw_lines(canvas, (_GAP, _GAP // 2), head, _SIZE, INK)
     for number, text in enumerate(column_titles):
         x = left + sum(widths[:number]) + _GAP * number
-        draw_lines(canvas, (x, top - line_height(_SIZE)), wrapped(text, _SIZE, widths[number] + _GAP)[:1], _SIZE, INK)
+        line = wrapped(text, _SIZE, widths[number] + _GAP, most=1)
+        draw_lines(canvas, (x, top - line_height(_SIZE)), line, _SIZE, INK)
     y = top
     for number, row in enumerate(drawn):
         if number < len(row_titles):
-            draw_lines(canvas, (_GAP, y), wrapped(row_titles[number], _SIZE, left - 2 * _GAP), _SIZE, INK)
+            fitting = max(1, heights[number] // line_height(_SIZE))
+            lines = wrapped(row_titles[number], _SIZE, left - 2 * _GAP, most=fitting)
+            draw_lines(canvas, (_GAP, y), lines, _SIZE, INK)
         for column, one in enumerate(row):
             x = left + sum(widths[:column]) + _GAP * column
             canvas.paste(Image.fromarray(one), (x, y))
             if show_titles[number]:
-                line = wrapped(cells[number][column][0], _SMALL, widths[column])[:1]
+                line = wrapped(cells[number][column][0], _SMALL, widths[column], most=1)
                 draw_lines(canvas, (x, y + one.shape[0]), line, _SMALL, FAINT)
         y += heights[number] + _GAP
     draw_bar(canvas, (_GAP, y, full - _GAP, y + line_height(_SMALL)), caption, _SMALL)

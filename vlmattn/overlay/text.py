@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+_CUT = "..."
+
 
 @lru_cache(maxsize=64)
 def font(size: int) -> Any:
@@ -32,10 +34,26 @@ def printable(text: str, size: int) -> str:
     return "".join(shown)
 
 
-def wrapped(text: str, size: int, width: int) -> list[str]:
-    """Lines of at most ``width`` pixels, broken at spaces, or inside a word that is longer than a line."""
+def wrapped(text: str, size: int, width: int, *, most: int | None = None) -> list[str]:
+    """Lines of at most ``width`` pixels, broken at spaces, or inside a word that is longer than a line.
+
+    Of a text that needs more than ``most`` lines, that many, the last of them ending in dots.
+    """
+    if most is None:
+        return _lines(printable(text, size), size, width)
+    # No letter is narrower than a pixel, so what comes after these is never shown.
+    lines = _lines(printable(text[: (most + 1) * max(width, 1)], size), size, width)
+    if len(lines) <= most:
+        return lines
+    last = lines[most - 1]
+    while last and font(size).getlength(last + _CUT) > width:
+        last = last[:-1]
+    return [*lines[: most - 1], last + _CUT]
+
+
+def _lines(text: str, size: int, width: int) -> list[str]:
     face, lines, line = font(size), [], ""
-    for word in printable(text, size).split():
+    for word in text.split():
         trial = f"{line} {word}".strip()
         if face.getlength(trial) <= width or not line:
             line = trial
