@@ -43,7 +43,7 @@ def load_map(path: str | Path) -> PixelMap:
             values, seen, head = held["values"], held["seen"], json.loads(str(held["head"]))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise FileError(f"{path} is not a map that vlmattn wrote: {error}") from error
     except Exception as error:
         if type(error).__name__ in ("BadZipFile", "error"):
@@ -53,7 +53,10 @@ def load_map(path: str | Path) -> PixelMap:
     if found != _FORMAT:
         raise FileError(f"{path} has format {found}; this version reads {_FORMAT}")
     try:
-        return PixelMap(values, seen, float(head["outside"]), head["label"], _provenance(head["provenance"]))
+        outside = float(head["outside"])
+        if not np.isfinite(outside):
+            raise ValueError(f"outside is {outside}")
+        return PixelMap(values, seen, outside, _text(head["label"]), _provenance(head["provenance"]))
     except (KeyError, TypeError, ValueError, AttributeError, MapError) as error:
         raise FileError(f"{path} is not a map that vlmattn wrote: {error!r}") from error
 
@@ -61,5 +64,14 @@ def load_map(path: str | Path) -> PixelMap:
 def _provenance(held: dict[str, Any]) -> Provenance:
     known = {f.name for f in fields(Provenance)}
     given: dict[str, Any] = {k: v for k, v in held.items() if k in known}
-    given["steps"] = tuple(given.get("steps", ()))
-    return Provenance(**given)
+    steps, seed, versions = given.pop("steps", []), given.pop("seed", None), given.pop("versions", {})
+    if not isinstance(steps, list) or not isinstance(seed, int | None) or not isinstance(versions, dict):
+        raise TypeError(f"steps {steps!r}, seed {seed!r}, versions {versions!r}")
+    words: dict[str, Any] = {k: None if k == "revision" and v is None else _text(v) for k, v in given.items()}
+    return Provenance(**words, steps=tuple(_text(step) for step in steps), seed=seed, versions=versions)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlmattn.core.errors import MapError
+from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.images import Picture
 from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.figure import Caption, framed
@@ -131,13 +131,19 @@ def rgb_pixels(picture: Picture | Image.Image | NDArray[np.uint8]) -> NDArray[np
 def _levels(contours: Sequence[float] | bool, scale: Scale) -> Sequence[float]:
     if isinstance(contours, bool):
         return [scale[0] + share * (scale[1] - scale[0]) for share in (0.5, 0.8)]
-    return list(contours)
+    try:
+        levels = [float(level) for level in contours]
+    except (TypeError, ValueError):
+        raise SpecError(f"contours must be True, False or numbers, got {contours!r}") from None
+    if not np.isfinite(levels).all():
+        raise SpecError(f"contours must be finite numbers, got {contours!r}")
+    return levels
 
 
 def _boxes(box: Box | Sequence[Box] | None) -> list[Box]:
     if box is None or len(box) == 0:
         return []
-    return [box] if np.isscalar(box[0]) else list(box)  # type: ignore[arg-type,list-item]
+    return [box] if isinstance(box, str) or np.isscalar(box[0]) else list(box)  # type: ignore[arg-type,list-item]
 
 
 def _seen_share(pixel_map: Drawable) -> float:

@@ -50,7 +50,10 @@ def scale_of(maps: list[Drawable], scale: Scale | None = None) -> Scale:
         SpecError: a scale that does not rise or is not finite.
     """
     if scale is not None:
-        low, high = float(scale[0]), float(scale[1])
+        try:
+            low, high = (float(end) for end in scale)
+        except (TypeError, ValueError):
+            low, high = float("nan"), float("nan")
         if not (np.isfinite([low, high]).all() and high > low):
             raise SpecError(f"scale must be (low, high) with low < high, got {scale}")
         return low, high
@@ -154,7 +157,7 @@ def _cover(alpha: float | str, alpha_max: float) -> NDArray[np.uint8]:
         raise SpecError(f"alpha_max must be 0 to 1, got {alpha_max}")
     if alpha == "value":
         return np.round(255 * alpha_max * np.linspace(0, 1, 256) ** 0.6).astype(np.uint8)
-    if isinstance(alpha, str) or not 0 <= float(alpha) <= 1:
+    if not isinstance(alpha, (int, float, np.number)) or not 0 <= float(alpha) <= 1:
         raise SpecError(f"alpha must be 'value' or a number from 0 to 1, got {alpha!r}")
     return np.full(256, round(255 * float(alpha)), dtype=np.uint8)
 

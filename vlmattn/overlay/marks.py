@@ -11,6 +11,7 @@ from vlmattn.core.errors import SpecError
 from vlmattn.core.optional import cv2
 
 Box = Sequence[float]
+_FAR = 1e6
 _DARK, _LIGHT = (0, 0, 0), (255, 255, 255)
 
 
@@ -25,10 +26,14 @@ def draw_box(pixels: NDArray[np.uint8], box_xyxy: Box) -> None:
     Raises:
         SpecError: not four numbers, or no area.
     """
-    finite = len(box_xyxy) == 4 and bool(np.isfinite(box_xyxy).all())
-    if not finite or not (box_xyxy[2] > box_xyxy[0] and box_xyxy[3] > box_xyxy[1]):
-        raise SpecError(f"a box must be (x0, y0, x1, y1) with positive width and height, got {tuple(box_xyxy)}")
-    x0, y0, x1, y1 = (round(float(v)) for v in box_xyxy)
+    try:
+        x0, y0, x1, y1 = (float(v) for v in box_xyxy)
+    except (TypeError, ValueError):
+        x0 = y0 = x1 = y1 = float("nan")
+    if not (np.isfinite([x0, y0, x1, y1]).all() and x1 > x0 and y1 > y0):
+        raise SpecError(f"a box must be (x0, y0, x1, y1) with positive width and height, got {box_xyxy!r}")
+    # Far outside the picture nothing is drawn, and the drawing counts in 32 bits.
+    x0, y0, x1, y1 = (round(min(max(v, -_FAR), _FAR)) for v in (x0, y0, x1, y1))
     width = stroke(pixels)
     for colour, thick in ((_DARK, 2 * width + 1), (_LIGHT, width)):
         cv2().rectangle(pixels, (x0, y0), (x1 - 1, y1 - 1), colour, thick)

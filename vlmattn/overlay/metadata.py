@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ _USER_COMMENT = 0x9286
 _EXIF_IFD = 0x8769
 _ASCII = b"ASCII\x00\x00\x00"
 _PACKED = "zlib:"
+_MOST_UNPACKED = 2**26
 _MOST_IN_EXIF = 60_000  # a JPEG header segment holds at most 64 KiB
 FORMATS = {".png": "PNG", ".webp": "WEBP", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -74,20 +76,25 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
         FileError: no such file, or nothing of ours in it.
     """
     try:
-        with Image.open(path) as image:
-            text = image.info.get(_KEY) or _from_exif(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                text = image.info.get(_KEY) or _from_exif(image)
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None
-    except OSError as error:
+    except (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError) as error:
         raise FileError(f"{path} is not a picture: {error}") from error
     if not text:
         raise FileError(f"{path} carries no provenance")
     try:
         if text.startswith(_PACKED):
-            text = zlib.decompress(base64.b64decode(text.removeprefix(_PACKED))).decode("ascii")
-        record: dict[str, Any] = json.loads(text)
-    except (ValueError, zlib.error) as error:
+            packed = base64.b64decode(text.removeprefix(_PACKED))
+            text = zlib.decompressobj().decompress(packed, _MOST_UNPACKED).decode("ascii")
+        record = json.loads(text)
+    except (ValueError, RecursionError, zlib.error) as error:
         raise FileError(f"the provenance in {path} is damaged: {error}") from error
+    if not isinstance(record, dict):
+        raise FileError(f"the provenance in {path} is not vlmattn's: it is a {type(record).__name__}")
     return record
 
 

@@ -19,10 +19,12 @@ from vlmattn.overlay.draw import record_of, rgb_pixels
 from vlmattn.overlay.figure import FAINT, INK, MOST_TITLE, PAPER, Caption, draw_bar
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
 from vlmattn.overlay.metadata import encoded, save_picture
-from vlmattn.overlay.text import draw_lines, font, line_height, wrapped
+from vlmattn.overlay.text import draw_lines, font, line_height, printable, wrapped
 
 Cell = tuple[str, Any, Drawable]
 _GAP, _SIZE, _SMALL = 10, 16, 12
+_WIDEST = 180
+_LARGEST_CELL = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +77,8 @@ def contact_sheet(
     """
     if not cells or not any(cells):
         raise SpecError("a sheet needs at least one cell")
-    if cell_width < 1:
-        raise SpecError(f"cell_width must be at least 1 pixel, got {cell_width}")
+    if not 1 <= cell_width <= _LARGEST_CELL:
+        raise SpecError(f"cell_width must be 1 to {_LARGEST_CELL} pixels, got {cell_width}")
     columns = max(len(row) for row in cells)
     if len(row_titles) > len(cells) or len(column_titles) > columns:
         raise SpecError(
@@ -133,7 +135,9 @@ def _laid_out(
     columns = max(len(row) for row in drawn)
     widths = [max((row[c].shape[1] for row in drawn if c < len(row)), default=1) for c in range(columns)]
     left = _GAP + min(
-        180, max((round(font(_SIZE).getlength(t)) for t in row_titles), default=0) + _GAP * bool(row_titles)
+        _WIDEST,
+        max((round(font(_SIZE).getlength(printable(t[:_WIDEST], _SIZE))) for t in row_titles), default=0)
+        + _GAP * bool(row_titles),
     )
     show_titles = [any(cell[0] for cell in row) and not (row_titles and column_titles) for row in cells]
     heights = [
