@@ -22,7 +22,8 @@ def with_answers(
     in white space, as the model would have written it.
 
     Raises:
-        PromptError: an empty answer, or one that holds a picture placeholder.
+        PromptError: an empty answer, one that holds a picture placeholder, token ids that do not exist, or more tokens
+            than the model has positions.
     """
     written = [
         _answer_ids(adapter, layout.text, answer) for layout, answer in zip(encoded.layouts, answers, strict=True)
@@ -34,22 +35,39 @@ def with_answers(
     layouts = []
     for layout, ids in zip(encoded.layouts, written, strict=True):
         text, spans = adapter.decode_answer(ids)
-        layouts.append(extend_layout(layout, ids, text, spans))
+        longer = extend_layout(layout, ids, text, spans)
+        if adapter.max_tokens is not None and len(longer.input_ids) > adapter.max_tokens:
+            raise PromptError(
+                f"question and given answer have {len(longer.input_ids)} tokens, more than the model's "
+                f"{adapter.max_tokens} positions: shorten the answer"
+            )
+        layouts.append(longer)
     inputs, pads = _left_padded(encoded, [layout.input_ids for layout in layouts])
     return replace(encoded, inputs=inputs, layouts=tuple(layouts), pad_left=pads), written
 
 
 def _answer_ids(adapter: Adapter, prompt: str, answer: str | Sequence[int]) -> np.ndarray:
     if not isinstance(answer, str):
-        ids = np.asarray(answer, dtype=np.int64).reshape(-1)
-        if not len(ids):
-            raise PromptError("the given answer has no tokens")
-        return ids
+        return _checked_ids(adapter, answer)
     if not answer.strip():
         raise PromptError("the given answer is empty")
     lead = "" if prompt[-1:].isspace() or answer[:1].isspace() else " "
+    try:
+        answer.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"the given answer is not valid Unicode text: {error.reason}") from error
     tokens = adapter.tokenizer(lead + answer, add_special_tokens=False)["input_ids"]
     return np.asarray(tokens, dtype=np.int64)
+
+
+def _checked_ids(adapter: Adapter, answer: Sequence[int]) -> np.ndarray:
+    given = np.asarray(answer).reshape(-1)
+    if not len(given):
+        raise PromptError("the given answer has no tokens")
+    known = adapter.model.get_input_embeddings().weight.shape[0]
+    if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= known:
+        raise PromptError(f"a given answer is text, or token ids from 0 to {known - 1}; got {str(answer)[:80]}")
+    return given.astype(np.int64)
 
 
 def _left_padded(encoded: Encoded, rows: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:

@@ -54,7 +54,11 @@ def load(
 
     if not isinstance(source, (str, Path)):
         return _held(source, processor, device, dtype)
+    if device is not None and device_map is not None:
+        raise ModelLoadError("give device or device_map, not both")
     place = _place(source)
+    if revision is not None and Path(place).is_dir():
+        raise ModelLoadError(f"{source} is a folder, which has no revisions: leave out revision={revision!r}")
     common = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
     common |= {k: v for k, v in options.items() if k in ("cache_dir", "local_files_only", "subfolder")}
     _check_takes_pictures(place, source, common)
@@ -79,8 +83,10 @@ def _held(model: Any, processor: Any, device: Any, dtype: Any) -> Vlm:
         raise ModelLoadError(f"expected a name, a folder or a transformers model, got {type(model).__name__}")
     if processor is None:
         raise ModelLoadError(f"{type(model).__name__} came without a processor: load(model, processor)")
-    if device is not None or dtype is not None:
-        model = model.to(device=device, dtype=_dtype(dtype, "") if dtype is not None else None)
+    if dtype is not None:
+        model = model.to(dtype=_dtype(dtype, ""))
+    if device is not None:
+        model = _move(model, device)
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     return Vlm(model.eval(), processor, name=str(name), revision=getattr(model.config, "_commit_hash", None))
 
@@ -90,8 +96,12 @@ def _place(source: str | Path) -> str:
         from vlmattn.scene import scene_model_folder
 
         return str(scene_model_folder())
-    path = Path(source).expanduser()
-    looks_local = isinstance(source, Path) or str(source).startswith((".", "/", "~")) or path.exists()
+    try:
+        path = Path(source).expanduser()
+        there = path.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelLoadError(f"{str(source)[:200]!r} is neither a folder nor a hub name: {error}") from error
+    looks_local = isinstance(source, Path) or str(source).startswith((".", "/", "~")) or there
     if not looks_local:
         return str(source)
     if not path.is_dir():
@@ -122,7 +132,7 @@ def _check_takes_pictures(place: str, source: Any, common: dict[str, Any]) -> No
     try:
         config = AutoConfig.from_pretrained(place, **{k: v for k, v in common.items() if v is not None})
     except Exception as error:
-        raise ModelLoadError(f"no model configuration for {source}: {_first_line(error)}") from error
+        raise ModelLoadError(f"no model configuration for {_told(source)}: {_first_line(error)}") from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise UnsupportedModel(f"{source} is a {config.model_type!r} model, which takes no pictures")
 
@@ -170,6 +180,10 @@ def _commit(place: str, common: dict[str, Any]) -> str | None:
     file = cached_file(place, "config.json", **known)
     found = re.search(r"snapshots[/\\]([0-9a-f]{40})[/\\]", str(file))
     return found[1] if found else None
+
+
+def _told(source: Any) -> str:
+    return " ".join(str(source).split())[:200]
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 from vlmattn.capture import CaptureSpec, Steering
@@ -23,7 +24,8 @@ class Request:
         max_new_tokens, seed, generate: as in :meth:`Vlm.ask`.
 
     Raises:
-        PromptError: no item, or a number of answers that differs. SpecError: no room for an answer.
+        PromptError: no item, one that is no such pair, or a number of answers that differs. SpecError: no room for an
+            answer, a seed that is none, or something else in place of a capture spec or steering.
     """
 
     items: tuple[tuple[Any, Prompt], ...]
@@ -38,11 +40,30 @@ class Request:
     def __post_init__(self) -> None:
         if not self.items:
             raise PromptError("no question was given")
+        for item in self.items:
+            _check_item(item)
         if self.answers is not None and len(self.answers) != len(self.items):
             raise PromptError(f"{len(self.items)} questions came with {len(self.answers)} answers: give one each")
-        if self.max_new_tokens < 1:
-            raise SpecError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+        if not isinstance(self.system, str | None):
+            raise PromptError(f"system text must be text, got {type(self.system).__name__}")
+        if not isinstance(self.max_new_tokens, Integral) or self.max_new_tokens < 1:
+            raise SpecError(f"max_new_tokens must be a whole number, at least 1, got {self.max_new_tokens!r}")
+        if self.seed is not None and not (isinstance(self.seed, Integral) and -(2**63) <= self.seed < 2**63):
+            raise SpecError(f"seed must be a whole number of 64 bits, got {self.seed!r}")
+        if not isinstance(self.capture, CaptureSpec):
+            raise SpecError(f"capture must be a CaptureSpec, got {type(self.capture).__name__}")
+        for change in self.steering:
+            if not isinstance(change, Steering):
+                raise SpecError(f"steering must be Steering objects, got {change!r}")
 
     def only(self, pictures: Any, prompt: Prompt) -> Request:
         """The same request for one item."""
         return replace(self, items=((list(pictures), prompt),), answers=None)
+
+
+def _check_item(item: Any) -> None:
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise PromptError(f"each item must be a pair (picture, question), got {type(item).__name__}")
+    question = item[1]
+    if not isinstance(question, Sequence):
+        raise PromptError(f"a question must be text or chat messages, got {type(question).__name__}")

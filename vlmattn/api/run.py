@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -34,6 +35,14 @@ class WordGrounding:
     shares: dict[str, float]
     peak_xy: tuple[float, float] | None
     log_probability: float
+
+
+def _part(name: Any) -> Literal["question", "answer"]:
+    if name == "question":
+        return "question"
+    if name == "answer":
+        return "answer"
+    raise SpecError(f"part must be question or answer, got {name!r}")
 
 
 class Run:
@@ -67,7 +76,7 @@ class Run:
 
     def words(self, part: str = "answer") -> tuple[Span, ...]:
         """The words of the answer (or the question), equal ones numbered."""
-        return self.trace.words("question" if part == "question" else "answer")
+        return self.trace.words(_part(part))
 
     # -- maps ----------------------------------------------------------------------------------------------------------
 
@@ -95,8 +104,14 @@ class Run:
         """
         from vlmattn.maps import normalise as normalised
 
-        if not 0 <= image < len(self.pictures):
+        if image not in range(len(self.pictures)):
             raise SpecError(f"picture {image} does not exist; there are {len(self.pictures)}")
+        if not isinstance(what, (str, Integral, Span)) and what is not None or isinstance(what, bool):
+            raise SpecError(f"a map is of a word, a phrase or a token number, got {what!r}")
+        if options.get("part") is not None:
+            _part(options["part"])
+        if options.get("convention") not in (None, "predicting", "query"):
+            raise SpecError(f"convention must be predicting or query, got {options['convention']!r}")
         patch_map = self._patch_map(what, method, image, options)
         return Look(normalised(patch_map, normalise), self.pictures[image])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmattn.api.request import Request
 from vlmattn.capture import CaptureSpec, Session, model_sites
-from vlmattn.core.errors import VerificationFailed
+from vlmattn.core.errors import SpecError, VerificationFailed
 
 if TYPE_CHECKING:
     from vlmattn.api.vlm import Vlm
@@ -75,10 +75,12 @@ def verify(
             out for models that cannot switch to it.
 
     Raises:
-        VerificationFailed: tokens or logits differ by more than ``tolerance``.
+        SpecError: a tolerance below 0. VerificationFailed: tokens or logits differ by more than ``tolerance``.
     """
     import torch
 
+    if not tolerance >= 0:
+        raise SpecError(f"tolerance must be 0 or more, got {tolerance}")
     picture = vlm._pictures(image if image is not None else _test_picture())
     encoded = vlm.encode([picture], [question])
     request = Request(((picture, question),), max_new_tokens=max_new_tokens)
