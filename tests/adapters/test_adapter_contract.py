@@ -24,6 +24,7 @@ MADE = [
     ("llava", {"do_pad": True}),
     ("llava", {"tower": "siglip"}),
     ("llava", {"tower": "siglip", "image_size": 60}),
+    ("llava", {"tower": "siglip", "strategy": "default"}),
     ("llava", {"strategy": "full", "tower": "clip"}),
     ("vipllava", {}),
     ("llava_next", {}),

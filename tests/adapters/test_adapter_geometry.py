@@ -16,12 +16,13 @@ from transformers.models.llava_next.image_processing_pil_llava_next import Llava
 from tests.published_configs import PUBLISHED, processor_of, published
 from tests.tiny_models import build, pinpoints
 from vlmattn.adapters import Adapter, adapter_for
+from vlmattn.adapters.anyres import _large_view, best_resolution, kept_cells
 from vlmattn.adapters.canvas import Canvas
-from vlmattn.adapters.paint import merged_embeddings, unmixed
+from vlmattn.adapters.paint import merged_embeddings, paint_faults, unmixed
 from vlmattn.adapters.preprocess import crop_offset, resized_wh
 from vlmattn.core.errors import ImageError, LayoutError, UnsupportedModel
 from vlmattn.core.layout import Tile
-from vlmattn.grid import PatchMap, to_pixels
+from vlmattn.grid import PatchMap, cell_at, cell_coverage, cells_of_box, to_pixels
 
 EDGE = {"shortest_edge": 56}
 CROP = {"height": 56, "width": 56}
@@ -162,11 +163,68 @@ def test_spans_are_told_only_where_pixels_were_dropped(
     assert (tile.row_spans is not None, tile.col_spans is not None) == (rows, cols)
 
 
-def test_a_shrunk_grid_divides_its_box_evenly() -> None:
-    """A limit of one tile and 2 x 2 tiles: every cell mixes neighbours, so no edge is exact."""
+def test_a_shrunk_grid_keeps_clear_of_the_gaps() -> None:
+    """A limit of one tile and 2 x 2 tiles of 4 x 4 cells: two joined cells make one, and none lies across a gap."""
     adapter = adapter_for(*build("llava_onevision", image_size=60, aspect="anyres_max_1"))
     tile = adapter.plan((120, 120)).layout.tiles[1]
-    assert tile == Tile("tiles", (4, 4), (0.0, 0.0, 116.0, 116.0))
+    spans = ((0.0, 28.0), (28.0, 56.0), (60.0, 88.0), (88.0, 116.0))
+    assert tile == Tile("tiles", (4, 4), (0.0, 0.0, 116.0, 116.0), spans, spans)
+
+
+def test_a_shrunk_grid_without_gaps_divides_its_box_evenly() -> None:
+    adapter = adapter_for(*build("llava_onevision", aspect="anyres_max_1"))
+    tile = adapter.plan((112, 112)).layout.tiles[1]
+    assert tile == Tile("tiles", (4, 4), (0.0, 0.0, 112.0, 112.0))
+
+
+def interpolated(adapter: Adapter, image_wh: tuple[int, int]) -> list[tuple[Any, Any, int]]:
+    """Per side of the shrunk grid: (centres that interpolation mixes, edges of the cells' boxes, cells joined)."""
+    from torch import arange, float64
+    from torch.nn.functional import interpolate
+
+    rule: Any = adapter.rule  # type: ignore[attr-defined]
+    best = best_resolution(rule, image_wh)
+    rows, cols = kept_cells(rule, image_wh, best)
+    tile, view = adapter.plan(image_wh).layout.tiles[1], _large_view(image_wh, best)
+    tower = rule.tower
+    found = []
+    for axis, (span, count) in enumerate(((cols, tile.grid_hw[1]), (rows, tile.grid_hw[0]))):
+        low, high = float(view.edges[axis]), float(view.edges[axis + 2])
+        cell = arange(span.first, span.last, dtype=float64)
+        pixel = cell // tower.side * tower.image_size + cell % tower.side * tower.patch_size + tower.patch_size / 2
+        mixed = interpolate(pixel[None, None, :, None], size=(count, 1), mode="bilinear")[0, 0, :, 0].numpy()
+        boxes = [tile.cell_box(0, k) if axis == 0 else tile.cell_box(k, 0) for k in range(count)]
+        edges = np.array([(box[axis], box[axis + 2]) for box in boxes])
+        found.append((low + mixed * (high - low) / view.wh[axis], edges, span.count))
+    return found
+
+
+@pytest.mark.parametrize(
+    "image_wh",
+    [(1600, 1200), (1920, 1080), (2304, 2304), (3000, 1000), (4000, 3000), (2304, 1536), (1000, 3000), (5000, 1999)],
+)
+def test_boxes_of_a_shrunk_grid_lie_where_interpolation_looks(image_wh: tuple[int, int]) -> None:
+    adapter = adapter_for(*published("llava-onevision-qwen2-7b"))
+    for centres, edges, joined in interpolated(adapter, image_wh):
+        assert joined > len(edges)
+        length = np.diff(edges, axis=1)[:, 0]
+        # Exact but for cells that mix joined cells from both sides of a gap.
+        away = np.abs(centres - edges.mean(axis=1)) / length
+        assert away.max() < 0.16
+        assert np.median(away) < 1e-9
+        assert ((edges[:, 0] < centres) & (centres < edges[:, 1])).all()
+
+
+def test_the_cell_of_a_shrunk_grid_that_changes_is_the_one_that_holds_the_paint() -> None:
+    adapter = adapter_for(
+        *build("llava_onevision", image_size=60, aspect="anyres_max_2", image_grid_pinpoints=[[180] * 2])
+    )
+    image_wh = (180, 180)
+    tile = adapter.plan(image_wh).layout.tiles[1]
+    assert tile.grid_hw[0] < 12
+    faults, painted = paint_faults(adapter, image_wh, np.random.default_rng(0), spots=20)
+    assert not faults
+    assert painted >= 30
 
 
 @pytest.mark.parametrize(
@@ -287,10 +345,38 @@ def test_canvas_keeps_exact_fractions() -> None:
         Canvas.of((5, 5)).grid(14)
 
 
+def test_a_dropped_first_patch_is_not_seen() -> None:
+    """SigLIP has no CLS token, so the strategy that drops it drops the top-left patch instead."""
+    model, processor = build("llava", tower="siglip", strategy="default")
+    adapter = adapter_for(model, processor)
+    assert changed_cells(adapter, (56, 56), 0) == named_cells(adapter, (56, 56), 0)
+    layout = adapter.encode([Image.new("RGB", (56, 56))], "?").layouts[0]
+    picture = layout.images[0]
+    assert len(layout.image_positions) == picture.cells == 15
+    assert (layout.row[layout.image_positions[0]], layout.col[layout.image_positions[0]]) == (0, 1)
+    one = PatchMap.from_vector(np.arange(1, 16.0), layout)
+    assert one.visible is not None
+    assert np.argwhere(~one.visible[0]).tolist() == [[0, 0]]
+    assert one.values[0][0].tolist() == [0, 1, 2, 3]
+    seen = to_pixels(one, kind="density").seen
+    assert not seen[:14, :14].any()
+    assert seen[14:].all()
+    assert seen[:, 14:].all()
+    assert cell_at(picture, 3, 3) == []
+    assert cells_of_box(picture, (0, 0, 20, 10)) == [(0, 0, 1)]
+    assert cell_coverage(picture, (0, 0, 56, 56))[0].sum() == 15
+
+
+@pytest.mark.parametrize("lost", [((0, 4),), ((-1, 0),), ((0, 0), (0, 0))])
+def test_lost_cells_lie_on_the_grid(lost: Any) -> None:
+    with pytest.raises(LayoutError, match="lost must be different cells of the grid of 4 x 4"):
+        Tile("base", (4, 4), (0, 0, 56, 56), lost=lost)
+
+
 @pytest.mark.parametrize(
     ("family", "options", "error", "match"),
     [
-        ("llava", {"tower": "siglip", "strategy": "default"}, UnsupportedModel, "top-left patch would be lost"),
+        ("llava_next", {"tower": "siglip", "strategy": "default"}, UnsupportedModel, "top-left patch would be lost"),
         ("llava_onevision", {"strategy": "default"}, UnsupportedModel, "top-left patch would be lost"),
         ("vipllava", {"tower": "siglip"}, UnsupportedModel, "vision tower 'siglip_vision_model' is not supported"),
         ("llava_next", {"tower": "clip", "strategy": "full"}, LayoutError, "cannot join such tiles"),

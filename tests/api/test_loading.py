@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import vlmattn as va
 from tests.tiny_models import tiny
-from vlmattn.core.errors import ModelError, ModelLoadError, UnsupportedModel
+from vlmattn.api import loading
+from vlmattn.core.errors import LayoutError, ModelError, ModelLoadError, UnsupportedModel
 
 PICTURE = np.full((40, 60, 3), 90, dtype=np.uint8)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -85,6 +88,40 @@ def broken(folder: Path, place: Path, *, without: str = "", cut: str = "") -> Pa
     return place
 
 
+def changed(folder: Path, place: Path, file: str = "config.json", **values: Any) -> Path:
+    """A copy whose JSON file says something else; ``a__b`` is key b inside a."""
+    shutil.copytree(folder, place)
+    held = json.loads((place / file).read_text())
+    for name, value in values.items():
+        *outer, last = name.split("__")
+        inner = held
+        for key in outer:
+            inner = inner[key]
+        inner[last] = value
+    (place / file).write_text(json.dumps(held))
+    return place
+
+
+def reweighed(folder: Path, place: Path, change: Any) -> Path:
+    """A copy whose weights went through ``change``."""
+    shutil.copytree(folder, place)
+    weights = load_file(place / "model.safetensors")
+    save_file(change(weights), place / "model.safetensors", metadata={"format": "pt"})
+    return place
+
+
+def without_decoder(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in weights.items() if "language_model" not in name}
+
+
+def pickled(folder: Path, place: Path) -> Path:
+    shutil.copytree(folder, place)
+    weights = load_file(place / "model.safetensors")
+    (place / "model.safetensors").unlink()
+    torch.save(weights, place / "pytorch_model.bin")
+    return place
+
+
 def text_only(place: Path) -> Path:
     LlamaForCausalLM(
         LlamaConfig(vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
@@ -104,8 +141,21 @@ def text_only(place: Path) -> Path:
         (lambda f, t: broken(f, t / "x", without="processor_config"), ModelLoadError, "processor"),
         (lambda f, t: broken(f, t / "x", without="model.safetensors"), ModelLoadError, "could not be loaded"),
         (lambda f, t: broken(f, t / "x", cut="model.safetensors"), ModelLoadError, "could not be loaded"),
+        (lambda f, t: broken(f, t / "x", cut="model.safetensors"), ModelLoadError, "download it again"),
+        (lambda f, t: reweighed(f, t / "x", without_decoder), ModelLoadError, "lacks .* weights .*random numbers"),
+        (lambda f, t: changed(f, t / "x", text_config__num_hidden_layers=6), ModelLoadError, r"lacks 27 .*layers\.3"),
+        (
+            lambda f, t: changed(f, t / "x", text_config__num_hidden_layers=2),
+            ModelLoadError,
+            r"knows nothing.*layers\.2",
+        ),
+        (lambda f, t: changed(f, t / "x", text_config__vocab_size=999), ModelLoadError, "another shape .* 999 x "),
+        (lambda f, t: pickled(f, t / "x"), ModelLoadError, r"only pickled weights \(pytorch_model.bin\).*convert"),
         (lambda f, t: text_only(t / "x"), UnsupportedModel, "takes no pictures"),
         (lambda f, t: "someone/nothing-here", ModelLoadError, "no model configuration for someone/nothing-here"),
+        (lambda f, t: "nothing-here", ModelLoadError, "no folder 'nothing-here' here either; the model in the box"),
+        (lambda f, t: "SCENE", ModelLoadError, "the model in the box is called 'scene'"),
+        (lambda f, t: " ", ModelLoadError, "name is empty"),
         (lambda f, t: 3, ModelLoadError, "expected a name, a folder or a transformers model, got int"),
         (lambda f, t: tiny("llava")[0], ModelLoadError, "without a processor"),
     ],
@@ -120,11 +170,56 @@ def test_what_is_no_model_is_one_clear_error(
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"dtype": "float12"}, "dtype 'float12'"), ({"device": "cuda:77"}, "device 'cuda:77'")],
+    [
+        ({"dtype": "float12"}, "dtype 'float12'"),
+        ({"dtype": "int8"}, "dtype 'int8'"),
+        ({"dtype": 3}, "dtype 3"),
+        ({"device": "cuda:77"}, "device 'cuda:77'"),
+        ({"device": "zork"}, "device 'zork'"),
+        ({"device": "meta"}, "device 'meta' holds no numbers"),
+        ({"device": object()}, "device <object"),
+    ],
 )
-def test_types_and_devices_that_do_not_exist(folder: Path, options: dict[str, Any], message: str) -> None:
+def test_types_and_devices_that_do_not_exist(
+    folder: Path, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "load_weights", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(ModelLoadError, match=message):
         va.load(folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "message"),
+    [
+        (
+            {"model_type": "qwen2_vl", "text_config": {}, "vision_config": {}},
+            UnsupportedModel,
+            "'qwen2_vl' is not supp",
+        ),
+        ({"image_token_index": 7, "image_token_id": 7}, LayoutError, "image_token_id 7"),
+        ({"vision_config__patch_size": 7}, LayoutError, "patch_size"),
+        ({"file": "processor_config.json", "vision_feature_select_strategy": "full"}, LayoutError, "strategy"),
+    ],
+)
+def test_what_does_not_belong_together_is_told_before_weights_are_read(
+    folder: Path, tmp_path: Path, spoil: dict[str, Any], error: type[ModelError], message: str
+) -> None:
+    place = changed(folder, tmp_path / "x", **spoil)
+    (place / "model.safetensors").unlink()
+    with pytest.raises(error, match=message):
+        va.load(place)
+
+
+def test_weights_that_are_tied_or_that_no_layer_reads_are_no_matter(folder: Path, tmp_path: Path) -> None:
+    def more(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return weights | {"vision_tower.vision_model.head.weight": torch.zeros(2)}
+
+    assert va.load(reweighed(folder, tmp_path / "more", more), dtype="float32").ask(PICTURE, "what?").trace.nbytes
+    tied = changed(folder, tmp_path / "tied", tie_word_embeddings=True, text_config__tie_word_embeddings=True)
+    weights = load_file(tied / "model.safetensors")
+    head = next(name for name in weights if "lm_head" in name)
+    save_file({k: v for k, v in weights.items() if k != head}, tied / "model.safetensors", metadata={"format": "pt"})
+    assert va.load(tied, dtype="float32").ask(PICTURE, "what?", max_new_tokens=2).trace.nbytes
 
 
 def test_a_text_model_you_hold_is_refused() -> None:

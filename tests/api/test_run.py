@@ -14,7 +14,7 @@ from skimage import data
 from sklearn.datasets import load_sample_images
 
 import vlmattn as va
-from tests.tiny_models import FAMILIES, tiny
+from tests.tiny_models import FAMILIES, build, tiny
 from vlmattn.core.errors import BudgetExceeded, ImageError, MapError, PromptError, SpecError, WordNotFound
 
 QUESTION = "Is the red cup left of the red spoon?"
@@ -64,6 +64,12 @@ PHOTOGRAPHS = photographs()
 def test_photographs_go_through(family: str, name: str, tmp_path: Path) -> None:
     run = ask(family, PHOTOGRAPHS[name])
     look = run.map("cup")
+    if name == "one pixel":
+        with pytest.raises(MapError, match="flat"):
+            _ = look.peak_xy
+    else:
+        quick = look.peak_xy
+        assert quick == look.pixels.peak_xy == look.peak_xy
     width, height = run.pictures[0].wh
     assert look.pixels.values.shape == (height, width)
     if name == "EXIF 6":
@@ -136,6 +142,68 @@ def test_chat_messages_and_system_text() -> None:
     run = ask(question=[{"role": "user", "content": content}])
     assert run.question == QUESTION
     assert "Be brief." in ask(system="Be brief.").trace.layout.text
+
+
+PARTS = [{"type": "text", "text": "Look at this cup"}, {"type": "image"}, {"type": "text", "text": "what is it?"}]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_words_around_the_picture(family: str) -> None:
+    run = ask(family, question=[{"role": "user", "content": PARTS}])
+    assert run.question.split() == ["Look", "at", "this", "cup", "what", "is", "it?"]
+    assert [w.text for w in run.words("question")] == ["Look", "at", "this", "cup", "what", "is", "it", "?"]
+    with pytest.raises(WordNotFound):
+        run.map("image")
+    for method in ("raw", "value"):
+        with pytest.raises(MapError, match="'cup' stands before picture 0"):
+            run.map("cup", part="question", method=method)
+    after = [w for w in run.words("question") if w.text in ("what", "is", "it", "?")]
+    alone = np.mean([run.map(w).patch_map.values[0] * len(w.tokens) for w in after], axis=0)
+    whole = run.map(part="question")
+    assert whole.patch_map.values[0].max() > 0.5 * alone.max() / np.mean([len(w.tokens) for w in after])
+    assert "rows: the others cannot see picture 0" in whole.patch_map.provenance.steps[-1]
+
+
+def test_the_second_picture_is_not_seen_from_between() -> None:
+    content = [{"type": "image"}, {"type": "text", "text": "a cup, and"}, {"type": "image"}, PARTS[2]]
+    run = ask(image=[data.coffee(), data.chelsea()], question=[{"role": "user", "content": content}])
+    assert run.map("cup", part="question").patch_map.total > 0
+    with pytest.raises(MapError, match="'cup' stands before picture 1"):
+        run.map("cup", part="question", image=1)
+    assert run.map("what", part="question", image=1).patch_map.total > 0
+
+
+def test_layers_count_from_the_models_end_whatever_was_kept() -> None:
+    run = ask(capture=va.CaptureSpec(layers=[0, 1]))
+    assert run.trace.depth == 3
+    assert run.map(0).patch_map.provenance.layers == "layers 0-1 of 3"
+    with pytest.raises(SpecError, match=r"layers \[2\] were not kept"):
+        run.map(0, layers=-1)
+
+
+def test_a_flat_map_has_no_peak_anywhere_and_is_still_drawn(tmp_path: Path) -> None:
+    model, processor = build("llava")
+    with torch.no_grad():
+        for name, weight in model.model.language_model.named_parameters():
+            if "q_proj.weight" in name:
+                weight.zero_()
+    run = va.load(model, processor).ask(data.coffee(), QUESTION, answer="a cup")
+    look = run.map(0)
+    for peak in (lambda: look.peak_xy, lambda: look.patch_map.peak(), look.box_xyxy):
+        with pytest.raises(MapError, match="the map is flat"):
+            peak()
+    assert [g.peak_xy for g in run.grounding()] == [None, None]
+    assert look.to_dict()["peak_xy"] is None
+    assert va.overlay.read_provenance(look.save(tmp_path / "flat.png"))["flat"] is True
+
+
+@pytest.mark.parametrize("convention", ["query", "predicting"])
+def test_relative_maps_after_any_capture(convention: Any) -> None:
+    capture = va.CaptureSpec(rows=("question", "answer"), convention=convention, dtype="float32")
+    one = ask(capture=capture).map("cup", method="relative", convention=convention)
+    assert one.patch_map.provenance.convention == convention
+    step = one.patch_map.provenance.steps[-1]
+    assert step.startswith(f"divided by the map of {va.maps.GENERIC_PROMPT!r} (raw attention of 'the last prompt row'")
 
 
 class Half(va.Steering):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 import transformers as tf
 
-from tests.tiny_models import build
+import vlmattn as va
+from tests.capture.decoders import decoder, layouts_of, padded_batch
+from tests.tiny_models import build, tiny
 from vlmattn.capture import CaptureSpec, Session
-from vlmattn.core.errors import BudgetExceeded
+from vlmattn.core.errors import BudgetExceeded, CaptureError, SpecError
 from vlmattn.core.layout import plain_layout
 
 
@@ -61,6 +64,87 @@ def test_image_columns_with_gaps_are_picked_one_by_one() -> None:
     kept, full = some.finish()[0], every.finish()[0]
     assert kept.columns.tolist() == columns.tolist()
     assert torch.equal(kept.attn_lhqk, full.attn_lhqk[..., columns])
+
+
+def picture(width: int, height: int) -> Any:
+    return np.random.default_rng(width + height).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision"])
+@pytest.mark.parametrize("kind", ["cls", "received"])
+def test_each_question_of_a_batch_has_the_views_of_its_own_picture(family: str, kind: Any) -> None:
+    if family == "llava_onevision" and kind == "cls":
+        return
+    vlm = va.load(*tiny(family))
+    ask = {"capture": CaptureSpec(rows="last", vision=kind), "max_new_tokens": 1}
+    items = [(picture(56, 56), "What?"), (picture(168, 168), "What?"), (picture(168, 56), "What?")]
+    alone = [vlm.ask(*item, **ask).trace.vision for item in items]
+    batch = [run.trace.vision for run in vlm.ask_many(items, **ask)]
+    assert len({one.shape[1] for one in alone}) == (1 if family == "llava" else 3)
+    for one, other in zip(alone, batch, strict=True):
+        assert one.shape == other.shape
+        assert np.allclose(one, other, atol=1e-5)
+    beams = vlm.ask_many(items, num_beams=3, **ask)
+    assert all(np.allclose(run.trace.vision, one, atol=1e-5) for run, one in zip(beams, alone, strict=True))
+
+
+@torch.no_grad()
+def test_a_run_of_the_tower_alone_is_not_counted() -> None:
+    model, inputs, layouts = llava(2)
+    spec = CaptureSpec(rows="last", vision="received")
+    sessions = [Session(model, layouts, spec) for _ in range(2)]
+    with sessions[0]:
+        model(**inputs)
+    with sessions[1]:
+        model.get_image_features(inputs["pixel_values"].flip(0))
+        model(**inputs)
+    for one, other in zip(sessions[0].finish(), sessions[1].finish(), strict=True):
+        assert torch.equal(one.vision, other.vision)
+
+
+@torch.no_grad()
+def test_views_that_do_not_fit_the_layouts_are_refused() -> None:
+    model, inputs, layouts = llava(2)
+    spec = CaptureSpec(rows="last", vision="received")
+    short = replace(layouts[0].images[0], views=2)
+    more = [replace(one, images=(short,)) for one in layouts]
+    with Session(model, more, spec), pytest.raises(CaptureError, match="saw 2 views, but the layouts say 4"):
+        model(**inputs)
+    tile = replace(layouts[0].images[0].tiles[0], kind="tiles")
+    unknown = replace(layouts[0].images[0], tiles=(tile,), views=None)
+    with pytest.raises(CaptureError, match="views the vision tower gets of each picture is not known"):
+        Session(model, [replace(one, images=(unknown,)) for one in layouts], spec)
+
+
+def test_a_tower_without_a_class_token_has_no_row_for_it() -> None:
+    model, _ = tiny("llava_onevision")
+    with pytest.raises(SpecError, match=r"vision tower of LlavaOnevision.* has none: use 'received'"):
+        Session(model, [published_layout()], CaptureSpec(rows="last", vision="cls"))
+
+
+def test_kept_attention_of_the_tower_holds_no_graph() -> None:
+    model, inputs, layouts = llava(1)
+    with Session(model, layouts, CaptureSpec(rows="last", vision="received")) as session:
+        model(**inputs)
+    kept = session.finish()[0]
+    assert kept.vision is not None
+    assert not kept.vision.requires_grad
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["value", "projected"])
+def test_value_norms_of_a_model_that_is_offloaded(kind: Any) -> None:
+    from accelerate import cpu_offload
+
+    inputs, pads = padded_batch((12,))
+    norms = []
+    for spread in (False, True):
+        model = cpu_offload(decoder("llama_gqa"), execution_device="cpu") if spread else decoder("llama_gqa")
+        with Session(model, layouts_of(inputs, pads), CaptureSpec(rows="last", value_norms=kind)) as session:
+            model(**inputs)
+        norms.append(session.finish()[0].value_norm_lhk)
+        assert {p.device.type for p in model.parameters()} == {"meta" if spread else "cpu"}
+    assert torch.equal(norms[0], norms[1])
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention.flex_attention import create_block_mask
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -15,7 +16,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from tests.capture.decoders import decoder, eager_twin, layouts_of, padded_batch
 from vlmattn.capture import CaptureSpec, Session
 from vlmattn.capture.door import AttentionCall
-from vlmattn.capture.rows import row_mask
+from vlmattn.capture.rows import row_mask, take_rows
 from vlmattn.core.errors import UnsupportedAttention
 
 FLASH = "stand_in_flash"
@@ -111,3 +112,41 @@ def test_without_a_mask_each_kernel_has_its_own_rule(kernel: str, causal: bool, 
 def test_masks_of_another_shape_are_refused(mask: torch.Tensor) -> None:
     with pytest.raises(UnsupportedAttention, match="passed a mask"):
         row_mask(call_with(mask, "sdpa"), slice(0, 5))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("positions", "packed"),
+    [
+        (torch.arange(20), False),
+        (torch.arange(20) + 5, False),
+        (torch.arange(20) * 2, False),
+        (torch.cat([torch.arange(12), torch.arange(8)]), True),
+        (torch.cat([torch.arange(5, 17), torch.arange(8)]), True),
+    ],
+)
+def test_sequences_packed_by_position_are_refused_under_flash(positions: Any, packed: bool, flash: str) -> None:
+    inputs, pads = padded_batch((20,))
+    for kernel in ("sdpa", flash):
+        model = decoder("llama_gqa")
+        model.config._attn_implementation_internal = kernel
+        run = {"input_ids": inputs["input_ids"], "position_ids": positions[None]}
+        with Session(model, layouts_of(inputs, pads), CaptureSpec(rows="last")) as session:
+            if packed and kernel == flash:
+                with pytest.raises(UnsupportedAttention, match="several sequences packed into one"):
+                    model(**run)
+                continue
+            model(**run)
+        assert len(session.finish()) == 1
+
+
+@pytest.mark.parametrize("index", [torch.tensor([0, 4, 7]), torch.tensor([[0, 4, 7]])])
+def test_rows_are_found_on_the_device_of_the_layer(index: torch.Tensor) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        there = torch.empty(1, 4, 20, 8, device="cuda:1")
+        here = index.to("cuda:0")
+        assert take_rows(there, here).device == torch.device("cuda:1")
+        call = AttentionCall("sdpa", nn.Identity(), there, there, there, None, {"is_causal": True})
+        mask = row_mask(call, here)
+        assert mask is not None
+        assert mask.device == torch.device("cuda:1")

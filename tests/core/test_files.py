@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from vlmattn.core.errors import DependencyMissing, FileError
-from vlmattn.core.files import atomic_write_bytes, atomic_write_text, write_json
+from vlmattn.core.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    check_can_hold,
+    check_can_write,
+    filled_folder,
+    make_folder,
+    write_json,
+)
 from vlmattn.core.optional import cv2, require
 
 
@@ -93,3 +101,58 @@ def test_opencv_that_does_not_load(monkeypatch: pytest.MonkeyPatch, reason: str,
     monkeypatch.setattr(importlib, "import_module", fail)
     with pytest.raises(DependencyMissing, match=says):
         cv2()
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("check", "name", "message"),
+    [
+        (check_can_write, "no/such/a.png", "cannot write"),
+        (check_can_write, "folder", "it is a folder"),
+        (check_can_write, "file/a.png", "cannot write"),
+        (check_can_hold, "file", "cannot write"),
+        (check_can_hold, "file/deeper", "cannot write"),
+        (make_folder, "file", "cannot make the folder"),
+        (make_folder, "file/deeper", "cannot make the folder"),
+        (make_folder, "a\0b", "cannot make the folder"),
+        (make_folder, "x" * 300, "cannot make the folder"),
+    ],
+)
+def test_places_that_hold_nothing(tmp_path: Path, check: Any, name: str, message: str) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileError, match=message):
+        check(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_places_that_can_be_written_are_left_as_they_were(tmp_path: Path) -> None:
+    (tmp_path / "old.png").write_text("old")
+    check_can_write(tmp_path / "old.png")
+    check_can_write(tmp_path / "new.png")
+    check_can_hold(tmp_path / "new" / "folder")
+    assert os.listdir(tmp_path) == ["old.png"]
+
+
+@pytest.mark.parametrize("path", [None, 3, ""])
+def test_what_is_no_path(path: Any) -> None:
+    for use in (make_folder, check_can_write, check_can_hold, lambda p: atomic_write_bytes(p, b"")):
+        with pytest.raises(FileError, match="must be text or a path"):
+            use(path)
+
+
+def test_a_folder_that_was_not_filled_is_taken_away_again(tmp_path: Path) -> None:
+    def fill(*names: str, error: BaseException | None = None) -> None:
+        with filled_folder(tmp_path / "a" / "b") as place:
+            for name in names:
+                atomic_write_bytes(place(name), b"new")
+            if error is not None:
+                raise error
+
+    with pytest.raises(FileError):
+        fill("one", "no/two")
+    assert os.listdir(tmp_path) == []
+    fill("one")
+    with pytest.raises(KeyboardInterrupt):
+        fill("one", "two", error=KeyboardInterrupt())
+    assert os.listdir(tmp_path / "a" / "b") == ["one"]

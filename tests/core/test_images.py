@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from vlmattn.core import images
 from vlmattn.core.errors import ImageError
 from vlmattn.core.images import load_image
 
@@ -136,7 +139,7 @@ JPEG = png(Image.fromarray(RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)),
     [
         ("no/such/file.png", "does not exist"),
         (".", "is a folder"),
-        ("", "is a folder"),
+        ("", "path of the picture is empty"),
         ("a" * 5000, "cannot be read"),
         ("~nobody-of-that-name/a.png", "cannot be read"),
         ("a\0b", "cannot be read"),
@@ -211,3 +214,34 @@ def test_flipped_bytes_give_a_picture_or_an_image_error(kind: str) -> None:
             load_image(bytes(broken), max_pixels=10**6)
         except ImageError:
             continue
+
+
+@pytest.mark.hostile
+def test_a_pipe_that_nobody_writes_to_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(images, "PIPE_PATIENCE", 0.05)
+    with pytest.raises(ImageError, match="pipe that nothing was written to"):
+        load_image(tmp_path / "pipe")
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    def write() -> None:
+        with (tmp_path / "pipe").open("wb") as file:
+            for first in range(0, len(JPEG), 1000):
+                file.write(JPEG[first : first + 1000])
+                file.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert load_image(tmp_path / "pipe").wh == load_image(JPEG).wh
+    writer.join()
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("values", [np.full((2, 2), np.nan, np.float32), np.full((2, 2), 1e9, np.float32)])
+def test_values_that_are_no_picture_name_the_file(tmp_path: Path, values: Any) -> None:
+    Image.fromarray(values).save(tmp_path / "depth.tiff")
+    with pytest.raises(ImageError, match=r"depth\.tiff holds"):
+        load_image(tmp_path / "depth.tiff")

@@ -155,9 +155,9 @@ def test_a_summary_tells_the_spans() -> None:
     ("spans", "match"),
     [
         (((0.0, 4.0),), r"row_spans .*shape \(2, 2\), got \(1, 2\)"),
-        (((0.0, 4.0), (6.0, 6.0)), "one positive length"),
-        (((0.0, 4.0), (4.0, 10.0)), "one positive length"),
-        (((0.0, float("nan")), (6.0, 10.0)), "one positive length"),
+        (((0.0, 4.0), (6.0, 6.0)), "must all have a positive length"),
+        (((0.0, float("nan")), (6.0, 10.0)), "must all have a positive length"),
+        (((float("-inf"), 4.0), (6.0, 10.0)), "must all have a positive length"),
         (((0.0, 6.0), (4.0, 10.0)), "ascending and not overlap"),
         (((6.0, 10.0), (0.0, 4.0)), "ascending and not overlap"),
         (((1.0, 5.0), (6.0, 10.0)), "edge to edge"),
@@ -167,3 +167,37 @@ def test_a_summary_tells_the_spans() -> None:
 def test_spans_that_do_not_fit_are_refused(spans: Any, match: str) -> None:
     with pytest.raises(LayoutError, match=match):
         Tile("tiles", (2, 1), (0.0, 0.0, 5.0, 10.0), row_spans=spans)
+
+
+UNEVEN = Tile(
+    "tiles", (1, 3), (2.0, 0.0, 26.0, 4.0), col_spans=((2.0, 8.0), (8.0, 18.0), (20.0, 26.0))
+)  # cells of 6, 10 and 6 pixels, and a gap of 2
+
+
+@pytest.mark.parametrize("smooth", [None, "bilinear"])
+@pytest.mark.parametrize("visible", [None, (np.array([[True, True, False]]),)])
+def test_cells_of_unequal_length_keep_their_sums_and_their_values(smooth: Any, visible: Any) -> None:
+    layout = ImageLayout((28, 4), (UNEVEN,))
+    patches = PatchMap((np.array([[3.0, 5.0, 9.0]]),), layout, visible=visible)
+    told = 17.0 if visible is None else 8.0
+    mass = to_pixels(patches, kind="mass", smooth=smooth)
+    assert mass.total == pytest.approx(told)
+    assert mass.outside == pytest.approx(0.0, abs=1e-9)
+    density = to_pixels(patches, kind="density", smooth=smooth)
+    assert density.values[0, [4, 13]] == pytest.approx([3.0, 5.0], abs=0.2 if smooth else 1e-6)
+    assert not density.seen[0, [0, 1, 18, 19, 26]].any()
+    flat = PatchMap((np.full((1, 3), 2.0),), layout, visible=visible)
+    shown = to_pixels(flat, kind="density", smooth=smooth)
+    assert np.allclose(shown.values[shown.seen], 2.0)
+
+
+def test_a_pixel_of_a_cell_of_unequal_length_holds_its_share() -> None:
+    patches = PatchMap((np.array([[3.0, 5.0, 9.0]]),), ImageLayout((28, 4), (UNEVEN,)))
+    mass = to_pixels(patches, kind="mass").values
+    assert mass[0, [2, 7, 8, 17, 18, 20, 25, 26]] == pytest.approx(
+        [3 / 24, 3 / 24, 5 / 40, 5 / 40, 0, 9 / 24, 9 / 24, 0]
+    )
+    back = pool_pixels(patches.layout, to_pixels(patches, kind="density").values)
+    assert np.allclose(back.values[0], patches.values[0])
+    assert cell_at(patches.layout, 17.5, 1) == [(0, 0, 1)]
+    assert cell_at(patches.layout, 19.0, 1) == []

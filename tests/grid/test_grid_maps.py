@@ -167,11 +167,33 @@ def test_boxes_that_cannot_be_had(options: dict[str, Any], error: type[Exception
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5, -2.0])
-def test_a_flat_map_has_no_box(value: float) -> None:
+def test_a_flat_map_has_no_box_and_no_peak(value: float) -> None:
     pixels = PixelMap(np.full((4, 4), value, dtype=np.float32), np.ones((4, 4), bool))
     assert pixels.is_flat
     with pytest.raises(MapError, match="the map is flat"):
         pixels.box_xyxy()
+    with pytest.raises(MapError, match="the map is flat"):
+        _ = pixels.peak_xy
+    assert pixels.to_dict()["peak_xy"] is None
+    patches = PatchMap((np.full((2, 4), value),), ONE)
+    assert patches.is_flat
+    with pytest.raises(MapError, match="the map is flat"):
+        patches.peak()
+
+
+def test_patches_out_of_sight_count_neither_for_the_peak_nor_against_flatness() -> None:
+    seen = np.ones((2, 4), bool)
+    seen[0, :2] = False
+    values = np.ones((2, 4))
+    values[0, 0] = 9.0
+    assert PatchMap((values,), ONE, visible=(seen,)).is_flat
+    values[1, 3] = 2.0
+    assert PatchMap((values,), ONE, visible=(seen,)).peak()[1:3] == (1, 3)
+    assert PatchMap((-values,), ONE, visible=(seen,)).peak().value == -1.0
+    blind = PatchMap((values,), ONE, visible=(np.zeros((2, 4), bool),))
+    assert blind.is_flat
+    with pytest.raises(MapError, match="no peak"):
+        blind.peak()
 
 
 def test_a_map_of_one_value_per_cell_is_flat_in_pixels_too() -> None:

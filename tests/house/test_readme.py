@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,13 @@ def test_every_command_in_the_readme_exists() -> None:
     used = set(re.findall(r"^vlmattn (\w+)", "\n".join(blocks("sh")), flags=re.MULTILINE))
     assert used
     assert used <= known
+
+
+def test_names_of_the_package_resolve_after_a_plain_import() -> None:
+    names = set(re.findall(r"`(?:vlmattn|va)\.((?:\w+\.)*\w+)[`(]", README))
+    assert "adapters.check_adapter" in names
+    code = "import vlmattn as va\n" + "\n".join(f"va.{name}" for name in sorted(names))
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_pictures_of_the_readme_are_there() -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from vlmattn.core.errors import FileError, MapError, SpecError
 from vlmattn.core.provenance import Provenance
 from vlmattn.grid import PixelMap
 from vlmattn.overlay import contact_sheet, load_map, overlay, read_provenance, save_map
+from vlmattn.overlay import sheet as sheet_module
+from vlmattn.overlay import text as text_module
+from vlmattn.overlay.draw import CAUTION
 from vlmattn.overlay.heat import is_flat
-from vlmattn.overlay.text import draw_lines, font, line_height, printable, wrapped
+from vlmattn.overlay.text import draw_lines, font, length, line_height, printable, wrapped
 
 MADE = Provenance(model="scene", prompt="Où est le chat ? 猫 😀", steps=("one", "two"), seed=3)
 
@@ -164,7 +168,7 @@ def test_a_sheet_of_flat_maps_says_so() -> None:
     flat = PixelMap(np.zeros((30, 40)), np.ones((30, 40), bool))
     assert is_flat(flat)
     sheet, other = contact_sheet([[("", black(), flat)]]), contact_sheet([[("", black(), ramp())]])
-    strip = [np.asarray(s.image)[-36:] for s in (sheet, other)]
+    strip = [np.asarray(s.image)[-80:] for s in (sheet, other)]
     assert (strip[0].max(axis=2) - strip[0].min(axis=2)).max() == 0  # words, no colours
     assert (strip[1].max(axis=2) - strip[1].min(axis=2)).max() > 100
 
@@ -210,3 +214,63 @@ def test_long_lines_are_broken_and_keep_every_letter() -> None:
     page = black(220, line_height(16) * len(lines))
     draw_lines(page, (0, 0), lines, 16, (255, 255, 255))
     assert np.asarray(page).any()
+
+
+def test_characters_that_the_first_font_lacks_are_drawn_with_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, other = ImageFont.load_default(16), ImageFont.truetype("DejaVuSans.ttf", 16)
+    monkeypatch.setattr(text_module, "font", lambda size: plain)
+    monkeypatch.setattr(text_module, "_more_fonts", lambda size: ())
+    assert printable("a\u2192b", 16) == "a\\u2192b"
+    monkeypatch.setattr(text_module, "_more_fonts", lambda size: (other,))
+    assert printable("a\u2192b", 16) == "a\u2192b"
+    assert length("a\u2192b", 16) == plain.getlength("a") + other.getlength("\u2192") + plain.getlength("b")
+    page = black(60, 30)
+    draw_lines(page, (0, 0), ["a\u2192b"], 16, (255, 255, 255))
+    alone = black(60, 30)
+    draw_lines(alone, (0, 0), ["a"], 16, (255, 255, 255))
+    assert np.asarray(page).sum() > np.asarray(alone).sum()
+
+
+RELATIVE = Provenance(
+    model="scene", question="Is it red?", answer="yes", method="relative", normalisation="uniform", layers="layers 1"
+)
+
+
+def test_a_figure_says_question_answer_method_and_what_its_numbers_are() -> None:
+    one = PixelMap(ramp().values, ramp().seen, label="red", provenance=RELATIVE)
+    caption = overlay(black(), one).caption
+    assert caption.title == "red \u00b7 Is it red? yes"
+    assert (
+        overlay(black(), PixelMap(one.values, one.seen, label="yes", provenance=RELATIVE)).caption.title
+        == "Is it red? yes"
+    )
+    assert overlay(black(), one, title="mine").caption.title == "mine"
+    assert caption.unit == "relative attention: 1 is an even look"
+    for words in ("relative attention", "normalised: uniform", "question: Is it red?", CAUTION):
+        assert words in caption.small_print
+    plain = overlay(black(), PixelMap(one.values, one.seen, provenance=replace(RELATIVE, normalisation=""))).caption
+    assert "not normalised" in plain.small_print
+
+
+def test_a_sheet_carries_what_its_maps_share_and_the_caution(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(sheet_module, "draw_lines", lambda image, xy, lines, *rest: drawn.extend(lines))
+    cells = [PixelMap(ramp().values, ramp().seen, provenance=replace(RELATIVE, layers=f"layers {n}")) for n in (1, 2)]
+    contact_sheet([[("", black(), one) for one in cells]])
+    told = " ".join(drawn)
+    assert "scene" in told
+    assert "relative attention" in told
+    assert CAUTION in told
+    assert "layers" not in told
+    mixed = [PixelMap(ramp().values, ramp().seen, provenance=replace(RELATIVE, normalisation=n)) for n in ("max", "")]
+    drawn.clear()
+    contact_sheet([[("", black(), one) for one in mixed]])
+    assert "normalised: various" in " ".join(drawn)
+
+
+@pytest.mark.parametrize("word", ["ring", "red", "left", "w"])
+def test_a_short_row_title_stays_on_one_line(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(sheet_module, "draw_lines", lambda image, xy, lines, *rest: drawn.append(lines))
+    contact_sheet([[("", black(), ramp())]], row_titles=[word], column_titles=["c"])
+    assert [word] in drawn

@@ -18,7 +18,9 @@ from vlmattn.core.provenance import Provenance
 from vlmattn.grid import PixelMap
 from vlmattn.overlay import COLOUR_MAPS, colour_table, overlay
 from vlmattn.overlay.colours import lightness
+from vlmattn.overlay.figure import Caption, _ramp, text_size
 from vlmattn.overlay.heat import peak_xy, scale_of
+from vlmattn.overlay.marks import draw_box, draw_contours
 
 RNG = np.random.default_rng(0)
 
@@ -185,6 +187,10 @@ NAN[0, 0] = np.nan
         ({"alpha": 1.5}, SpecError, "alpha"),
         ({"alpha": "much"}, SpecError, "alpha"),
         ({"alpha_max": 2}, SpecError, "alpha_max"),
+        ({"alpha_max": "a"}, SpecError, "alpha_max must be a number"),
+        ({"cmap": ["ember"]}, SpecError, "there are"),
+        ({"box": 3}, SpecError, "a box must be"),
+        ({"title": 3}, SpecError, "title must be text"),
         ({"scale": (1, 1)}, SpecError, "low < high"),
         ({"scale": (0, float("nan"))}, SpecError, "low < high"),
         ({"box": (0, 0, 0, 5)}, SpecError, "positive width"),
@@ -210,3 +216,64 @@ def test_lightness_rises_evenly(name: str) -> None:
     assert colour_table(name).shape == (256, 3)
     assert (steps > 0).all()
     assert steps.max() / steps.min() < 2
+
+
+def test_a_tiny_picture_is_enlarged_before_it_is_marked() -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    one = hot_box(2, 3, 4, 5, 8, 8)
+    plain = overlay(pixels, one, peak=False)
+    marked = overlay(pixels, one, box=(1, 1, 7, 7), contours=True)
+    assert np.array_equal(np.asarray(marked.image), np.asarray(plain.image))
+    shown, before = (np.asarray(o.enlarged) for o in (marked, plain))
+    assert shown.shape == (480, 480, 3)
+    assert "60x enlarged" in marked.caption.small_print
+    changed = (shown != before).any(axis=2)
+    assert 0 < changed.mean() < 0.2
+    assert changed[60:420, 60].all()  # the box's left edge, at x = 1 of 8
+    with pytest.raises(SpecError, match="positive width"):
+        overlay(pixels, one, box=(1, 1, 1, 7))
+    assert overlay(photo(), hot_box(1, 2, 3, 4)).enlarged is not None
+    assert overlay(photo(300, 200), hot_box(1, 2, 3, 4, 300, 200)).enlarged is None
+
+
+@pytest.mark.parametrize("wh", [(900, 700), (300, 300)])
+def test_lines_at_the_border_are_whole(wh: tuple[int, int]) -> None:
+    width, height = wh
+    inner, outer = (np.full((height, width, 3), 128, np.uint8) for _ in range(2))
+    draw_box(inner, (100, 100, width - 100, height - 100))
+    draw_box(outer, (0, 0, width, height))
+    middle = height // 2
+    line = (inner[middle, : width // 2] != 128).any(axis=1)
+    assert (outer[middle, : width // 2] != 128).any(axis=1).sum() == line.sum()
+    assert (outer[middle, width // 2 :] != 128).any(axis=1).sum() == line.sum()
+    far = np.full((height, width, 3), 128, np.uint8)
+    draw_box(far, (9000, 9000, 9100, 9100))
+    assert (far == 128).all()
+
+
+def test_contours_are_dashed_and_boxes_are_not() -> None:
+    pixels = np.full((400, 400, 3), 128, np.uint8)
+    box, contour = pixels.copy(), pixels.copy()
+    draw_box(box, (100, 100, 300, 300))
+    values = np.zeros((400, 400), np.float32)
+    values[100:300, 100:300] = 1
+    draw_contours(contour, values, [0.5])
+    top = slice(110, 290)
+    assert (box[100, top] == 255).all()
+    light = (contour[100, top] == 255).all(axis=1)
+    assert 0.3 < light.mean() < 0.7
+    assert (contour[100, top][~light] == 0).all()
+
+
+def test_the_colour_bar_fades_as_the_picture_does() -> None:
+    fading, full = (_ramp(Caption("", "", (0, 1), "ember", alpha=alpha), 400, 20) for alpha in ("value", 1.0))
+    assert set(map(tuple, fading[:, 0])) == {(255, 255, 255), (205, 205, 205)}  # the ground shows through
+    assert set(map(tuple, full[:, 0])) == {tuple(colour_table("ember")[0])}
+    mixed = 0.25 * np.array([255, 205])[:, None] + 0.75 * colour_table("ember")[255]
+    assert np.abs(np.unique(fading[:, -1], axis=0) - np.sort(mixed, axis=0)).max() <= 1.5
+
+
+@pytest.mark.parametrize(("wh", "least"), [((3000, 100), 30), ((100, 3000), 15), ((640, 480), 15), ((4000, 3000), 80)])
+def test_type_is_large_enough_for_long_pictures(wh: tuple[int, int], least: int) -> None:
+    assert text_size(*wh) >= least
+    assert text_size(*wh) <= 96

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from vlmattn.scene import evaluate, split_item, write_split
-from vlmattn.scene.card import SPLITS_SCORED, card, score_model
+from vlmattn.scene.captions import mentioned, score_captions
+from vlmattn.scene.card import SPLITS_SCORED, TARGETS, card, counted, score_model, targets_missed, write_card
 from vlmattn.scene.evaluation import score
 from vlmattn.scene.generator import Scene
 from vlmattn.scene.questions import Question
@@ -27,7 +28,9 @@ TRUTH = [q.answer for _, q in ASKED]
 
 def test_the_truth_scores_one_and_nonsense_nothing() -> None:
     assert {s.accuracy for s in score(ASKED, TRUTH)} == {1.0}
+    assert {s.on_kind for s in score(ASKED, TRUTH)} == {1.0}
     assert {s.accuracy for s in score(ASKED, ["?"] * len(ASKED))} == {0.0}
+    assert {s.on_kind for s in score(ASKED, ["?"] * len(ASKED))} == {0.0}
 
 
 @pytest.mark.parametrize("change", [str.upper, lambda t: f"  {t}.", lambda t: t.replace(" ", "  ")])
@@ -72,19 +75,100 @@ def test_every_question_is_asked_once_in_batches() -> None:
     assert [s.kind for s in found] == ["exist"]
 
 
-def test_the_card_shows_every_number_beside_both_baselines() -> None:
+WRONG_BUT_OF_KIND = {
+    "color": "red",
+    "shape": "ring",
+    "size": "tiny",
+    "where": "top left",
+    "at": "red ring",
+    "compare": "red ring",
+    "count": "nine",
+    "exist": "no",
+    "relation": "no",
+    "caption": "a zebra",
+}
+
+
+def test_an_answer_can_be_of_the_kind_asked_for_and_wrong() -> None:
+    for found in score(ASKED, [WRONG_BUT_OF_KIND[q.kind] for _, q in ASKED]):
+        assert found.on_kind == 1.0
+        assert found.accuracy < 0.7
+    swapped = score(ASKED, ["blue" if q.kind != "color" else "large" for _, q in ASKED])
+    assert {s.on_kind for s in swapped} == {0.0}
+
+
+def test_presence_is_split_by_answer_and_by_what_was_absent() -> None:
+    asked = [(s, q) for i in range(12) for s, found in [split_item("binding", 0, i)] for q in found]
+    (always,) = score(asked, ["yes"] * len(asked))
+    assert (always.accuracy, always.by_answer, always.by_foil) == (0.5, {"no": 0.0, "yes": 1.0}, {"binding": 0.0})
+
+
+CAPTION = next(s for s, _ in ASKED if len(s.names) == 3)
+
+
+@pytest.mark.parametrize(
+    ("caption", "want"),
+    [
+        (", ".join(f"a {n}" for n in sorted(CAPTION.names)), (0.0, 0.0, 1.0, 3)),
+        ("nothing at all", (0.0, 0.0, 0.0, 0)),
+        (f"a {min(CAPTION.names)}, a {min(CAPTION.names)}", (0.0, 0.0, 1 / 3, 2)),
+        (f"A {min(CAPTION.names)} and {max(CAPTION.names)}; a zebra, a red redcircle", (0.0, 0.0, 2 / 3, 2)),
+    ],
+)
+def test_captions_that_claim_nothing_false(caption: str, want: tuple[float, ...]) -> None:
+    found = score_captions([(CAPTION, caption)])
+    assert (found.chair_i, found.chair_s, found.recall, found.mentions) == pytest.approx(want)
+
+
+def test_chair_by_hand() -> None:
+    absent = next(f"{c} {s}" for c in ("red", "blue") for s in ("ring", "star") if f"{c} {s}" not in CAPTION.names)
+    first, second, third = sorted(CAPTION.names)
+    said = [
+        (CAPTION, f"a {first}, a {absent}, a {absent}"),
+        (CAPTION, f"a {first}, a {second}"),
+        (CAPTION, f"a {third}"),
+    ]
+    found = score_captions(said)
+    assert found.chair_i == pytest.approx(2 / 6)
+    assert found.chair_s == pytest.approx(1 / 3)
+    assert found.recall == pytest.approx((1 + 2 + 1) / 9)
+    assert mentioned("An orange cross,a RED circle.") == ["orange cross", "red circle"]
+    with pytest.raises(ValueError, match="at least one"):
+        score_captions([])
+
+
+def test_the_card_shows_every_number_beside_both_baselines(tmp_path: Path) -> None:
     scores = score_model(lambda images, texts: ["yes"] * len(texts), 12)
-    text = card(scores, {"steps": 1234, "minutes": 5.0})
+    text = card(scores, "# Notes", training={"steps": 1234, "seed": 5})
     assert list(scores["splits"]) == list(SPLITS_SCORED)
     for kind in scores["splits"]["test"]["kinds"]:
-        for value in (kind["accuracy"], kind["majority"], kind["copy"]):
+        for value in (kind["accuracy"], kind["majority"], kind["copy"], kind["on_kind"]):
             assert value is None or f"{value:.3f}" in text
-    for split in SPLITS_SCORED[1:]:
+    for split in SPLITS_SCORED:
         assert SPLITS[split].purpose in text
-    assert "1,234 steps" in text
-    assert "missed on color (0.000)" in text
-    perfect = {"seed": 0, "splits": {"test": {"scenes": 30, "kinds": [asdict(s) for s in score(ASKED, TRUTH)]}}}
-    assert "on each of color, shape, exist: reached." in card(perfect)
+    assert "steps 1234, seed 5" in text
+    assert text.startswith("---\nlicense: apache-2.0\n")
+    assert "# Notes" in text
+    assert {m.split()[0] for m in targets_missed(scores)} == set(TARGETS)
+    assert "Aims missed: " in text
+    assert "color 0.000 (aim 0.97)" in text
+    perfect = {
+        "seed": 0,
+        "date": "",
+        "splits": {"test": {"scenes": 30, "kinds": [asdict(s) for s in score(ASKED, TRUTH)]}},
+    }
+    assert targets_missed(perfect) == []
+    assert "Aims missed" not in card(perfect, "")
+    (tmp_path / "notes.md").write_text("# Mine\n")
+    assert "# Mine" in write_card(tmp_path, scores).read_text()
+
+
+def test_counting_weighs_each_number_alike() -> None:
+    asked = [(s, q) for s, q in ASKED if q.kind == "count"]
+    (found,) = score(asked, ["one"] * len(asked))
+    assert counted(found) == pytest.approx(
+        1 / len({q.answer for _, q in asked} & {"zero", "one", "two", "three", "four"})
+    )
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
@@ -103,8 +187,9 @@ def test_a_killed_writer_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     writer.wait()
     assert 5 <= len(list(cut.glob("images/*.png"))) < 30
     # What a kill in the middle of a file leaves.
-    (cut / "images" / ".validation-000020.png.abc").write_bytes(b"half")
-    (cut / ".questions.jsonl.abc").write_bytes(b"half")
+    for leftover in (cut / "images" / ".validation-000020.png.abc", cut / ".questions.jsonl.abc"):
+        leftover.write_bytes(b"half")
+        os.utime(leftover, (0, 0))
     write_split(cut, "validation", 30, 1)
     assert contents(cut) == contents(whole)
 
@@ -113,6 +198,7 @@ def test_a_writer_killed_before_its_first_file_is_forgiven(tmp_path: Path) -> No
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / ".split.json.abc").write_bytes(b"ha")
+    os.utime(folder / ".split.json.abc", (0, 0))
     assert contents(write_split(folder, "test", 2, 1)) == contents(write_split(tmp_path / "new", "test", 2, 1))
 
 

@@ -12,14 +12,15 @@ from vlmattn.scene import Question, make_scene
 from vlmattn.scene.answering import message
 from vlmattn.scene.build import GRID_SIDE, make_model, make_processor, make_tokenizer
 from vlmattn.scene.objects import COLORS, SHAPES, SIZES
-from vlmattn.scene.packing import CAPTION_WEIGHT, END_WEIGHT, Packer
-from vlmattn.scene.questions import KINDS, NUMBERS, TEMPLATES, ask
-from vlmattn.scene.samples import as_input
+from vlmattn.scene.phrasings import HELD_OUT, TRAIN
+from vlmattn.scene.questions import KINDS, NUMBERS, ask
+from vlmattn.scene.training.packing import Packer
+from vlmattn.scene.training.samples import as_input
 
 
 @pytest.fixture(scope="module")
 def packer() -> Packer:
-    return Packer(make_tokenizer())
+    return Packer(make_tokenizer(), caption_weight=0.2, end_weight=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +33,10 @@ def questions(seed: int) -> list[Question]:
     return [q for kind in KINDS if (q := ask(rng, kind, scene)) is not None]
 
 
-@pytest.mark.parametrize("kind", TEMPLATES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_token_ids_are_those_of_the_processor(packer: Packer, processor: Any, kind: str) -> None:
-    for template in TEMPLATES[kind]:
-        asked = template.format(o="red circle")
+    for template in (*TRAIN[kind], *HELD_OUT[kind]):
+        asked = template.format(o="red circle", a="orange cross", b="white star", r="above")
         text = processor.apply_chat_template(message(asked), add_generation_prompt=True)
         assert text == f"<s>USER: <image>\n{asked} ASSISTANT:"
         given = processor(images=make_scene(0).image, text=text)["input_ids"][0]
@@ -81,10 +82,10 @@ def test_packed_logits_are_those_of_separate_sequences(packer: Packer) -> None:
 
 def test_only_answers_are_learned_and_long_ones_count_less(packer: Packer) -> None:
     caption, color = (next(q for q in questions(1) if q.kind == kind) for kind in ("caption", "color"))
-    for question, each in ((caption, CAPTION_WEIGHT), (color, 1.0)):
+    for question, each in ((caption, 0.2), (color, 1.0)):
         packed = packer.pack([[question]])
         said = packer.answer(question.answer)
-        want = [0.0] * (len(packed.ids[0]) - len(said)) + [each] * (len(said) - 1) + [END_WEIGHT]
+        want = [0.0] * (len(packed.ids[0]) - len(said)) + [each] * (len(said) - 1) + [0.1]
         assert packed.weights[0].tolist() == pytest.approx(want)
 
 

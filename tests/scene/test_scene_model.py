@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,10 @@ from vlmattn.core.errors import ModelLoadError
 from vlmattn.scene import KindScore, box, evaluate, make_scene, scene_model_folder, split_item
 from vlmattn.scene.answering import answerer, answers_of, message
 from vlmattn.scene.build import make_processor, make_tokenizer
-from vlmattn.scene.card import card
+from vlmattn.scene.card import SPLITS_SCORED, write_card
 from vlmattn.scene.evaluation import Answerer
 
+SHIPPED = ("scene", "scene-prior")
 FOLDER = scene_model_folder()
 ASKED = [(scene, q) for scene, found in (split_item("test", 0, i) for i in range(4)) for q in found]
 
@@ -118,18 +121,36 @@ def test_nothing_of_an_oblong_picture_is_cut_off(processor: Any) -> None:
     assert right[2] > right[0] + 1
 
 
-def test_the_card_shows_the_scores_that_were_measured() -> None:
-    scores = json.loads((FOLDER / "scores.json").read_text(encoding="utf-8"))
-    counted = FOLDER / "training.json"
-    training = json.loads(counted.read_text(encoding="utf-8")) if counted.is_file() else None
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == card(scores, training) + "\n"
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_card_shows_the_scores_that_were_measured(name: str, tmp_path: Path) -> None:
+    folder = scene_model_folder(name)
+    again = tmp_path / name
+    shutil.copytree(folder, again)
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    assert write_card(again, scores).read_bytes() == (folder / "README.md").read_bytes()
+    assert (again / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
     assert scores["splits"]["test"]["scenes"] >= 500
+    assert set(scores["splits"]) == set(SPLITS_SCORED)
 
 
-def test_an_installation_without_it_says_so(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installation_without_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(box, "__file__", str(tmp_path / "box.py"))
     with pytest.raises(ModelLoadError, match="install vlmattn again"):
         scene_model_folder()
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+def test_damaged_weights_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    shutil.copytree(FOLDER, tmp_path / "models" / "scene")
+    weights = tmp_path / "models" / "scene" / "model.safetensors"
+    held = bytearray(weights.read_bytes())
+    held[-1] ^= 1
+    weights.write_bytes(held if damage == "changed" else held[:1000])
+    if damage == "gone":
+        weights.unlink()
+    monkeypatch.setattr(box, "__file__", str(tmp_path / "box.py"))
+    with pytest.raises(ModelLoadError, match="install vlmattn again"):
+        box.load_from_the_box("scene")
 
 
 def test_without_a_folder_it_is_the_model_in_the_box(answer: Answerer) -> None:

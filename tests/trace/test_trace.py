@@ -115,3 +115,34 @@ def test_rows_of_a_word_that_is_not_there() -> None:
         CaptureSpec(rows="word:mug").prompt_positions(layout())
     with pytest.raises(SpecError, match="word:"):
         CaptureSpec(rows="word:")
+
+
+def test_heads_are_made_one_over_those_that_were_kept() -> None:
+    full = trace()
+    values, masses = full.attn_lhqk.copy(), full.mass_lhqs.copy()
+    values[0, 1], masses[0, 1] = np.nan, np.nan
+    uneven = trace(heads=((1,), (0, 1)), attn_lhqk=values, mass_lhqs=masses)
+    for how, by_hand in (("mean", np.mean), ("max", np.max)):
+        for array in (values, masses):
+            want = np.stack([array[0, 0], by_hand(array[1], axis=0)])
+            assert np.array_equal(uneven.over_heads(array, how=how), want)  # type: ignore[arg-type]
+            assert np.array_equal(uneven.over_heads(array[1:], [1], how=how), want[1:])  # type: ignore[arg-type]
+    assert np.array_equal(full.over_heads(full.attn_lhqk), full.attn_lhqk.mean(1))
+    assert np.array_equal(uneven.over_heads(values[:, :1]), values[:, 0])
+    with pytest.raises(MapError, match=r"\(L, H, …\) with L = 2, got"):
+        full.over_heads(values[:1])
+
+
+@pytest.mark.parametrize("heads", [((0, 1),), ((0, 1), ()), ((0, 1), (0, 1, 2))])
+def test_heads_must_be_named_for_every_layer(heads: Any) -> None:
+    with pytest.raises(MapError, match=r"heads must name 1 to H = 2 heads for each of L = 2 layers"):
+        trace(heads=heads)
+
+
+def test_later_columns_are_not_out_of_window() -> None:
+    seen = np.ones((2, 12, 6), dtype=bool)
+    seen[0, 0, [0, 5]] = False  # row at position 8, columns at 2 and 8
+    seen[1, 0, 5] = False
+    one = trace(visible_lqk=seen, positions=np.array([7, *range(9, 20)]))
+    assert np.argwhere(one.out_of_window_lqk).tolist() == [[0, 0, 0]]
+    assert not trace().out_of_window_lqk.any()

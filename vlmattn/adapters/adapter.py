@@ -222,6 +222,7 @@ class Adapter:
             ids,
             unexpanded(offsets, replaced),
             plans,
+            image_token=self.image_token,
             image_token_id=self.image_token_id,
             bos_token_id=getattr(self.tokenizer, "bos_token_id", None),
         )

@@ -6,8 +6,9 @@ cell of padding stays or goes), and, with a limit, the grid is shrunk.
 
 Where the tile's side is not a multiple of the patch, the tower drops the pixels left over in *every* tile (6 of 384
 for SigLIP 384/14). The joined grid then has gaps in pixels, and ``row_spans`` and ``col_spans`` say where its cells
-lie. A grid that was shrunk has none: each of its cells mixes neighbours by bilinear interpolation and has no exact
-edges, so the cells divide the outer box evenly.
+lie. Shrinking by bilinear interpolation makes cell *k* of the small grid from the joined cells around k·s … (k + 1)·s,
+with s joined cells to a small one; that stretch of the joined grid, in pixels, is its box. A box that reaches over a
+gap holds the gap's pixels too.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.tower import Tower
-from vlmattn.core.errors import LayoutError
+from vlmattn.core.errors import LayoutError, UnsupportedModel
 from vlmattn.core.layout import ImageLayout, Spans, Tile
+
+_Exact = tuple[Fraction, Fraction]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class TileRule:
         if ragged or not self.resolutions:
             raise LayoutError(
                 f"image_grid_pinpoints must be multiples of the tower's {side} pixels, got {ragged or 'none'}"
+            )
+        if self.tower.leading < 0:
+            raise UnsupportedModel(
+                "vision_feature_select_strategy='default' drops the first token of every tile, and vision tower"
+                f" {self.tower.name!r} has no CLS token: the top-left patch would be lost, and the model itself cannot"
+                " join such tiles. Use strategy 'full' in model and processor"
             )
         if self.tower.leading:
             raise LayoutError(
@@ -77,14 +86,14 @@ def plan_anyres(rule: TileRule, image_wh: tuple[int, int]) -> ImagePlan:
     tiles: tuple[Tile, ...] = (base,)
     if grid_hw[0] and grid_hw[1]:
         tiles = (base, _joined_tile(rule, _large_view(image_wh, best_hw), rows, cols, grid_hw))
-    return ImagePlan(ImageLayout(image_wh, tiles), places(parts), (side, side), views)
+    return ImagePlan(ImageLayout(image_wh, tiles, views), places(parts), (side, side), views)
 
 
 def plan_padded(tower: Tower, image_wh: tuple[int, int]) -> ImagePlan:
     """The whole picture padded to a square, then one newline token: one of several pictures in LLaVA-OneVision."""
     base = _base_tile(Canvas.of(image_wh).squared().resized(tower.image_size, tower.image_size), tower)
     parts = [raster(0, base.grid_hw), nowhere(1)]
-    return ImagePlan(ImageLayout(image_wh, (base,)), places(parts), (tower.image_size,) * 2, 1)
+    return ImagePlan(ImageLayout(image_wh, (base,), 1), places(parts), (tower.image_size,) * 2, 1)
 
 
 def _base_tile(canvas: Canvas, tower: Tower) -> Tile:
@@ -135,29 +144,38 @@ def _large_view(image_wh: tuple[int, int], best_hw: tuple[int, int]) -> Canvas:
 
 
 def _joined_tile(rule: TileRule, view: Canvas, rows: _Span, cols: _Span, grid_hw: tuple[int, int]) -> Tile:
-    """The kept cells in the original: one by one where pixels were dropped between them, unless they were shrunk."""
+    """The grid's cells in the original: one by one where pixels were dropped between the joined cells."""
     x0, y0, x1, y1 = view.edges
-    in_x = _cell_spans(rule.tower, cols, x0, (x1 - x0) / view.wh[0])
-    in_y = _cell_spans(rule.tower, rows, y0, (y1 - y0) / view.wh[1])
-    box = (in_x[0][0], in_y[0][0], in_x[-1][1], in_y[-1][1])
-    if grid_hw != (rows.count, cols.count):
-        return Tile("tiles", grid_hw, box)
-    return Tile("tiles", grid_hw, box, _if_gaps(in_y), _if_gaps(in_x))
+    in_x = _cell_spans(rule.tower, cols, grid_hw[1], x0, (x1 - x0) / view.wh[0])
+    in_y = _cell_spans(rule.tower, rows, grid_hw[0], y0, (y1 - y0) / view.wh[1])
+    box = (float(in_x[0][0]), float(in_y[0][0]), float(in_x[-1][1]), float(in_y[-1][1]))
+    return Tile("tiles", grid_hw, box, _if_uneven(in_y), _if_uneven(in_x))
 
 
-def _cell_spans(tower: Tower, cells: _Span, low: Fraction, scale: Fraction) -> Spans:
-    """Start and end of each cell of a run of joined cells, in original pixels."""
+def _cell_spans(tower: Tower, joined: _Span, count: int, low: Fraction, scale: Fraction) -> list[_Exact]:
+    """Start and end of each of ``count`` cells that divide a run of joined cells evenly, in original pixels."""
 
-    def start(cell: int) -> int:
+    def pixel(cell: int) -> int:
         return cell // tower.side * tower.image_size + cell % tower.side * tower.patch_size
 
-    edges = [(start(c), start(c) + tower.patch_size) for c in range(cells.first, cells.last)]
-    return tuple((float(low + a * scale), float(low + b * scale)) for a, b in edges)
+    def start(place: Fraction) -> Fraction:
+        cell = math.floor(place)
+        return pixel(cell) + (place - cell) * tower.patch_size
+
+    def end(place: Fraction) -> Fraction:
+        cell = math.ceil(place) - 1
+        return pixel(cell) + (place - cell) * tower.patch_size
+
+    edges = [joined.first + Fraction(k * joined.count, count) for k in range(count + 1)]
+    return [(low + start(a) * scale, low + end(b) * scale) for a, b in pairwise(edges)]
 
 
-def _if_gaps(spans: Spans) -> Spans | None:
-    """The spans if any two neighbours do not touch, else None."""
-    return spans if any(a[1] != b[0] for a, b in pairwise(spans)) else None
+def _if_uneven(spans: list[_Exact]) -> Spans | None:
+    """The spans if any two neighbours do not touch or differ in length, else None."""
+    touch = all(a[1] == b[0] for a, b in pairwise(spans))
+    if touch and len({b - a for a, b in spans}) == 1:
+        return None
+    return tuple((float(a), float(b)) for a, b in spans)
 
 
 def resolutions_of(points: Any) -> tuple[tuple[int, int], ...]:

@@ -148,8 +148,9 @@ def _place_faults(layout: TokenLayout) -> list[str]:
             mine = (layout.image == number) & (layout.tile == index)
             count = np.zeros(tile.grid_hw, dtype=int)
             np.add.at(count, (layout.row[mine], layout.col[mine]), 1)
-            if (count != 1).any():
-                faults.append(f"tile {index}: {int((count != 1).sum())} cells do not have exactly one token")
+            wrong = int((count != tile.held).sum())
+            if wrong:
+                faults.append(f"tile {index}: {wrong} cells do not have exactly one token (none, if lost)")
     placed = (layout.kinds == TokenKind.IMAGE) != (layout.tile >= 0)
     return [*faults, "kinds and places disagree"] if placed.any() else faults
 

@@ -10,6 +10,7 @@ from vlmattn.core.errors import PromptError
 
 Prompt = str | Sequence[Mapping[str, Any]]
 ROLES = ("system", "user", "assistant")
+_PICTURES = ("image", "image_url", "url", "path", "base64")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ def _part(raw: Any) -> Part:
     if isinstance(raw, str):
         return Part(raw)
     kind = raw.get("type") if isinstance(raw, Mapping) else None
+    held = [key for key in _PICTURES if raw.get(key) is not None] if isinstance(raw, Mapping) else []
+    if held:
+        raise PromptError(
+            f"a part of a message holds a picture ({held[0]!r}), which would not be looked at: pictures go in the "
+            "image argument, and a part {'type': 'image'} only says where one stands"
+        )
     if kind == "image":
         return Part(None)
     if kind == "text" and isinstance(raw.get("text"), str):

@@ -27,7 +27,7 @@ class OneView(Adapter):
         )
 
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
-        """One base tile; tokens without a place (CLS, if kept) come first."""
+        """One base tile; tokens without a place (CLS, if kept) come first, and a dropped first patch is lost."""
         pads = type(self.image_processor).__name__.startswith("Llava")
         canvas = fixed_view(self.image_processor, image_wh, pads_to_square=pads)
         side = self.tower.image_size
@@ -37,8 +37,9 @@ class OneView(Adapter):
                 f" the vision tower takes {side} x {side}: check the image processor's size and crop_size"
             )
         grid_hw, box = canvas.grid(self.tower.patch_size)
-        parts = [nowhere(self.tower.leading), raster(0, grid_hw)]
-        layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),))
+        first = max(-self.tower.leading, 0)
+        parts = [nowhere(max(self.tower.leading, 0)), raster(0, grid_hw)[first:]]
+        layout = ImageLayout(image_wh, (Tile("base", grid_hw, box, lost=((0, 0),) if first else ()),), 1)
         return ImagePlan(layout, places(parts), (canvas.wh[1], canvas.wh[0]), 1)
 
 
@@ -135,7 +136,8 @@ _LLAVA = FamilySpec(
     geometry=(
         "base: shortest side resized and centre crop, or padded to a square, or stretched, as the processor says",
     ),
-    notes="Several pictures per prompt. With CLIP's centre crop the model does not see the ends of long pictures.",
+    notes="Several pictures per prompt. With CLIP's centre crop the model does not see the ends of long pictures; with "
+    "SigLIP and vision_feature_select_strategy 'default' it does not see the top-left patch.",
 )
 _VIPLLAVA = FamilySpec(
     name="vipllava",

@@ -132,6 +132,7 @@ def _chosen(picture: ImageLayout, rng: np.random.Generator, spots: int) -> list[
         rows, cols = tile.grid_hw
         chosen |= {(index, 0, 0), (index, rows - 1, cols - 1), (index, 0, cols - 1), (index, rows - 1, 0)}
         chosen |= {(index, int(rng.integers(rows)), int(rng.integers(cols))) for _ in range(spots)}
+        chosen -= {(index, *cell) for cell in tile.lost}
     return sorted(chosen)
 
 

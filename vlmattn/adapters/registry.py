@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from vlmattn.adapters.adapter import Adapter
@@ -71,17 +72,40 @@ def adapter_for(model: Any, processor: Any) -> Adapter:
         UnsupportedModel: text-only model, missing or wrong processor, unknown family or vision tower; says which.
         LayoutError: model and processor do not belong together.
     """
-    specs = families()
     config = getattr(model, "config", None)
-    kind = str(getattr(config, "model_type", "") or "")
-    if not kind:
+    if not getattr(config, "model_type", None):
         raise UnsupportedModel(f"{type(model).__name__} is not a transformers model: it has no config.model_type")
+    spec, cls = _FAMILIES[check_config(config).name]
+    _check_processor(spec, processor)
+    return cls(spec, model, processor)
+
+
+def check_config(config: Any) -> FamilySpec:
+    """The family that serves models of a configuration; needs no weights.
+
+    Raises:
+        UnsupportedModel: text-only, or of an unknown family; says which there are.
+    """
+    specs, kind = families(), str(getattr(config, "model_type", "") or "")
     found = next((s for s in specs if kind in s.model_types), None)
     if found is None:
         raise UnsupportedModel(_reason(config, kind, specs))
-    spec, cls = _FAMILIES[found.name]
+    return found
+
+
+def check_pair(config: Any, processor: Any) -> None:
+    """Refuse a processor that does not belong to a configuration, before weights are read.
+
+    Raises:
+        UnsupportedModel, LayoutError: as :func:`adapter_for`.
+    """
+    spec, cls = _FAMILIES[check_config(config).name]
     _check_processor(spec, processor)
-    return cls(spec, model, processor)
+    try:
+        cls(spec, SimpleNamespace(config=config), processor)
+    except AttributeError:
+        # An adapter that looks at the weights themselves is asked when they are there.
+        return
 
 
 def _reason(config: Any, kind: str, specs: tuple[FamilySpec, ...]) -> str:

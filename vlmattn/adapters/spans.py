@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,7 @@ def token_layout(
     char_span: NDArray[np.int32],
     plans: Sequence[ImagePlan],
     *,
+    image_token: str,
     image_token_id: int,
     bos_token_id: int | None,
 ) -> TokenLayout:
@@ -88,4 +90,5 @@ def token_layout(
         question_span=rendered.question_span,
         answer_start=len(ids),
         images=tuple(p.layout for p in plans),
+        placeholders=tuple(m.span() for m in re.finditer(re.escape(image_token), rendered.text)),
     )

@@ -19,7 +19,8 @@ class Tower:
     Attributes:
         name: ``vision_config.model_type``.
         image_size, patch_size: side of the input and of a patch, in pixels.
-        leading: tokens without a place that reach the language model before the patches of each view (CLS).
+        leading: tokens without a place that reach the language model before the patches of each view (CLS). -1: the
+            first patch is dropped in its stead, because the tower has no CLS token.
     """
 
     name: str
@@ -37,7 +38,7 @@ def tower_of(config: Any, *, towers: tuple[str, ...], strategy: str) -> Tower:
     """The tower of a model's configuration.
 
     Raises:
-        UnsupportedModel: if the tower is not one of ``towers``, or ``strategy`` drops a patch of it.
+        UnsupportedModel: if the tower is not one of ``towers``.
     """
     vision = config.vision_config
     name = str(vision.model_type)
@@ -48,11 +49,6 @@ def tower_of(config: Any, *, towers: tuple[str, ...], strategy: str) -> Tower:
             f" Supported: {', '.join(towers)}"
         )
     leading = LEADING_TOKENS[name] - (1 if strategy == "default" else 0)
-    if leading < 0:
-        raise UnsupportedModel(
-            f"vision_feature_select_strategy='default' drops the first token of vision tower {name!r}, which has no CLS"
-            " token: the top-left patch would be lost. Use strategy 'full' in model and processor"
-        )
     return Tower(name, _one(vision.image_size, "image_size"), _one(vision.patch_size, "patch_size"), leading)
 
 

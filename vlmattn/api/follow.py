@@ -32,16 +32,17 @@ def with_answers(
         raise PromptError(
             f"the given answer holds the picture placeholder {adapter.image_token!r}, which stands for pixels"
         )
-    layouts = []
     for layout, ids in zip(encoded.layouts, written, strict=True):
-        text, spans = adapter.decode_answer(ids)
-        longer = extend_layout(layout, ids, text, spans)
-        if adapter.max_tokens is not None and len(longer.input_ids) > adapter.max_tokens:
+        # Before anything is decoded, which takes long for a long text.
+        if adapter.max_tokens is not None and len(layout.input_ids) + len(ids) > adapter.max_tokens:
             raise PromptError(
-                f"question and given answer have {len(longer.input_ids)} tokens, more than the model's "
+                f"question and given answer have {len(layout.input_ids) + len(ids)} tokens, more than the model's "
                 f"{adapter.max_tokens} positions: shorten the answer"
             )
-        layouts.append(longer)
+    layouts = [
+        extend_layout(layout, ids, *adapter.decode_answer(ids))
+        for layout, ids in zip(encoded.layouts, written, strict=True)
+    ]
     inputs, pads = _left_padded(encoded, [layout.input_ids for layout in layouts])
     return replace(encoded, inputs=inputs, layouts=tuple(layouts), pad_left=pads), written
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmattn.api.weights import first_line, load_weights
 from vlmattn.core.errors import ModelLoadError, UnsupportedModel
+from vlmattn.scene.box import is_in_the_box, load_from_the_box
 
 if TYPE_CHECKING:
     from vlmattn.api.vlm import Vlm
-
-IN_THE_BOX = ("scene",)
 
 
 def load(
@@ -31,19 +31,21 @@ def load(
     """A model and its processor, ready to be asked.
 
     Args:
-        source: ``scene`` (the small model in the box), a hub name, a local folder, or a transformers model.
+        source: a model in the box (``scene``; others: :mod:`vlmattn.scene.box`), a hub name, a local folder, or a
+            transformers model.
         processor: the processor, when ``source`` is a model; otherwise loaded from the same place.
         device: where to put the model; default: the first GPU if there is one, else the CPU. Not with ``device_map``.
-        dtype: ``float32``, ``bfloat16``, ``float16`` or a torch dtype; default: as the checkpoint says (``scene``:
-            float32).
+        dtype: ``float32``, ``bfloat16``, ``float16`` or a torch dtype; default: as the checkpoint says (models
+            in the box: float32).
         device_map: as in transformers, for models spread over several devices.
         revision, token, trust_remote_code, options: go to ``from_pretrained`` as they are (``cache_dir``,
             ``local_files_only``, ``quantization_config`` …). Remote code never runs unless you ask for it.
         attn_implementation: the attention kernel; default: transformers' choice.
 
     Raises:
-        ModelLoadError: nothing loadable there; says what was looked for.
+        ModelLoadError: nothing loadable there, or a checkpoint that does not fill the model; says what was looked for.
         UnsupportedModel: the model is text-only, or of a family that is not supported.
+        LayoutError: processor and configuration do not belong together.
 
     Example:
         >>> import vlmattn as va
@@ -56,21 +58,23 @@ def load(
         return _held(source, processor, device, dtype)
     if device is not None and device_map is not None:
         raise ModelLoadError("give device or device_map, not both")
+    if is_in_the_box(source):
+        given = _given(dtype, device_map, revision, attn_implementation)
+        return _boxed(str(source), processor, device, given | options)
     place = _place(source)
     if revision is not None and Path(place).is_dir():
         raise ModelLoadError(f"{source} is a folder, which has no revisions: leave out revision={revision!r}")
     common = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
     common |= {k: v for k, v in options.items() if k in ("cache_dir", "local_files_only", "subfolder")}
-    _check_takes_pictures(place, source, common)
-    if processor is None:
-        processor = _load_processor(place, source, common)
+    _check_device(device)
     wanted = dict(options) | {k: v for k, v in common.items() if v is not None}
-    wanted["dtype"] = _dtype(dtype, source)
+    wanted["dtype"] = _dtype(dtype)
+    processor = _checked_processor(place, source, processor, common)
     if device_map is not None:
         wanted["device_map"] = device_map
     if attn_implementation is not None:
         wanted["attn_implementation"] = attn_implementation
-    model = _load_model(place, source, wanted).eval()
+    model = load_weights(place, _told(source), wanted).eval()
     if device_map is None:
         model = _move(model, device)
     return Vlm(model, processor, name=str(source), revision=_commit(place, common) or revision)
@@ -84,18 +88,35 @@ def _held(model: Any, processor: Any, device: Any, dtype: Any) -> Vlm:
     if processor is None:
         raise ModelLoadError(f"{type(model).__name__} came without a processor: load(model, processor)")
     if dtype is not None:
-        model = model.to(dtype=_dtype(dtype, ""))
+        model = model.to(dtype=_dtype(dtype))
     if device is not None:
+        _check_device(device)
         model = _move(model, device)
     name = getattr(model.config, "_name_or_path", "") or type(model).__name__
     return Vlm(model.eval(), processor, name=str(name), revision=getattr(model.config, "_commit_hash", None))
 
 
-def _place(source: str | Path) -> str:
-    if str(source) == "scene":
-        from vlmattn.scene import scene_model_folder
+def _boxed(name: str, processor: Any, device: Any, options: dict[str, Any]) -> Vlm:
+    from vlmattn.api.vlm import Vlm
 
-        return str(scene_model_folder())
+    if "revision" in options:
+        raise ModelLoadError(f"{name} is in the box, where it has no revisions: leave out revision=")
+    _check_device(device)
+    model, own = load_from_the_box(name, **options)
+    if "device_map" not in options:
+        model = _move(model, device)
+    return Vlm(model, processor if processor is not None else own, name=name)
+
+
+def _given(dtype: Any, device_map: Any, revision: Any, attn_implementation: Any) -> dict[str, Any]:
+    given = {"device_map": device_map, "revision": revision, "attn_implementation": attn_implementation}
+    given["dtype"] = None if dtype is None else _dtype(dtype)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _place(source: str | Path) -> str:
+    if not str(source).strip():
+        raise ModelLoadError("the model's name is empty: give a folder, a hub name, or 'scene' for the one in the box")
     try:
         path = Path(source).expanduser()
         there = path.exists()
@@ -120,43 +141,65 @@ def _load_processor(place: str, source: Any, common: dict[str, Any]) -> Any:
         return AutoProcessor.from_pretrained(place, **{k: v for k, v in common.items() if v is not None})
     except Exception as error:
         raise ModelLoadError(
-            f"no processor for {source}: {_first_line(error)}. Give load(…, processor=…), or a folder that has "
+            f"no processor for {source}: {first_line(error)}. Give load(…, processor=…), or a folder that has "
             "processor_config.json or preprocessor_config.json"
         ) from error
 
 
-def _check_takes_pictures(place: str, source: Any, common: dict[str, Any]) -> None:
-    # The configuration comes first: it is small, and says at once that a name is wrong or a model is of another kind.
+def _checked_processor(place: str, source: Any, processor: Any, common: dict[str, Any]) -> Any:
+    # What is small comes first: a wrong name, another kind of model, or a processor of another model is told before
+    # any weights are read.
+    from vlmattn.adapters import check_config, check_pair
+
+    config = _config(place, source, common)
+    check_config(config)
+    if processor is None:
+        processor = _load_processor(place, source, common)
+    check_pair(config, processor)
+    return processor
+
+
+def _config(place: str, source: Any, common: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
         config = AutoConfig.from_pretrained(place, **{k: v for k, v in common.items() if v is not None})
     except Exception as error:
-        raise ModelLoadError(f"no model configuration for {_told(source)}: {_first_line(error)}") from error
+        hint = "" if Path(place).is_dir() else f". There is no folder {_told(source)!r} here either{_meant(source)}"
+        raise ModelLoadError(f"no model configuration for {_told(source)}: {first_line(error)}{hint}") from error
     if type(config) not in AutoModelForImageTextToText._model_mapping:
         raise UnsupportedModel(f"{source} is a {config.model_type!r} model, which takes no pictures")
+    return config
 
 
-def _load_model(place: str, source: Any, wanted: dict[str, Any]) -> Any:
-    from transformers import AutoModelForImageTextToText
-
-    try:
-        return AutoModelForImageTextToText.from_pretrained(place, **wanted)
-    except Exception as error:
-        raise ModelLoadError(f"{source} could not be loaded: {_first_line(error)}") from error
+def _meant(source: Any) -> str:
+    return "; the model in the box is called 'scene'" if "/" not in str(source).strip(" /") else ""
 
 
-def _dtype(dtype: Any, source: Any) -> Any:
+def _dtype(dtype: Any) -> Any:
     import torch
 
     if dtype is None:
-        return torch.float32 if str(source) in IN_THE_BOX else "auto"
-    if isinstance(dtype, str) and dtype != "auto":
-        found = getattr(torch, dtype, None)
-        if not isinstance(found, torch.dtype):
-            raise ModelLoadError(f"dtype {dtype!r} does not exist; expected float32, bfloat16, float16 or auto")
-        return found
-    return dtype
+        return "auto"
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
+    if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ModelLoadError(f"dtype {dtype!r} cannot be used; expected float32, bfloat16, float16 or auto")
+    return found
+
+
+def _check_device(device: Any) -> None:
+    # An empty tensor tells at once what a model of many gigabytes would tell much later.
+    import torch
+
+    if device is None:
+        return
+    try:
+        kind = torch.device(device).type
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError) as error:
+        raise ModelLoadError(f"device {device!r} cannot be used: {first_line(error)}") from error
+    if kind == "meta":
+        raise ModelLoadError(f"device {str(device)!r} holds no numbers, so nothing can run there: choose cpu or cuda")
 
 
 def _move(model: Any, device: Any) -> Any:
@@ -167,7 +210,7 @@ def _move(model: Any, device: Any) -> Any:
     try:
         return model.to(device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:
-        raise ModelLoadError(f"the model cannot be put on device {device!r}: {_first_line(error)}") from error
+        raise ModelLoadError(f"the model cannot be put on device {device!r}: {first_line(error)}") from error
 
 
 def _commit(place: str, common: dict[str, Any]) -> str | None:
@@ -184,8 +227,3 @@ def _commit(place: str, common: dict[str, Any]) -> str | None:
 
 def _told(source: Any) -> str:
     return " ".join(str(source).split())[:200]
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")

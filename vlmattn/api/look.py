@@ -7,8 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmattn.api.peaks import peak_of
 from vlmattn.core.errors import MapError
-from vlmattn.core.files import atomic_write_text
+from vlmattn.core.files import as_path, atomic_write_text
 from vlmattn.core.images import Picture
 from vlmattn.core.layout import Box
 from vlmattn.grid import PatchMap, PixelMap, to_pixels
@@ -43,11 +44,11 @@ class Look:
 
     @property
     def peak_xy(self) -> tuple[float, float]:
-        """The highest point, in pixels of the upright original."""
-        return self.pixels.peak_xy
+        """The highest point, in pixels of the upright original. Raises MapError if the map is flat."""
+        return self.pixels.peak_xy if "pixels" in self.__dict__ else peak_of(self.patch_map)
 
     def box_xyxy(self, quantile: float = 0.9) -> Box:
-        """The tight box of the largest region above a quantile of the map."""
+        """The tight box of the largest region above a quantile of the map. Raises MapError if the map is flat."""
         return self.pixels.box_xyxy(quantile=quantile)
 
     def overlay(self, **options: Any) -> Overlay:
@@ -67,7 +68,7 @@ class Look:
 
     def save(self, path: str | Path, **options: Any) -> Path:
         """Write the overlay (``.png``, ``.webp``, ``.jpg``), the arrays (``.npz``) or the summary (``.json``)."""
-        target = Path(path)
+        target = as_path(path)
         if target.suffix.lower() == ".npz":
             from vlmattn.overlay import save_map
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
+from vlmattn.api.checks import check_generate
 from vlmattn.capture import CaptureSpec, Steering
 from vlmattn.core.errors import PromptError, SpecError
 
@@ -25,7 +26,8 @@ class Request:
 
     Raises:
         PromptError: no item, one that is no such pair, or a number of answers that differs. SpecError: no room for an
-            answer, a seed that is none, or something else in place of a capture spec or steering.
+            answer, a seed that is none, several answers to one question, something else in place of a capture spec or
+            steering, or generation options that cannot be.
     """
 
     items: tuple[tuple[Any, Prompt], ...]
@@ -55,6 +57,7 @@ class Request:
         for change in self.steering:
             if not isinstance(change, Steering):
                 raise SpecError(f"steering must be Steering objects, got {change!r}")
+        check_generate(self.generate, len(self.items))
 
     def only(self, pictures: Any, prompt: Prompt) -> Request:
         """The same request for one item."""

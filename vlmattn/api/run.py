@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from vlmattn.api.checks import head_numbers, map_options
 from vlmattn.api.look import Look
 from vlmattn.api.request import Request
-from vlmattn.core.errors import MapError, SpecError, VlmattnError
+from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.images import Picture
 from vlmattn.trace import Span, Trace
 
@@ -26,8 +27,10 @@ class WordGrounding:
 
     Attributes:
         word: the word. image_share: attention on the picture, mean over layers and heads, 0 to 1.
-        shares: the same for every segment. peak_xy: the highest point of its map, original pixels; None if flat.
+        shares: the same for every segment. peak_xy: the highest point of its map, original pixels; None if flat or
+            unknown. Of several pictures, that of the one with the largest share.
         log_probability: of its tokens together, natural log; NaN where it is not known.
+        image_shares, peaks_xy: share and peak of each picture.
     """
 
     word: str
@@ -35,6 +38,12 @@ class WordGrounding:
     shares: dict[str, float]
     peak_xy: tuple[float, float] | None
     log_probability: float
+    image_shares: tuple[float, ...] = ()
+    peaks_xy: tuple[tuple[float, float] | None, ...] = ()
+
+
+def _listed(xy: tuple[float, float] | None) -> list[float] | None:
+    return None if xy is None else list(xy)
 
 
 def _part(name: Any) -> Literal["question", "answer"]:
@@ -43,6 +52,10 @@ def _part(name: Any) -> Literal["question", "answer"]:
     if name == "answer":
         return "answer"
     raise SpecError(f"part must be question or answer, got {name!r}")
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 class Run:
@@ -96,8 +109,8 @@ class Run:
             method: ``raw`` attention, ``value`` (weighted with value norms) or ``relative`` (over a generic prompt).
                 The last two run the model once more on the finished answer if what they need was not kept.
             image: which picture. normalise: see :data:`vlmattn.maps.NORMALISATIONS`.
-            options: ``layers`` (numbers or a preset), ``heads``, ``part``, ``occurrence``, ``convention``,
-                ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
+            options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
+                ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
 
         Raises:
             WordNotFound: lists the words there are. SpecError: an option that does not exist. MapError: no such rows.
@@ -106,13 +119,10 @@ class Run:
 
         if image not in range(len(self.pictures)):
             raise SpecError(f"picture {image} does not exist; there are {len(self.pictures)}")
-        if not isinstance(what, (str, Integral, Span)) and what is not None or isinstance(what, bool):
+        if not isinstance(what, (str, Integral, Span, type(None))) or isinstance(what, bool):
             raise SpecError(f"a map is of a word, a phrase or a token number, got {what!r}")
-        if options.get("part") is not None:
-            _part(options["part"])
-        if options.get("convention") not in (None, "predicting", "query"):
-            raise SpecError(f"convention must be predicting or query, got {options['convention']!r}")
-        patch_map = self._patch_map(what, method, image, options)
+        patch_map = self._patch_map(what, method, image, map_options(self.trace, what, method, options))
+        patch_map = replace(patch_map, provenance=replace(patch_map.provenance, method=method))
         return Look(normalised(patch_map, normalise), self.pictures[image])
 
     def _patch_map(self, what: Any, method: str, image: int, options: dict[str, Any]) -> Any:
@@ -122,13 +132,11 @@ class Run:
             return maps.raw_attention(self.trace, what, image=image, **options)
         if method == "value":
             return maps.value_weighted(self._with_values(), what, image=image, **options)
-        if method == "relative":
-            floor = options.pop("floor", "auto")
-            task = maps.raw_attention(self.trace, what, image=image, **options)
-            rows = {k: v for k, v in options.items() if k in ("layers", "heads", "over_heads", "over_layers")}
-            generic = maps.raw_attention(self._generic(), 0, image=image, **rows)
-            return maps.relative(task, generic, floor=floor)
-        raise SpecError(f"method must be one of raw, value, relative; got {method!r}")
+        floor = options.pop("floor", "auto")
+        task = maps.raw_attention(self.trace, what, image=image, **options)
+        same = {k: v for k, v in options.items() if k in ("layers", "heads", "over_heads", "over_layers")}
+        generic = maps.raw_attention(self._generic(), image=image, rows="vicrop", **same)
+        return maps.relative(task, replace(generic, label=maps.GENERIC_PROMPT), floor=floor)
 
     def token_maps(self, **options: Any) -> list[Look]:
         """One map per answer token that has text, in order."""
@@ -136,12 +144,20 @@ class Run:
         spans = self.trace.layout.char_span[self.trace.layout.answer_start :, 0]
         return [self.map(number, **options) for number in range(count) if spans[number] >= 0]
 
-    def sheet(self, what: Sequence[Any] | None = None, *, layers: Sequence[int] | None = None, **options: Any) -> Sheet:
-        """A contact sheet, words × layers, with one shared scale; default: all answer words × all kept layers."""
+    def sheet(self, what: Any = None, *, layers: Any = None, **options: Any) -> Sheet:
+        """A contact sheet, words × layers, with one shared scale; default: all answer words × all kept layers.
+
+        Args:
+            what: one word, phrase or token number, or several. layers: numbers or a preset. options: as in :meth:`map`.
+        """
+        from vlmattn.maps.choices import choose_layers
         from vlmattn.overlay import contact_sheet
 
-        chosen = list(what) if what is not None else [w for w in self.words() if any(c.isalnum() for c in w.text)]
-        depth = list(layers) if layers is not None else list(self.trace.layers)
+        one = isinstance(what, (str, Integral, Span))
+        words = [w for w in self.words() if any(c.isalnum() for c in w.text)]
+        chosen = words if what is None else [what] if one else list(what)
+        map_options(self.trace, None, "raw", {"layers": layers})
+        depth, _ = choose_layers(self.trace, layers)
         if not chosen:
             raise MapError("the answer has no word to draw")
         rows = [[self.map(one, layers=[layer], **options) for layer in depth] for one in chosen]
@@ -152,23 +168,47 @@ class Run:
 
     # -- grounding -----------------------------------------------------------------------------------------------------
 
-    def grounding(self) -> list[WordGrounding]:
+    def grounding(self, *, method: str = "raw", layers: Any = None, heads: Any = None) -> list[WordGrounding]:
         """For every answer word: how much attention went to the picture and to the other segments, and where it peaks.
 
-        Attention shares say where information could come from, not that it was used.
-        """
-        return [self._ground(word) for word in self.words() if any(c.isalnum() for c in word.text)]
+        Attention shares say where information could come from, not that it was used. They are NaN for a last written
+        word whose query row was asked for: the model never read it.
 
-    def _ground(self, word: Span) -> WordGrounding:
-        rows = self.trace.rows_of(word.tokens)
-        means = self.trace.mass_lhqs[:, :, rows].mean(axis=(0, 1, 2))
+        Args:
+            method: of the maps whose peaks are told; shares are always of raw attention. layers, heads: as in
+                :meth:`map`, for shares and peaks.
+        """
+        options = {"method": method, "layers": layers, "heads": heads}
+        map_options(self.trace, None, method, {"layers": layers, "heads": heads})
+        return [self._ground(word, options) for word in self.words() if any(c.isalnum() for c in word.text)]
+
+    def _ground(self, word: Span, options: dict[str, Any]) -> WordGrounding:
+        peaks = tuple(self._peak(word, n, options) for n in range(len(self.pictures)))
+        means = self._masses(word, options["layers"], options["heads"])
         shares = {name: float(value) for name, value in zip(self.trace.segments, means, strict=True)}
-        image_share = sum(value for name, value in shares.items() if name.startswith("image:"))
+        by_picture = tuple(shares.get(f"image:{n}", 0.0) for n in range(len(self.pictures)))
+        most = peaks[int(np.argmax(by_picture))]
+        return WordGrounding(word.label, sum(by_picture), shares, most, self._log_probability(word), by_picture, peaks)
+
+    def _peak(self, word: Span, image: int, options: dict[str, Any]) -> tuple[float, float] | None:
         try:
-            peak: tuple[float, float] | None = self.map(word).peak_xy
-        except VlmattnError:
-            peak = None
-        return WordGrounding(word.label, image_share, shares, peak, self._log_probability(word))
+            return self.map(word, image=image, **options).peak_xy
+        except MapError:
+            return None
+
+    def _masses(self, word: Span, layers: Any, heads: Any) -> np.ndarray:
+        # (S,) attention on each segment, mean over the word's rows, heads and layers; NaN if the model never read it.
+        from vlmattn.maps.choices import choose_heads, choose_layers
+        from vlmattn.maps.raw import heads_made_one
+
+        read = self.trace.read_tokens(word.tokens)
+        if not read:
+            return np.full(len(self.trace.segments), np.nan)
+        chosen, _ = choose_layers(self.trace, layers, heads)
+        found = choose_heads(self.trace, chosen, head_numbers(self.trace, heads))
+        block = self.trace.mass_lhqs[self.trace.layer_slots(chosen)][:, :, self.trace.rows_of(read)]
+        lines = [line[list(kept)] for line, kept in zip(block, found.slots, strict=True)]
+        return np.asarray(heads_made_one(lines, found, "mean").mean(axis=(0, 1)))
 
     def _log_probability(self, word: Span) -> float:
         scores = self.trace.scores
@@ -188,21 +228,21 @@ class Run:
         return self._value_trace
 
     def _generic(self) -> Trace:
-        # The row that begins the answer to a generic prompt on the same pictures.
+        # The last prompt row, which predicts the answer's first token, of a generic prompt on the same pictures.
         from vlmattn.maps import GENERIC_PROMPT
 
         if self._generic_trace is None:
             request = replace(
                 self.request,
                 items=((list(self.pictures), GENERIC_PROMPT),),
-                capture=replace(self.request.capture, rows="answer"),
+                capture=replace(self.request.capture, rows="last", convention=None),
                 max_new_tokens=1,
             )
             self._generic_trace = self.vlm.run(request)[0].trace
         return self._generic_trace
 
-    def to_dict(self) -> dict[str, Any]:
-        """Question, answer, grounding of every word and provenance, as plain values."""
+    def to_dict(self, **options: Any) -> dict[str, Any]:
+        """Question, answer, grounding of every word (see :meth:`grounding`) and provenance, as plain values."""
         return {
             "question": self.question,
             "answer": self.answer,
@@ -210,13 +250,18 @@ class Run:
             "words": [
                 {
                     "word": g.word,
-                    "image_share": g.image_share,
-                    "shares": g.shares,
-                    "peak_xy": None if g.peak_xy is None else list(g.peak_xy),
-                    "log_probability": None if np.isnan(g.log_probability) else g.log_probability,
+                    "image_share": _known(g.image_share),
+                    "shares": {name: _known(share) for name, share in g.shares.items()},
+                    "peak_xy": _listed(g.peak_xy),
+                    "pictures": [
+                        {"share": _known(s), "peak_xy": _listed(p)}
+                        for s, p in zip(g.image_shares, g.peaks_xy, strict=True)
+                    ],
+                    "log_probability": _known(g.log_probability),
                 }
-                for g in self.grounding()
+                for g in self.grounding(**options)
             ],
+            "read": {name: options.get(name) for name in ("method", "layers", "heads")},
             "provenance": self.trace.provenance.to_dict(),
         }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlmattn.adapters import Encoded, adapter_for
+from vlmattn.api.checks import check_finite, named_options
+from vlmattn.api.endings import end_tokens, setting, written_answers
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
-from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering
+from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
+from vlmattn.core.errors import ImageError, SpecError
 from vlmattn.core.images import Picture, load_image
 from vlmattn.core.layout import TokenLayout, extend_layout
 from vlmattn.core.provenance import Provenance
@@ -35,6 +39,7 @@ class Vlm:
         self.adapter = adapter_for(model, processor)
         self.name, self.revision = name, revision
         self._steering: tuple[Steering, ...] = ()
+        self._running = threading.RLock()
 
     @property
     def family(self) -> str:
@@ -107,22 +112,29 @@ class Vlm:
         **generate: Any,
     ) -> list[Run]:
         """Ask several (image, question) pairs in one padded batch; one :class:`Run` each. See :meth:`ask`."""
+        if not isinstance(items, (list, tuple)) or not isinstance(steering, (list, tuple)):
+            wrong = steering if isinstance(items, (list, tuple)) else items
+            raise SpecError(f"items must be a list of (image, question) pairs, steering a list; got {wrong!r}")
         request = Request(tuple(items), system=system, capture=capture, steering=(*self._steering, *steering))
         if answers is not None:
             return self.run(replace(request, answers=tuple(answers)))
         return self.run(replace(request, max_new_tokens=max_new_tokens, seed=seed, generate=generate))
 
     def run(self, request: Request) -> list[Run]:
-        """Run a request exactly as it stands, without the steering of :meth:`steer`; one :class:`Run` per item."""
+        """Run a request exactly as it stands, without the steering of :meth:`steer`; one :class:`Run` per item.
+
+        Threads that share this object take turns at the model.
+        """
         pictures = [self._pictures(image) for image, _ in request.items]
         encoded = self.encode(pictures, [question for _, question in request.items], system=request.system)
         for change in request.steering:
             encoded = change.edit_input(encoded)
-        traces = (
-            self._follow(encoded, request, pictures)
-            if request.answers is not None
-            else self._write(encoded, request, pictures)
-        )
+        with self._running:
+            traces = (
+                self._follow(encoded, request, pictures)
+                if request.answers is not None
+                else self._write(encoded, request, pictures)
+            )
         parts = zip(pictures, request.items, traces, strict=True)
         return [Run(self, group, trace, request.only(group, item[1])) for group, item, trace in parts]
 
@@ -167,8 +179,6 @@ class Vlm:
 
     def describe(self) -> dict[str, Any]:
         """Plain values: model, family, tower, layers, kernel."""
-        from vlmattn.capture import model_sites
-
         sites = model_sites(self.model)
         kernel = self._kernel()
         return self.adapter.describe() | {
@@ -193,7 +203,7 @@ class Vlm:
         import torch
 
         settings = self._settings(request)
-        beams = max(int(settings.get("num_beams", 1) or 1), int(settings.get("num_return_sequences", 1) or 1))
+        _check_one_token_per_pass(request.capture, lambda name: setting(self.model, settings, name))
         session = Session(
             self.model,
             encoded.layouts,
@@ -201,19 +211,17 @@ class Vlm:
             request.steering,
             pad_left=encoded.pad_left,
             max_new_tokens=request.max_new_tokens,
-            beams=beams,
+            beams=int(setting(self.model, settings, "num_beams") or 1),
         )
-        with session, torch.no_grad(), _seeded(request.seed):
+        with session, torch.no_grad(), _seeded(request.seed), named_options(request.generate):
             output = self.model.generate(**encoded.inputs, **settings)
         prompt = encoded.inputs["input_ids"].shape[1]
-        written = self._written(output.sequences[:, prompt:])
+        written = written_answers(self.model, self.adapter.tokenizer, output.sequences, prompt, settings)
         beam_indices = getattr(output, "beam_indices", None)
         kept = session.finish(beam_indices, [len(ids) for ids in written], output.sequences)
-        # With several returned sequences per prompt, the first is the best.
-        step = max(output.sequences.shape[0] // len(encoded.layouts), 1)
         return [
-            self._trace(kept[i * step], layout, written[i * step], group, request)
-            for i, (layout, group) in enumerate(zip(encoded.layouts, pictures, strict=True))
+            self._trace(one, layout, ids, group, request)
+            for one, layout, ids, group in zip(kept, encoded.layouts, written, pictures, strict=True)
         ]
 
     def _follow(self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]) -> list[Trace]:
@@ -235,8 +243,12 @@ class Vlm:
 
     def _settings(self, request: Request) -> dict[str, Any]:
         options = dict(request.generate)
-        settings: dict[str, Any] = {"do_sample": False, "max_new_tokens": request.max_new_tokens}
-        if not options.get("do_sample", False):
+        settings: dict[str, Any] = {"max_new_tokens": request.max_new_tokens}
+        if options.get("stop_strings"):
+            settings["tokenizer"] = self.adapter.tokenizer
+        if "generation_config" not in options:
+            settings["do_sample"] = False
+        if not (options.get("do_sample", False) or "generation_config" in options):
             # Sampling settings of a checkpoint mean nothing to greedy decoding and would only raise a warning.
             settings |= {"temperature": None, "top_p": None, "top_k": None}
         if self._pad_token() is not None:
@@ -248,26 +260,10 @@ class Vlm:
 
     def _pad_token(self) -> int | None:
         tokenizer = self.adapter.tokenizer
-        for value in (tokenizer.pad_token_id, *self._end_tokens()):
+        for value in (tokenizer.pad_token_id, *end_tokens(self.model, {}), tokenizer.eos_token_id):
             if value is not None:
                 return int(value)
         return None
-
-    def _end_tokens(self) -> tuple[int, ...]:
-        value = getattr(self.model.generation_config, "eos_token_id", None)
-        if value is None:
-            value = self.adapter.tokenizer.eos_token_id
-        values = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(int(v) for v in values if v is not None)
-
-    def _written(self, tokens: Any) -> list[np.ndarray]:
-        # Up to and including the first end-of-sequence token.
-        ends = np.array(self._end_tokens(), dtype=np.int64)
-        lines = []
-        for line in tokens.cpu().numpy().astype(np.int64):
-            hits = np.flatnonzero(np.isin(line, ends))
-            lines.append(line[: int(hits[0]) + 1] if len(hits) else line)
-        return lines
 
     def _trace(
         self, kept: Any, layout: TokenLayout, ids: np.ndarray, group: Sequence[Picture], request: Request
@@ -275,6 +271,7 @@ class Vlm:
         text, spans = self.adapter.decode_answer(ids)
         whole = extend_layout(layout, ids, text, spans)
         how = "generated" if request.answers is None else "given answer"
+        acting = [s for s in request.steering if request.answers is None or s.acts_without_writing()]
         notes = [note for picture in group for note in picture.notes]
         provenance = Provenance(
             model=self.name,
@@ -283,28 +280,43 @@ class Vlm:
             dtype=str(self.dtype).removeprefix("torch."),
             attention=self._kernel(),
             prompt=layout.text,
+            question=layout.text[slice(*layout.question_span)],
             answer=text.strip(),
             image=", ".join(picture.name for picture in group),
             rows=" + ".join(str(rule) for rule in request.capture.row_rules),
             convention=request.capture.convention or "",
-            steps=(*notes, how, *(s.describe() for s in request.steering)),
+            steps=(*notes, how, *(s.describe() for s in acting)),
             seed=request.seed,
         )
-        return trace_from_kept(kept, whole, provenance)
+        trace = trace_from_kept(kept, whole, provenance, depth=model_sites(self.model).depth)
+        check_finite(trace)
+        return trace
 
     def _pictures(self, image: Any) -> tuple[Picture, ...]:
-        several = isinstance(image, (list, tuple))
-        return tuple(_picture(one) for one in (image if several else [image]))
+        if not isinstance(image, (list, tuple)):
+            return (load_image(image),)
+        return tuple(_picture(one, number, len(image)) for number, one in enumerate(image))
 
     def _kernel(self) -> str:
-        from vlmattn.capture import model_sites
-
         config = model_sites(self.model).attention[0].module.config
         return str(getattr(config, "_attn_implementation", "") or "eager")
 
 
-def _picture(source: Any) -> Picture:
-    return source if isinstance(source, Picture) else load_image(source)
+def _check_one_token_per_pass(capture: CaptureSpec, setting: Callable[[str], Any]) -> None:
+    several = [n for n in ("prompt_lookup_num_tokens", "assistant_model") if setting(n) is not None]
+    if not several and capture.answer_rows() and setting("use_cache") is False:
+        several = ["use_cache=False"]
+    if several:
+        raise SpecError(f"{several[0]} runs several tokens in one pass, so their rows cannot be kept: leave it out")
+
+
+def _picture(source: Any, number: int, count: int) -> Picture:
+    try:
+        return load_image(source)
+    except ImageError as error:
+        if count == 1:
+            raise
+        raise ImageError(f"picture {number} of {count} (counted from 0): {error}") from error
 
 
 @contextmanager

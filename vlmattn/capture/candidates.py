@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlmattn.capture.kept import Candidates
+from vlmattn.core.errors import CaptureError
 
 if TYPE_CHECKING:
     from vlmattn.capture.step import BatchPlan, Step
@@ -29,22 +30,31 @@ class CandidateLog:
         self._pending: torch.Tensor | None = None
 
     def add(self, logits: torch.Tensor, step: Step) -> None:
-        """Take (B, T, V) logits of a pass; the last one predicts the next token, earlier ones a given answer."""
+        """Take (B, T, V) logits of a pass; the last one predicts the next token, earlier ones a given answer.
+
+        Raises:
+            CaptureError: the logits of a given answer did not come all at once.
+        """
         if step.start + step.count < self.plan.prompt_end:
             return
         given = max(len(lay) - lay.answer_start for lay in self.plan.layouts)
-        if given and logits.shape[1] == step.count and step.start == 0:
-            self._add_given(logits, given)
-        elif not given:
+        if given:
+            self._add_given(logits, given, step)
+        else:
             self._keep(logits[:, -1])
 
-    def _add_given(self, logits: torch.Tensor, given: int) -> None:
+    def _add_given(self, logits: torch.Tensor, given: int, step: Step) -> None:
         # Answers of a ragged batch start and end at different places; where one has ended, its last token repeats.
         items = torch.arange(logits.shape[0], device=logits.device)
         pairs = list(zip(self.plan.layouts, self.plan.pad_left, strict=True))
         for number in range(given):
             local = [min(lay.answer_start + number, len(lay) - 1) for lay, _ in pairs]
-            rows = torch.tensor([at + pad - 1 for at, (_, pad) in zip(local, pairs, strict=True)])
+            rows = torch.tensor([at + pad - 1 - step.start for at, (_, pad) in zip(local, pairs, strict=True)])
+            if logits.shape[1] != step.count or int(rows.min()) < 0 or int(rows.max()) >= step.count:
+                raise CaptureError(
+                    "next-token statistics of a given answer need all its logits in one pass: run prompt and answer at "
+                    "once without logits_to_keep, or say top_k=0"
+                )
             self._keep(logits[items, rows.to(logits.device)])
             self.settle(torch.tensor([int(lay.input_ids[at]) for at, (lay, _) in zip(local, pairs, strict=True)]))
 
@@ -57,8 +67,9 @@ class CandidateLog:
         self._pending = None
 
     def settle_last(self, sequences: torch.Tensor) -> None:
-        """Settle the last step from the finished (B, N) sequences."""
-        end = self.plan.prompt_end + len(self._entropy)
+        """Settle the last step from the finished (B, N) sequences, with the prompt or (after inputs_embeds) without."""
+        written = len(self._entropy)
+        end = written if sequences.shape[1] == written else self.plan.prompt_end + written
         if self._pending is not None and sequences.shape[1] >= end:
             self.settle(sequences[:, end - 1])
 

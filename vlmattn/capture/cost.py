@@ -7,36 +7,45 @@ from typing import Any
 from vlmattn.capture.sites import ModelSites, model_sites
 from vlmattn.capture.spec import _BYTES, CaptureEstimate, CaptureSpec
 from vlmattn.capture.step import BatchPlan
+from vlmattn.capture.tower import tokens_per_view, views_of
+from vlmattn.core.errors import CaptureError
 from vlmattn.core.layout import TokenLayout
 
 
 def estimate_capture(
-    spec: CaptureSpec, model: Any, layouts: tuple[TokenLayout, ...], *, max_new_tokens: int, beams: int
+    spec: CaptureSpec,
+    model: Any,
+    layouts: tuple[TokenLayout, ...],
+    pads: tuple[int, ...],
+    *,
+    max_new_tokens: int,
+    beams: int,
 ) -> CaptureEstimate:
     """See :meth:`CaptureSpec.estimate`."""
+    if not layouts:
+        raise CaptureError("no layout was given: a capture needs one for each sequence")
     sites = model_sites(model)
     chosen = spec.resolve_layers(sites)
-    width = max(len(spec.resolve_heads(s.layer_idx, s.heads) or range(s.heads)) for s in chosen)
-    heads = 1 if spec.reduce else width
+    kept = zip(chosen, spec.resolve_heads(chosen, sites), strict=True)
+    heads = 1 if spec.reduce else max(len(some) if some is not None else site.heads for site, some in kept)
     all_heads = max(s.heads for s in chosen)
-    written = max_new_tokens if spec.answer_rows() else 0
     columns = max(kept_columns(spec, layout) for layout in layouts)
     segments = max(len(layout.segments()) for layout in layouts)
     batch = len(layouts) * beams
-    rows = BatchPlan(spec, layouts, (0,) * len(layouts), len(layouts)).rows_kept(max_new_tokens)
-    tokens = max(layout.answer_start for layout in layouts)
+    plan = BatchPlan(spec, layouts, pads, len(layouts))
+    rows = plan.rows_kept(max_new_tokens)
     cells = batch * len(chosen) * rows
-    windowed = sum(s.windowed for s in chosen)
-    hidden = len(sites.blocks) * tokens * batch * 4 * (4 + len(spec.hidden_coords)) if spec.hidden else 0
+    tokens = batch * plan.prompt_end
+    written = batch * _written(spec, layouts, max_new_tokens)
     parts = {
         "image columns": cells * heads * columns * _BYTES[spec.dtype],
         "segment masses": cells * heads * segments * 4,
-        "window": windowed * batch * rows * columns,
+        "visible columns": _lines(chosen) * batch * rows * columns,
         "value norms": batch * len(chosen) * all_heads * columns * 4 if spec.value_norms else 0,
         "head norms": cells * all_heads * 4 if spec.head_norms else 0,
-        "hidden states": hidden,
-        "next-token candidates": batch * written * (spec.top_k * 12 + 12) if spec.top_k else 0,
-        "vision tower": _vision_bytes(spec, sites, layouts),
+        "hidden states": len(sites.blocks) * tokens * 4 * (4 + len(spec.hidden_coords)) if spec.hidden else 0,
+        "next-token candidates": written * (spec.top_k * 12 + 8) if spec.top_k else 0,
+        "vision tower": _vision_bytes(spec, model, sites, layouts) * beams,
     }
     return CaptureEstimate(rows=rows, columns=columns, layers=len(chosen), heads=heads, by_part=parts)
 
@@ -46,11 +55,37 @@ def kept_columns(spec: CaptureSpec, layout: TokenLayout) -> int:
     return layout.answer_start if spec.columns == "all" else len(layout.image_positions)
 
 
-def _vision_bytes(spec: CaptureSpec, sites: ModelSites, layouts: tuple[TokenLayout, ...]) -> int:
+def _written(spec: CaptureSpec, layouts: tuple[TokenLayout, ...], max_new_tokens: int) -> int:
+    given = max(len(layout) - layout.answer_start for layout in layouts)
+    return (given or max_new_tokens) if spec.answer_rows() else 0
+
+
+def _lines(chosen: Any) -> int:
+    # One for every layer with a window, one for all layers without.
+    windowed = sum(site.windowed for site in chosen)
+    return windowed + (windowed < len(chosen))
+
+
+def _vision_bytes(spec: CaptureSpec, model: Any, sites: ModelSites, layouts: tuple[TokenLayout, ...]) -> int:
     if spec.vision is None:
         return 0
-    patches = sum(picture.cells for layout in layouts for picture in layout.images)
-    return len(sites.vision) * max((s.heads for s in sites.vision), default=0) * patches * 4
+    views = sum(views_of(layout) or len(layout.images) for layout in layouts)
+    tokens = tokens_per_view(model, sites)
+    if tokens is None:  # a tower of no fixed size: as many as reach the language model
+        views, tokens = 1, sum(picture.cells for layout in layouts for picture in layout.images)
+    return len(sites.vision) * max((s.heads for s in sites.vision), default=0) * views * tokens * 4
+
+
+def home_of(module: Any) -> Any:
+    """The device that ``module`` computes on, also where its weights are fetched for each call."""
+    import torch
+
+    held = next((p.device for p in module.parameters()), torch.device("cpu"))
+    if held.type != "meta":
+        return held
+    told: list[Any] = [getattr(getattr(m, "_hf_hook", None), "execution_device", None) for m in module.modules()]
+    device = next((one for one in told if one is not None), "cpu")
+    return torch.device(device)
 
 
 def free_memory(device: Any) -> int:

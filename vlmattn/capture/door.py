@@ -2,17 +2,25 @@
 
 While a session is open, that question is answered with a function that runs the model's own kernel first and then
 lets the session look at the same query, key, value and mask. Configuration, mask function and kernel stay as they
-are. Nothing is left behind: the answer is the original one again when the last session closes.
+are. Compiled code, which would not come by, runs as plain Python meanwhile. Nothing is left behind: all is as it was
+when the last session closes, in whatever order they close.
+
+Logits processors may run the model themselves (a contrast branch, classifier-free guidance). :func:`depth` says how
+deep inside them the current thread is, so that a session can leave such passes alone.
 """
 
 from __future__ import annotations
 
+import functools
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+
+from vlmattn.core.errors import CaptureError
 
 
 @dataclass
@@ -38,6 +46,16 @@ class AttentionCall:
 class Visitor(Protocol):
     """Something that wants to see attention calls of certain modules."""
 
+    @property
+    def edits(self) -> bool:
+        """Whether outputs may be changed."""
+        ...
+
+    @property
+    def resting(self) -> bool:
+        """Whether the visitor neither looks nor edits at the moment."""
+        ...
+
     def visit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         """Look at a call and its output (B, Q, H, D_v); return the output, or another one to use instead."""
         ...
@@ -46,18 +64,27 @@ class Visitor(Protocol):
 _lock = threading.RLock()
 _visitors: dict[int, tuple[Visitor, ...]] = {}
 _open = 0
-_before: dict[str, Any] = {}
+_undo: list[Callable[[], None]] = []
+_stance: list[Any] = []
+_inside = threading.local()
 
 
 def subscribe(visitor: Visitor, modules: list[torch.nn.Module]) -> None:
-    """Let ``visitor`` see every attention call of ``modules`` until :func:`unsubscribe`."""
+    """Let ``visitor`` see every attention call of ``modules`` until :func:`unsubscribe`.
+
+    Raises:
+        CaptureError: another visitor is there already, and one of the two changes what the other would see.
+    """
     global _open
     with _lock:
+        _check_alone(visitor, modules)
         for module in modules:
             _visitors[id(module)] = (*_visitors.get(id(module), ()), visitor)
         _open += 1
         if _open == 1:
-            _hang_up()
+            _undo.extend((_hang_up(), _watch_processors()))
+        if "torch._dynamo" in sys.modules and not _stance:
+            _stance.append(torch.compiler.set_stance("force_eager"))
 
 
 def unsubscribe(visitor: Visitor, modules: list[torch.nn.Module]) -> None:
@@ -72,7 +99,10 @@ def unsubscribe(visitor: Visitor, modules: list[torch.nn.Module]) -> None:
                 _visitors.pop(id(module), None)
         _open -= 1
         if _open == 0:
-            _take_down()
+            while _undo:
+                _undo.pop()()
+            while _stance:
+                _stance.pop().__exit__(None, None, None)
 
 
 def is_open() -> bool:
@@ -80,25 +110,57 @@ def is_open() -> bool:
     return _open > 0
 
 
-def _hang_up() -> None:
+def depth() -> int:
+    """How many logits processors are running in this thread, one inside the other."""
+    return getattr(_inside, "depth", 0)
+
+
+def _check_alone(visitor: Visitor, modules: list[torch.nn.Module]) -> None:
+    others = {id(v): v for module in modules for v in _visitors.get(id(module), ()) if not v.resting}
+    if others and (visitor.edits or any(other.edits for other in others.values())):
+        raise CaptureError(
+            "another capture of this model is open, and one of the two steers: what each of them sees would depend on "
+            "their order. Put the steering and what is to be kept into one session"
+        )
+
+
+def _hang_up() -> Callable[[], None]:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions
 
+    theirs = functions.__dict__.get("get_interface")  # someone else's, if any; it is put back afterwards
     original = functions.get_interface
-    if "get_interface" in functions.__dict__:  # someone else's; it is put back afterwards
-        _before["get_interface"] = original
 
     def get_interface(name: str, default: Callable[..., Any]) -> Callable[..., Any]:
         return _Doorman(name, original(name, default))
 
+    def undo() -> None:
+        functions.__dict__.pop("get_interface", None)
+        if theirs is not None:
+            functions.get_interface = theirs
+
     functions.get_interface = get_interface
+    return undo
 
 
-def _take_down() -> None:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions
+def _watch_processors() -> Callable[[], None]:
+    from transformers.generation.logits_process import LogitsProcessorList as Processors
 
-    functions.__dict__.pop("get_interface", None)
-    functions.__dict__.update(_before)
-    _before.clear()
+    original = Processors.__call__
+
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **options: Any) -> Any:
+        _inside.depth = depth() + 1
+        try:
+            return original(self, *args, **options)
+        finally:
+            _inside.depth -= 1
+
+    def undo() -> None:
+        if Processors.__call__ is call:
+            Processors.__call__ = original
+
+    Processors.__call__ = call
+    return undo
 
 
 class _Doorman:

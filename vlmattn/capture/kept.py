@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vlmattn.capture.spec import KNOBS
+from vlmattn.core.errors import BudgetExceeded
 from vlmattn.core.layout import TokenLayout
 
 
@@ -24,9 +26,12 @@ class KeptRows:
         heads: per layer, the kept head indices; ("mean",) or ("max",) after a reduction.
         positions: (Q,) query positions of the rows, ascending.
         columns: (K,) key positions of the kept columns.
-        attn_lhqk: (L, H, Q, K) attention rows on those columns, not renormalised.
-        segments: names of axis S. mass_lhqs: (L, H, Q, S) total attention on each segment, float32.
-        visible_lqk: (L, Q, K) bool, False where a column is out of the layer's window; None if no layer has one.
+        attn_lhqk: (L, H, Q, K) attention rows on those columns, not renormalised. Where layers keep different numbers
+            of heads, H is the largest, and lines from ``len(heads[l])`` on are NaN.
+        segments: names of axis S. mass_lhqs: (L, H, Q, S) total attention on each segment, float32; NaN likewise.
+        visible_lqk: (L, Q, K) bool, whether the row can see the column at all: False where the column comes later than
+            the row, where the layer's window has moved past it, or where a mask hides it. None if every kept row sees
+            every kept column in every layer.
         value_norm_lhk: (L, H_all, K) value norms; head_norm_lhq: (L, H_all, Q) head-output norms, both for every head
             of the layer whatever ``heads`` says; None if not kept.
         hidden: residual-stream statistics of the prompt tokens, or None.
@@ -83,40 +88,74 @@ class Candidates:
 
 
 class RowBuffers:
-    """Growing (B, L, H, Q, K) storage. Memory of rows that are never written is never touched on the CPU."""
+    """Growing (B, L, H, Q, K) storage. Memory of rows that are never written is never touched on the CPU.
 
-    def __init__(self, batch: int, layers: int, columns: int, segments: int, capacity: int, dtype: torch.dtype) -> None:
-        self.batch, self.layers, self.columns, self.segments = batch, layers, columns, segments
+    Args:
+        batch, layers, columns: extents. capacity: rows to make room for at first. most: rows that the budget allows.
+        dtype: of the attention rows.
+    """
+
+    def __init__(
+        self, batch: int, layers: int, columns: int, capacity: int, dtype: torch.dtype, *, most: int | None = None
+    ) -> None:
+        self.batch, self.layers, self.columns = batch, layers, columns
         self.capacity = max(capacity, 1)
+        self.most = most
         self.dtype = dtype
         self.used = 0
         self.positions: list[NDArray[np.int64]] = []
         self._parts: dict[str, torch.Tensor] = {}
 
     def part(
-        self, name: str, width: tuple[int, ...], dtype: torch.dtype, device: torch.device, q_axis: int
+        self,
+        name: str,
+        width: tuple[int, ...],
+        dtype: torch.dtype,
+        device: torch.device,
+        q_axis: int,
+        *,
+        fill: bool | None = None,
     ) -> torch.Tensor:
-        """The buffer ``name``, created on first use with shape ``width`` and grown along ``q_axis`` when it is full."""
+        """The buffer ``name``, created on first use with shape ``width`` and grown along ``q_axis`` when it is full.
+
+        Args:
+            fill: the value of all that is not written; None leaves it undefined, for buffers that are written in full.
+        """
         held = self._parts.get(name)
-        if held is None:
-            held = torch.empty(width, dtype=dtype, device=device)
-            self._parts[name] = held
-        elif held.shape[q_axis] < self.capacity:
-            shape = list(held.shape)
-            shape[q_axis] = self.capacity
-            grown = torch.empty(shape, dtype=dtype, device=device)
+        if held is not None and held.shape[q_axis] >= self.capacity:
+            return held
+        shape = list(width if held is None else held.shape)
+        shape[q_axis] = self.capacity
+        grown = torch.empty(shape, dtype=dtype, device=device)
+        if fill is not None:
+            grown.fill_(fill)
+        if held is not None:
             grown.narrow(q_axis, 0, held.shape[q_axis]).copy_(held)
-            held = self._parts[name] = grown
-        return held
+        self._parts[name] = grown
+        return grown
 
     def get(self, name: str) -> torch.Tensor | None:
         """A buffer, or None if nothing was written under that name."""
         return self._parts.get(name)
 
     def reserve(self, rows: int) -> None:
-        """Make room for ``rows`` more rows."""
-        while self.used + rows > self.capacity:
+        """Make room for ``rows`` more rows.
+
+        Raises:
+            BudgetExceeded: more than the budget allows.
+        """
+        needed = self.used + rows
+        if needed <= self.capacity:
+            return
+        if self.most is not None and needed > self.most:
+            raise BudgetExceeded(
+                f"the budget has room for {self.most} rows of each sequence, and the run needs {needed}: lower "
+                f"max_new_tokens, {KNOBS}"
+            )
+        while needed > self.capacity:
             self.capacity *= 2
+        if self.most is not None:
+            self.capacity = min(self.capacity, self.most)
 
     def advance(self, positions: NDArray[np.int64]) -> None:
         """Note that rows at ``positions`` (B, R) were written by every layer."""
@@ -140,8 +179,13 @@ def select_rows(tensor: torch.Tensor, rows: Sequence[int] | NDArray[np.int64], a
 
 @dataclass
 class HiddenLog:
-    """Residual-stream statistics collected during a run: per layer, a list of (B, q, …) tensors."""
+    """Residual-stream statistics collected during a run: per layer, a list of (B, q, …) tensors.
 
+    Attributes:
+        offload: hold them on the CPU.
+    """
+
+    offload: bool = False
     rms: dict[int, list[torch.Tensor]] = field(default_factory=dict)
     peak: dict[int, list[torch.Tensor]] = field(default_factory=dict)
     peak_coord: dict[int, list[torch.Tensor]] = field(default_factory=dict)
@@ -151,10 +195,9 @@ class HiddenLog:
         """Add (B, q, d) residual-stream states at the input of ``layer``."""
         states = hidden.detach().float()
         largest = states.abs().max(dim=-1)
-        self.rms.setdefault(layer, []).append(states.pow(2).mean(-1).sqrt())
-        self.peak.setdefault(layer, []).append(largest.values)
-        self.peak_coord.setdefault(layer, []).append(largest.indices)
-        self.coord.setdefault(layer, []).append(states[..., list(coords)])
+        made = (states.pow(2).mean(-1).sqrt(), largest.values, largest.indices, states[..., list(coords)])
+        for log, values in zip((self.rms, self.peak, self.peak_coord, self.coord), made, strict=True):
+            log.setdefault(layer, []).append(values.cpu() if self.offload else values)
 
     def stats(self, item: int, first: int, last: int, coords: tuple[int, ...]) -> HiddenStats | None:
         """Statistics of tokens [first, last) of one sequence of the batch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +12,13 @@ from numpy.typing import NDArray
 from vlmattn.capture.candidates import CandidateLog
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.kept import HiddenLog, KeptRows, RowBuffers, select_rows
+from vlmattn.capture.order import LineOrder
 from vlmattn.capture.rows import take_rows
 from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.spec import CaptureSpec
 from vlmattn.capture.step import BatchPlan, KeptColumns, KeptPart, Step
 from vlmattn.capture.values import ValueNorms
+from vlmattn.capture.visible import VisibleColumns
 from vlmattn.core.errors import CaptureError, UnsupportedAttention
 
 _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -25,29 +28,43 @@ class Recording:
     """Buffers of one run and the rules by which they are filled.
 
     Args:
-        spec: what to keep. sites: the attention sites to keep rows of. plan: rows and layouts of the batch.
-        max_new_tokens: a bound on the answer's length if one is known; it sizes the buffers.
+        spec: what to keep. sites, heads: the attention sites to keep rows of, and which heads. plan: rows and layouts
+            of the batch. max_new_tokens: a bound on the answer's length if one is known; it sizes the buffers.
+        most: rows that the budget allows. vision: what the vision tower saw, for each line of the batch. cache: that
+            the run goes on with, if it is known.
     """
 
     def __init__(
-        self, spec: CaptureSpec, sites: Sequence[AttentionSite], plan: BatchPlan, max_new_tokens: int | None
+        self,
+        spec: CaptureSpec,
+        sites: Sequence[AttentionSite],
+        heads: Sequence[tuple[int, ...] | None],
+        plan: BatchPlan,
+        *,
+        max_new_tokens: int | None = None,
+        most: int | None = None,
+        vision: Sequence[torch.Tensor | None] = (),
+        cache: Any = None,
     ) -> None:
         self.spec, self.plan = spec, plan
         self.sites = tuple(sites)
         self.slot = {site.layer_idx: index for index, site in enumerate(self.sites)}
         self.columns = KeptColumns(spec, plan)
-        self.heads = [spec.resolve_heads(s.layer_idx, s.heads) for s in self.sites]
-        self._widest = max((len(h) for h in self.heads if h is not None), default=0)
-        self._uneven = len({len(h) for h in self.heads if h is not None}) > 1
+        self.heads = list(heads)
+        self._widest = max(len(h) if h is not None else s.heads for h, s in zip(self.heads, self.sites, strict=True))
         capacity = plan.rows_kept(max_new_tokens or 32)
         batch = len(plan.layouts)
-        width, names = self.columns.width, len(self.columns.segments)
-        self.rows = RowBuffers(batch, len(self.sites), width, names, capacity, _DTYPES[spec.dtype])
-        self.values = ValueNorms(spec.value_norms, self.columns, len(self.sites), batch)
-        self.hidden = HiddenLog()
+        width, layers = self.columns.width, len(self.sites)
+        self.rows = RowBuffers(batch, layers, width, capacity, _DTYPES[spec.dtype], most=most)
+        self.visible = VisibleColumns(self.sites)
+        self._lines = dict.fromkeys(range(len(self.sites)), 0)
+        self.values = ValueNorms(spec.value_norms, self.columns, layers, batch, offload=spec.offload)
+        self.hidden = HiddenLog(spec.offload)
+        self.order = LineOrder(plan.copies, self.sites[-1].layer_idx, cache)
         self.candidates = CandidateLog(spec.top_k, plan) if spec.top_k and spec.answer_rows() else None
-        self.vision: dict[int, list[torch.Tensor]] = {}
+        self.vision = list(vision)
         self.passes = 0
+        self.finished = 0
         self.seen: dict[int, int] = dict.fromkeys(self.slot, 0)
         self._part_rows: dict[int, int] = {}
         self._gathered: list[tuple[AttentionSite, KeptPart, torch.Tensor]] = []
@@ -68,12 +85,17 @@ class Recording:
     def end(self, step: Step) -> None:
         """Note that the pass went through all layers."""
         self._keep_gathered()
+        self.finished += 1
         if step.kept is not None:
             self.rows.advance(step.kept.positions)
 
-    def saw(self, layer_idx: int) -> None:
-        """Note that ``layer_idx`` came through the door in this pass."""
-        self.seen[layer_idx] += 1
+    def saw(self, site: AttentionSite, call: AttentionCall, step: Step) -> None:
+        """Note that ``site`` came through the door in this pass."""
+        self.seen[site.layer_idx] += 1
+        if self.values.kind is not None and step.start < self.plan.prompt_end:
+            self._add_values(site, call, step)
+        if self.order.watches(site):
+            self.order.look(call.key, step, step.first_columns.get(site.layer_idx, 0))
 
     @torch.no_grad()
     def add_rows(
@@ -96,7 +118,7 @@ class Recording:
         self._write("mass", slot, first, masses, torch.float32)
         if seen is not None:
             columns = self.columns.pick(seen.to(torch.uint8), first_column)[:, 0].bool()
-            self._write_visible(slot, first, columns)
+            self.visible.write(self.rows, site, first, columns, self._device(columns))
 
     def gather(self, site: AttentionSite, part: KeptPart, probs: torch.Tensor) -> None:
         """Hold the one row (B, H, 1, K) of a layer in a decoding pass until :meth:`end`; see :attr:`gathers`."""
@@ -107,7 +129,7 @@ class Recording:
         # One small operation for all layers instead of one each: decoding is made of small operations.
         held, self._gathered = self._gathered, []
         alike = {(probs.shape, probs.device) for _, _, probs in held}
-        if len(held) != len(self.sites) or len(alike) != 1:
+        if len(held) != len(self.sites) or len(alike) != 1 or held[0][2].shape[1] != self._widest:
             for site, part, probs in held:
                 self.add_rows(site, part, probs, None, 0)
             return
@@ -115,6 +137,8 @@ class Recording:
         batch, heads, count, _ = held[0][2].shape
         block = torch.cat([probs for _, _, probs in held], dim=1)
         first, layers = self.rows.used, len(self.sites)
+        if not self._lines[0]:
+            self._lines = dict.fromkeys(range(layers), heads)
         for name, dtype, values in (
             ("attn", self.rows.dtype, self.columns.pick(block, 0)),
             ("mass", torch.float32, self.columns.masses(block, 0)),
@@ -134,11 +158,9 @@ class Recording:
         buffer[:, slot, :, first : first + norms.shape[2]] = norms
 
     @torch.no_grad()
-    def add_values(self, site: AttentionSite, call: AttentionCall, step: Step) -> None:
-        """Keep value norms of the image tokens that entered in this pass."""
-        if self.values.kind is not None and step.start < self.plan.prompt_end:
-            first = step.first_columns.get(site.layer_idx, 0)
-            self.values.add(self.slot[site.layer_idx], site, call, step, first)
+    def _add_values(self, site: AttentionSite, call: AttentionCall, step: Step) -> None:
+        first = step.first_columns.get(site.layer_idx, 0)
+        self.values.add(self.slot[site.layer_idx], site, call, step, first)
 
     def _device(self, like: torch.Tensor) -> torch.device:
         return torch.device("cpu") if self.spec.offload else like.device
@@ -146,23 +168,14 @@ class Recording:
     def _write(self, name: str, slot: int, first: int, values: torch.Tensor, dtype: torch.dtype) -> None:
         width = 1 if self.spec.reduce else self._widest or values.shape[1]
         shape = (self.rows.batch, self.rows.layers, width, self.rows.capacity, values.shape[-1])
-        fresh = self.rows.get(name) is None
         buffer = self.rows.part(name, shape, dtype, self._device(values), q_axis=3)
-        if fresh and self._uneven:  # layers with fewer heads leave lines unwritten
-            buffer.zero_()
-        if values.shape[1] > buffer.shape[2]:
-            raise UnsupportedAttention(
-                f"layers differ in heads: {values.shape[1]} and {buffer.shape[2]}; choose layers="
-            )
-        buffer[:, slot, : values.shape[1], first : first + values.shape[2]] = values
-
-    def _write_visible(self, slot: int, first: int, seen: torch.Tensor) -> None:
-        shape = (self.rows.batch, self.rows.layers, self.rows.capacity, self.rows.columns)
-        fresh = self.rows.get("visible") is None
-        buffer = self.rows.part("visible", shape, torch.bool, self._device(seen), q_axis=2)
-        if fresh:
-            buffer.fill_(True)
-        buffer[:, slot, first : first + seen.shape[1]] = seen
+        heads, last = values.shape[1], first + values.shape[2]
+        if heads > buffer.shape[2]:
+            raise UnsupportedAttention(f"layers differ in heads: {heads} and {buffer.shape[2]}; choose layers=")
+        buffer[:, slot, :heads, first:last] = values
+        self._lines[slot] = heads
+        if heads < buffer.shape[2]:
+            buffer[:, slot, heads:, first:last] = torch.nan
 
     # -- afterwards ----------------------------------------------------------------------------------------------------
 
@@ -170,11 +183,16 @@ class Recording:
         """Refuse a recording that misses a layer.
 
         Raises:
-            CaptureError: the decoder never ran.
+            CaptureError: the decoder never ran, or its last pass did not come to its end.
             UnsupportedAttention: a layer's attention did not come through the door.
         """
         if not self.passes:
             raise CaptureError("nothing was captured: the model did not run inside the capture")
+        if self.finished != self.passes:
+            raise CaptureError(
+                "the last forward pass did not come to its end inside the capture (it failed, was still running, or "
+                "another thread ran the model): run it again, in one thread"
+            )
         missing = [layer for layer, count in self.seen.items() if count != self.passes]
         if missing:
             raise UnsupportedAttention(
@@ -194,18 +212,17 @@ class Recording:
         lines, slots, where = self._trail(item, beams, written, positions)
         columns = self.columns.per_item[item]
 
-        def rows(name: str, axis: int) -> torch.Tensor | None:
-            buffer = self.rows.get(name)
+        def rows(buffer: torch.Tensor | None, axis: int) -> torch.Tensor | None:
             return None if buffer is None else _gather(buffer, lines, slots, axis)
 
-        attn, mass = rows("attn", 3), rows("mass", 3)
+        attn, mass = rows(self.rows.get("attn"), 3), rows(self.rows.get("mass"), 3)
         if attn is None or mass is None:
             raise CaptureError("no row was kept: the rows asked for never ran (is the answer empty?)")
-        seen, norms = rows("visible", 2), rows("head_norm", 3)
+        seen = self.visible.of(rows(self.visible.held(self.rows), 2), tuple(self.slot))
         return KeptRows(
             layout=layout,
             layers=tuple(self.slot),
-            heads=self._head_names(attn.shape[1]),
+            heads=self._head_names(),
             positions=where - pad,
             columns=columns - pad,
             attn_lhqk=attn[..., : len(columns)],
@@ -213,16 +230,16 @@ class Recording:
             mass_lhqs=mass,
             visible_lqk=None if seen is None else seen[..., : len(columns)],
             value_norm_lhk=self.values.of(item, len(columns)),
-            head_norm_lhq=norms,
+            head_norm_lhq=rows(self.rows.get("head_norm"), 3),
             hidden=self.hidden.stats(item, pad, pad + layout.answer_start, self.spec.hidden_coords),
             candidates=self.candidates.of(item, beams, written) if self.candidates else None,
-            vision=self._vision(item),
+            vision=self.vision[item] if self.vision else None,
         )
 
-    def _head_names(self, count: int) -> tuple[tuple[int | str, ...], ...]:
+    def _head_names(self) -> tuple[tuple[int | str, ...], ...]:
         if self.spec.reduce:
             return ((self.spec.reduce,),) * len(self.sites)
-        return tuple(tuple(range(count)) if h is None else h for h in self.heads)
+        return tuple(tuple(range(self._lines[slot])) if h is None else h for slot, h in enumerate(self.heads))
 
     def _trail(
         self, item: int, beams: NDArray[np.int64] | None, written: int | None, positions: NDArray[np.int64]
@@ -232,24 +249,15 @@ class Recording:
         slots = np.flatnonzero(positions[item] >= 0)
         where = positions[item, slots]
         if written is not None:
-            last = end + written - (1 if self.spec.convention == "query" else 2)
+            # Which line the last token's own row would be in is not told by beams.
+            query = self.spec.convention == "query" and beams is None
+            last = end + written - (1 if query else 2)
             slots, where = slots[where <= max(last, end - 1)], where[where <= max(last, end - 1)]
         lines = np.full(len(slots), item, dtype=np.int64)
         if beams is not None and len(beams):
             step = np.clip(where - (end - 1), 0, len(beams) - 1)
             lines = np.where(where >= end - 1, beams[step], beams[0])
         return lines, slots, where
-
-    def _vision(self, item: int) -> torch.Tensor | None:
-        if not self.vision:
-            return None
-        layers = [torch.cat(parts, dim=0) for _, parts in sorted(self.vision.items())]
-        crops = layers[0].shape[0]
-        share = (
-            crops // len(self.plan.layouts) if len(self.plan.layouts) > 1 and crops % len(self.plan.layouts) == 0 else 0
-        )
-        picked = [one[item * share : (item + 1) * share] if share else one for one in layers]
-        return torch.stack(picked)
 
 
 def _gather(buffer: torch.Tensor, lines: NDArray[np.int64], slots: NDArray[np.int64], axis: int) -> torch.Tensor:

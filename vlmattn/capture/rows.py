@@ -35,6 +35,10 @@ def check_call(call: AttentionCall) -> None:
             this engine does not know.
     """
     name = type(call.module).__name__
+    if _is_packed(call):
+        raise UnsupportedAttention(
+            f"{name} got several sequences packed into one (position_ids start again): pass a padded batch instead"
+        )
     if "paged" in call.kernel:
         raise UnsupportedAttention(f"{name} runs on a paged cache ({call.kernel}): turn continuous batching off")
     for key, value in call.options.items():
@@ -53,10 +57,21 @@ def check_call(call: AttentionCall) -> None:
         )
 
 
+def _is_packed(call: AttentionCall) -> bool:
+    # Flash kernels take one sequence without padding for several where position_ids come back to their lowest value.
+    ids = call.options.get("position_ids")
+    if "flash" not in call.kernel or not isinstance(ids, torch.Tensor) or call.mask is not None:
+        return False
+    if call.query.shape[0] != 1 or call.query.shape[2] == 1 or ids.ndim != 2 or ids.shape[0] != 1:
+        return False
+    return bool((ids[:, 1:] <= ids[:, :1]).any())
+
+
 def take_rows(tensor: torch.Tensor, rows: RowIndex, dim: int = 2) -> torch.Tensor:
     """Rows of a (B, X, Q, Y) tensor along ``dim``: a view for a slice, a copy otherwise."""
     if isinstance(rows, slice):
         return tensor[(slice(None),) * dim + (rows,)]
+    rows = rows.to(tensor.device)  # layers may lie on other devices than the input
     if rows.ndim == 1:
         return tensor.index_select(dim, rows)
     shape = list(tensor.shape)
@@ -128,12 +143,19 @@ def row_probabilities(call: AttentionCall, scores: torch.Tensor) -> torch.Tensor
     return torch.softmax(torch.cat([scores, column], dim=-1), dim=-1)[..., :-1]
 
 
-def visible(mask: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-    """(B, 1|H, R, K) bool: which keys the mask lets through. ``like``: (B, H, R, K) scores."""
+def visible(mask: torch.Tensor | None, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+    """(B, 1|H, R, K) bool: which keys the mask lets through. ``shape``: (B, R, K)."""
+    batch, count, keys = shape
     if mask is None:
-        return torch.ones((like.shape[0], 1, *like.shape[2:]), dtype=torch.bool, device=like.device)
+        return torch.ones((batch, 1, count, keys), dtype=torch.bool, device=device)
     seen = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
-    return seen.expand(like.shape[0], seen.shape[1], *like.shape[2:])
+    return seen.expand(batch, seen.shape[1], count, keys)
+
+
+def visible_to(mask: torch.Tensor | None, scores: torch.Tensor) -> torch.Tensor:
+    """(B, 1, R, K) bool: which keys of (B, H, R, K) ``scores`` the first head can see."""
+    batch, _, count, keys = scores.shape
+    return visible(mask, (batch, count, keys), scores.device)[:, :1]
 
 
 def rows_per_chunk(call: AttentionCall, limit_bytes: int = 32 << 20) -> int:
@@ -146,6 +168,7 @@ def _positions(call: AttentionCall, rows: RowIndex) -> torch.Tensor:
     device, count = call.query.device, call.query.shape[2]
     if isinstance(rows, slice):
         return torch.arange(count, device=device)[rows].view(1, 1, -1, 1)
+    rows = rows.to(device)
     return rows.view(1, 1, -1, 1) if rows.ndim == 1 else rows.view(rows.shape[0], 1, -1, 1)
 
 

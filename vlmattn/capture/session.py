@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from vlmattn.capture import door
-from vlmattn.capture.cost import free_memory
+from vlmattn.capture.cost import estimate_capture, free_memory, home_of
+from vlmattn.capture.follow import Follower, cache_of, check_input
 from vlmattn.capture.kept import KeptRows
+from vlmattn.capture.output import kept_outputs
 from vlmattn.capture.recording import Recording
 from vlmattn.capture.rows import (
     apply_mask,
@@ -25,24 +22,23 @@ from vlmattn.capture.rows import (
     row_probabilities,
     row_scores,
     rows_per_chunk,
-    visible,
+    visible_to,
 )
 from vlmattn.capture.sites import AttentionSite, model_sites, unwrap
-from vlmattn.capture.spec import CaptureSpec
+from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
 from vlmattn.capture.step import BatchPlan, KeptPart, Step
-from vlmattn.capture.tower import tower_rows
-from vlmattn.core.errors import CaptureError, ConcurrentUse, UnsupportedAttention
+from vlmattn.capture.tower import check_tower, check_views, split_views, tower_rows
+from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenLayout
-
-_TWO_THREADS = (
-    "{} is run by two threads inside one capture: run them one after the other, or give each thread its own model"
-)
 
 
 class Session:
     """Keeps attention rows of a model, and applies steering, while it is open.
+
+    Only the last run is held. What logits processors run in the meantime (contrast branches, classifier-free guidance)
+    is left alone.
 
     Args:
         model: a transformers model with a text decoder, compiled, quantised or spread over devices as you have it.
@@ -51,10 +47,13 @@ class Session:
         steering: changes to make, applied in order.
         pad_left: left padding of each sequence; default none.
         max_new_tokens: a bound on the answer's length if known; sizes the buffers and the budget check.
-        beams: beams or samples per sequence, for the budget check.
+        beams: beams or samples per sequence, for the budget check before anything runs.
 
     Raises:
-        BudgetExceeded: on entering, if what would be kept is over ``spec.budget``.
+        SpecError: layers, heads, coordinates or rows that the model or the prompt does not have; no layouts.
+        BudgetExceeded: on entering, or as soon as it is known that what would be kept is over ``spec.budget``.
+        CaptureError: on entering while another session of this model is open and one of the two steers; in the first
+            pass, if the model's input is not what layouts and padding say.
         ConcurrentUse: two threads run the model at once inside the session.
         UnsupportedAttention: a layer's attention cannot be reproduced.
 
@@ -82,16 +81,19 @@ class Session:
         self.spec, self.steering = spec, tuple(s for s in steering if s.edits_attention())
         self.max_new_tokens, self.beams = max_new_tokens, beams
         self.recordings: list[Recording] = []
+        self._check_choices()
         self._kept_sites = spec.resolve_layers(self.sites) if spec is not None else ()
+        self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
+        self._acts = [s.layers_among(self.sites.layers) for s in self.steering]
         self._watched = self._watched_sites()
+        self._windowed = tuple(s.layer_idx for s in self._watched.values() if s.windowed)
         self._plan: BatchPlan | None = None
         self._step: Step | None = None
         self._steered: SteeredRows | None = None
-        self._thread: int | None = None
-        self._runner: int | None = None
-        self._cache: weakref.ref[Any] | None = None
-        self._left: list[weakref.ref[Any]] = []
+        self._runs = Follower(type(self.model).__name__)
+        self._allowed = 0
         self._paused = 0
+        self._depth = 0
         self._tower: dict[int, list[torch.Tensor]] = {}
         self._tower_modules = {id(site.module) for site in self.sites.vision}
         self._exit = ExitStack()
@@ -100,15 +102,15 @@ class Session:
 
     def __enter__(self) -> Session:
         if self.spec is not None:
-            self._check_budget(self.spec)
+            home = torch.device("cpu") if self.spec.offload else home_of(self._kept_sites[0].module)
+            self._allowed = self._estimate(self.spec, self.beams).check(self.spec.budget, free_memory(home))
         with ExitStack() as stack:
             modules = [site.module for site in self._watched.values()]
+            self._depth = door.depth()
             door.subscribe(self, modules)
             stack.callback(door.unsubscribe, self, modules)
             for handle in self._hooks():
                 stack.callback(handle.remove)
-            if "torch._dynamo" in sys.modules:  # compiled code would not stop at the door
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
             self._exit = stack.pop_all()
         return self
 
@@ -116,7 +118,18 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
-        self._step, self._thread, self._steered = None, None, None
+        self._step, self._steered = None, None
+        self._runs, self._plan, self._tower = Follower(type(self.model).__name__), None, {}
+
+    @property
+    def edits(self) -> bool:
+        """Whether attention may be changed."""
+        return bool(self.steering)
+
+    @property
+    def resting(self) -> bool:
+        """Whether runs go unseen and unsteered: paused, or inside a logits processor of the run that is captured."""
+        return bool(self._paused) or door.depth() > self._depth
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -142,23 +155,13 @@ class Session:
                 log-probability.
 
         Raises:
-            CaptureError: the model never ran. UnsupportedAttention: a layer bypassed the engine.
+            CaptureError: the model never ran, a pass did not come to its end, or beam search ran and ``beam_indices``
+                are missing.
+            UnsupportedAttention: a layer bypassed the engine.
         """
         if not self.recordings:
             raise CaptureError("nothing was captured: the model did not run inside the capture")
-        recording = self.recordings[-1]
-        recording.check_complete()
-        if recording.candidates is not None and sequences is not None and beam_indices is None:
-            recording.candidates.settle_last(sequences)
-        lines = _beam_lines(beam_indices)
-        outputs = len(lines) if lines is not None else len(recording.plan.layouts)
-        kept = []
-        for index in range(outputs):
-            beams = lines[index] if lines is not None else None
-            item = int(beams[0]) if beams is not None and len(beams) else index
-            written = lengths[index] if lengths is not None else (len(beams) if beams is not None else None)
-            kept.append(recording.kept(item, beams, written))
-        return tuple(kept)
+        return kept_outputs(self.recordings[-1], beam_indices, lengths, sequences)
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
 
@@ -174,22 +177,19 @@ class Session:
             yield self.model.register_forward_hook(self._model_leaves)
 
     def _decoder_enters(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._paused:
+        if self.resting:
             return
-        me = threading.get_ident()
-        if self._thread is not None and self._thread != me:
-            raise ConcurrentUse(_TWO_THREADS.format(type(self.model).__name__))
-        self._thread = me
+        self._runs.enter()
         self._step = self._new_step(args, kwargs)
         if self._recording is not None:
             self._recording.begin(self._step)
 
     def _decoder_leaves(self, module: Any, args: Any, output: Any) -> None:
-        if self._paused or self._thread != threading.get_ident():
+        if self.resting or not self._runs.leave():
             return
         if self._recording is not None and self._step is not None and output is not None:
             self._recording.end(self._step)
-        self._thread, self._steered = None, None
+        self._steered = None
 
     def _new_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
         states = kwargs.get("inputs_embeds")
@@ -197,64 +197,68 @@ class Session:
             states = kwargs.get("input_ids", args[0] if args else None)
         if states is None:
             raise CaptureError(f"{type(self.sites.decoder).__name__} ran without input_ids or inputs_embeds")
-        cache = _cache_of(kwargs)
+        cache = cache_of(kwargs)
         start = int(cache.get_seq_length()) if cache is not None else 0
         batch, count = int(states.shape[0]), int(states.shape[1])
-        self._follow(cache, fresh=start == 0 or self._plan is None)
-        if start == 0 or self._plan is None or len(self._plan.layouts) != batch:
-            self._plan = BatchPlan(self.spec, self.layouts, self.pad_left, batch)
-            if self.spec is not None:
-                self.recordings.append(Recording(self.spec, self._kept_sites, self._plan, self.max_new_tokens))
-                self.recordings[-1].vision, self._tower = self._tower, {}
-        step = Step(start, count, batch, self._plan.kept(start, count, states.device))
+        fresh = self._runs.begins(cache, start, count) or self._plan is None or len(self._plan.layouts) != batch
+        plan = self._begin(kwargs, cache, start, count, batch) if fresh or self._plan is None else self._plan
+        step = Step(start, count, batch, plan.kept(start, count, states.device), begins=fresh)
         step.first_columns = self._first_columns(cache, count)
-        self._steered = SteeredRows(self.steering, self._plan, step) if self.steering else None
+        self._steered = SteeredRows(self.steering, self._acts, plan, step) if self.steering else None
         return step
 
-    def _follow(self, cache: Any, *, fresh: bool) -> None:
-        # One run goes on where it stopped: in its own thread, with its own cache.
-        held = self._cache() if self._cache is not None else None
-        if fresh:
-            self._left += [self._cache] if self._cache is not None and held is not cache else []
-            self._cache, self._runner = None, threading.get_ident()
-        elif self._runner != threading.get_ident():
-            raise ConcurrentUse(_TWO_THREADS.format(type(self.model).__name__))
-        elif any(left() is cache for left in self._left):
-            raise CaptureError(
-                f"two runs of {type(self.model).__name__} take turns inside one capture, so their rows would be mixed: "
-                "run the second one under session.paused()"
-            )
-        if cache is not None and self._cache is None:
-            self._cache = weakref.ref(cache)
+    def _begin(self, kwargs: dict[str, Any], cache: Any, start: int, count: int, batch: int) -> BatchPlan:
+        plan = BatchPlan(self.spec, self.layouts, self.pad_left, batch)
+        before, last = self._recording, self._step
+        # Without a cache every written token makes a longer run; what was encoded is compared in the first one.
+        longer = cache is None and self._plan is not None and last is not None and count == last.count + 1
+        if longer:
+            masked = before is not None and before.visible.masked
+        else:
+            masked = check_input(plan, kwargs.get("attention_mask"), start + count)
+            plan.check_start(start)
+        self._plan, self._tower, seen = plan, {}, self._tower
+        if self.spec is not None:
+            estimate = self._estimate(self.spec, plan.copies)
+            estimate.check(self._allowed, 0)
+            vision = split_views(seen, plan.layouts, plan.copies)
+            self.recordings = []  # before the next one takes its memory
+            recording = Recording(
+                self.spec, self._kept_sites, self._heads, plan, max_new_tokens=self.max_new_tokens,
+                most=estimate.rows_within(self._allowed), vision=vision, cache=cache,
+            )  # fmt: skip
+            recording.visible.masked = masked
+            self.recordings = [recording]
+        return plan
 
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
-        if cache is None:
+        if cache is None or not self._windowed:
             return {}
-        windowed = [s.layer_idx for s in self._watched.values() if s.windowed]
-        offsets = {layer: int(cache.get_mask_sizes(count, layer)[1]) for layer in windowed}
+        offsets = {layer: int(cache.get_mask_sizes(count, layer)[1]) for layer in self._windowed}
         return {layer: offset for layer, offset in offsets.items() if offset}
 
     def _block_hook(self, layer_idx: int) -> Any:
         def look(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs.get("hidden_states")
             recording, step = self._recording, self._step
-            if self._paused or recording is None or step is None or hidden is None or self.spec is None:
+            if not self._runs.inside or self.resting or recording is None or step is None or self.spec is None:
                 return
-            if step.start < recording.plan.prompt_end:
-                recording.hidden.add(layer_idx, hidden, self.spec.hidden_coords)
+            prompt = recording.plan.prompt_end - step.start
+            if hidden is not None and prompt > 0:
+                recording.hidden.add(layer_idx, hidden[:, :prompt], self.spec.hidden_coords)
 
         return look
 
     def _model_enters(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         log = self._recording.candidates if self._recording is not None else None
         tokens = kwargs.get("input_ids")
-        if not self._paused and log is not None and tokens is not None and tokens.shape[1] == 1:
+        if log is not None and tokens is not None and tokens.shape[1] == 1 and not self.resting:
             log.settle(tokens[:, -1])
 
     def _model_leaves(self, module: Any, args: Any, output: Any) -> None:
         log = self._recording.candidates if self._recording is not None else None
         logits = getattr(output, "logits", None)
-        if not self._paused and log is not None and logits is not None and self._step is not None:
+        if log is not None and logits is not None and self._step is not None and not self.resting:
             log.add(logits, self._step)
 
     # -- at the door ---------------------------------------------------------------------------------------------------
@@ -262,29 +266,39 @@ class Session:
     def visit(self, call: door.AttentionCall, output: torch.Tensor) -> torch.Tensor:
         """See :class:`~vlmattn.capture.door.Visitor`."""
         site = self._watched[id(call.module)]
-        if self._paused:
+        if self.resting:
             return output
         if id(call.module) in self._tower_modules:
             self._look_at_tower(site, call)
             return output
-        if self._step is None:
+        step = self._step
+        if not self._runs.inside or step is None:
+            self._check_recomputed(site)
             return output
         check_call(call)
         recording = self._recording if site in self._kept_sites else None
         if recording is not None:
-            recording.saw(site.layer_idx)
-            recording.add_values(site, call, self._step)
+            recording.saw(site, call, step)
         if self._steered is not None and self._steered.acts_in(site.layer_idx):
             return self._steered.apply(site, call, output, recording)
-        if recording is not None and self._step.kept is not None:
-            self._keep(recording, site, call, output, self._step.kept)
+        if recording is not None and step.kept is not None:
+            self._keep(recording, site, call, output, step.kept)
         return output
+
+    def _check_recomputed(self, site: AttentionSite) -> None:
+        # Gradient checkpointing computes layers again after the pass: nothing is new, but edits would be missing.
+        if self._plan is not None and torch.is_grad_enabled() and any(site.layer_idx in acts for acts in self._acts):
+            raise CaptureError(
+                "a steered layer is computed again outside the forward pass, where steering cannot follow: turn "
+                "gradient checkpointing off"
+            )
 
     @torch.no_grad()
     def _keep(
         self, recording: Recording, site: AttentionSite, call: door.AttentionCall, output: torch.Tensor, kept: KeptPart
     ) -> None:
-        if recording.gathers and self._step is not None and self._step.count == 1:
+        count = self._step.count if self._step is not None else 0
+        if recording.gathers and count == 1 and not recording.visible.masked:
             scores = apply_mask(row_scores(call, kept.index), row_mask(call, kept.index))
             recording.gather(site, kept, row_probabilities(call, scores))
             return
@@ -293,14 +307,14 @@ class Session:
             scores = row_scores(call, part.index)
             mask = row_mask(call, part.index)
             probs = row_probabilities(call, apply_mask(scores, mask))
-            seen = visible(mask, scores)[:, :1] if site.windowed else None
+            seen = visible_to(mask, scores) if recording.visible.wants(site, count) else None
             recording.add_rows(site, part, probs, seen, first)
             if recording.spec.head_norms:
                 recording.add_head_norms(site, part, output)
 
     def _look_at_tower(self, site: AttentionSite, call: door.AttentionCall) -> None:
         if self.spec is not None and self.spec.vision is not None:
-            self._tower.setdefault(site.layer_idx, []).append(tower_rows(call, self.spec.vision).cpu())
+            self._tower.setdefault(site.layer_idx, []).append(tower_rows(call, self.spec.vision))
 
     # -- small things --------------------------------------------------------------------------------------------------
 
@@ -308,35 +322,31 @@ class Session:
     def _recording(self) -> Recording | None:
         return self.recordings[-1] if self.recordings else None
 
+    def _check_choices(self) -> None:
+        if not self.layouts:
+            raise SpecError("no layout was given: a session needs one for each sequence that will run")
+        if len(self.pad_left) != len(self.layouts):
+            raise SpecError(f"pad_left must have one entry per layout, {len(self.layouts)}; got {len(self.pad_left)}")
+        if self.spec is None:
+            return
+        width = getattr(getattr(self.sites.decoder, "config", None), "hidden_size", None)
+        wrong = [c for c in self.spec.hidden_coords if c < 0 or (width is not None and c >= width)]
+        if wrong:
+            raise SpecError(f"hidden_coords {wrong} do not exist: the residual stream has {width} coordinates")
+        if self.spec.vision is not None:
+            check_tower(self.spec.vision, self.model, self.sites)
+            check_views(self.layouts)
+
     def _watched_sites(self) -> dict[int, AttentionSite]:
         watched = {id(site.module): site for site in self._kept_sites}
-        if self.steering:
-            if any(steering.layers is None for steering in self.steering):
-                self.sites.check_all_seen()
-            watched |= {
-                id(s.module): s for s in self.sites.attention if any(e.acts_in(s.layer_idx) for e in self.steering)
-            }
+        if any(steering.layers is None for steering in self.steering):
+            self.sites.check_all_seen()
+        acts = frozenset().union(*self._acts)
+        watched |= {id(s.module): s for s in self.sites.attention if s.layer_idx in acts}
         if self.spec is not None and self.spec.vision is not None:
             watched |= {id(site.module): site for site in self.sites.vision}
         return watched
 
-    def _check_budget(self, spec: CaptureSpec) -> None:
+    def _estimate(self, spec: CaptureSpec, copies: int) -> CaptureEstimate:
         tokens = self.max_new_tokens if self.max_new_tokens is not None else 32
-        estimate = spec.estimate(self.model, self.layouts, max_new_tokens=tokens, beams=self.beams)
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        estimate.check(spec.budget, free_memory(torch.device("cpu") if spec.offload else device))
-
-
-def _cache_of(kwargs: dict[str, Any]) -> Any:
-    # transformers 5.24 calls it ``cache``, earlier ones ``past_key_values``.
-    cache = kwargs.get("past_key_values")
-    cache = cache if cache is not None else kwargs.get("cache")
-    if "Paged" in type(cache).__name__:
-        raise UnsupportedAttention("the model runs on a paged cache: turn continuous batching off")
-    return cache
-
-
-def _beam_lines(beam_indices: torch.Tensor | None) -> list[NDArray[np.int64]] | None:
-    if beam_indices is None:
-        return None
-    return [line[line >= 0] for line in beam_indices.cpu().numpy().astype(np.int64)]
+        return estimate_capture(spec, self.model, self.layouts, self.pad_left, max_new_tokens=tokens, beams=copies)

@@ -81,6 +81,12 @@ class ModelSites:
         """Layer indices that have attention, ascending."""
         return tuple(site.layer_idx for site in self.attention)
 
+    @property
+    def depth(self) -> int:
+        """Number of layers of the decoder, those without attention counted."""
+        told = getattr(getattr(self.decoder, "config", None), "num_hidden_layers", None)
+        return max(int(told or 0), self.attention[-1].layer_idx + 1)
+
 
 _known: WeakKeyDictionary[Any, ModelSites] = WeakKeyDictionary()
 
@@ -94,15 +100,28 @@ def model_sites(model: Any) -> ModelSites:
     """The attention of ``model``; the search runs once per model.
 
     Raises:
-        UnsupportedAttention: no attention module of the decoder goes through the dispatch.
+        UnsupportedAttention: not a transformers model with a text decoder, an encoder-decoder model, or no attention
+            module of the decoder goes through the dispatch.
     """
     model = unwrap(model)
+    _check_kind(model)
     found = _known.get(model)
     if found is None:
         found = _find_sites(model)
         if found.decoder is not model:  # an entry that holds its own key would never be dropped
             _known[model] = found
     return found
+
+
+def _check_kind(model: Any) -> None:
+    name = type(model).__name__
+    if not callable(getattr(model, "get_decoder", None)):
+        raise UnsupportedAttention(f"{name} is no transformers model with a text decoder (get_decoder)")
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise UnsupportedAttention(
+            f"{name} is an encoder-decoder model, which is not supported yet: its decoder looks at the "
+            "picture by cross attention"
+        )
 
 
 def _find_sites(model: Any) -> ModelSites:

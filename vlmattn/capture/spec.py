@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmattn.capture.choices import check_budget, check_heads, check_numbers, check_one_of, is_whole
 from vlmattn.core.errors import BudgetExceeded, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
 from vlmattn.core.words import find, occurrences
@@ -21,6 +23,21 @@ RowRule = Literal["answer", "last", "question", "after_image", "prompt"]
 _RULES = ("answer", "last", "question", "after_image", "prompt")
 _WORD = "word:"
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+GROWING = ("image columns", "segment masses", "visible columns", "head norms", "next-token candidates")
+"""Parts of an estimate that grow with every kept row."""
+KNOBS = "choose layers=, reduce='mean', fewer rows=, dtype='float16', or raise budget="
+"""What a user can turn to keep less."""
+_ALLOWED: dict[str, tuple[Any, ...]] = {
+    "convention": (None, "predicting", "query"),
+    "reduce": (None, "mean", "max"),
+    "columns": ("image", "all"),
+    "dtype": tuple(_BYTES),
+    "value_norms": (None, "value", "projected"),
+    "vision": (None, "cls", "received"),
+    "offload": (False, True),
+    "head_norms": (False, True),
+    "hidden": (False, True),
+}
 
 
 @dataclass(frozen=True)
@@ -35,28 +52,28 @@ class CaptureSpec:
             ``prompt``: every prompt token.
         convention: which row stands for token *t*: ``predicting`` is the row at *t* - 1, whose output predicts *t*;
             ``query`` the row at *t* itself. None: predicting for answer tokens, query for prompt tokens.
-        layers: layer indices (negative ones count from the end); None for all with attention.
-        heads: ``all``, indices used in every layer, or {layer: indices}.
+        layers: layer indices (negative ones count from the end); None or ``all`` for all with attention.
+        heads: ``all``, indices used in every layer, or {layer: indices}; negative numbers count from the end.
         reduce: None keeps every chosen head; ``mean`` or ``max`` over the chosen heads, inside the layer.
         columns: ``image`` keeps image columns only, ``all`` every prompt column (for checks; much larger).
         dtype: of the kept image columns. Segment masses are always float32.
-        offload: move kept rows to the CPU inside the layer.
+        offload: move all that is kept to the CPU inside the layer.
         value_norms: ``value`` keeps ||v_j||, ``projected`` ||W_O v_j|| per head, for every image token.
         head_norms: keep the norm of each head's output at the kept rows.
         hidden: keep, for every prompt token and layer, RMS and largest |x| of the residual stream and its coordinate.
-        hidden_coords: coordinates of the residual stream to keep the value of as well.
+        hidden_coords: coordinates of the residual stream to keep the value of as well; needs ``hidden``.
         top_k: how many next-token candidates to keep per step, with entropy and log-probabilities; 0 for none.
         vision: None, or attention of the vision tower to its patches: ``cls`` (the class token's row) or ``received``
             (mean over queries of what each patch receives).
         budget: bytes, or a fraction of free memory, that kept rows may take.
 
     Raises:
-        SpecError: an option that does not exist.
+        SpecError: an option that does not exist, a value of another type, or one that would do nothing.
     """
 
     rows: RowRule | str | tuple[RowRule | str | int, ...] = "answer"
     convention: Convention | None = None
-    layers: Sequence[int] | None = None
+    layers: Sequence[int] | Literal["all"] | None = None
     heads: Literal["all"] | Sequence[int] | Mapping[int, Sequence[int]] = "all"
     reduce: Literal["mean", "max"] | None = None
     columns: Literal["image", "all"] = "image"
@@ -71,24 +88,30 @@ class CaptureSpec:
     budget: int | float = 0.25
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("convention", (None, "predicting", "query")),
-            ("reduce", (None, "mean", "max")),
-            ("columns", ("image", "all")),
-            ("dtype", tuple(_BYTES)),
-            ("value_norms", (None, "value", "projected")),
-            ("vision", (None, "cls", "received")),
-        ):
-            if getattr(self, name) not in allowed:
-                listed = ", ".join(repr(a) for a in allowed)
-                raise SpecError(f"{name} must be one of {listed}; got {getattr(self, name)!r}")
+        for name, allowed in _ALLOWED.items():
+            check_one_of(name, getattr(self, name), allowed)
+        self._check_rows()
+        if isinstance(self.layers, str):
+            check_one_of("layers", self.layers, ("all",))
+            object.__setattr__(self, "layers", None)
+        if self.layers is not None:
+            check_numbers("layers", self.layers)
+        check_heads(self.heads)
+        check_budget(self.budget)
+        check_numbers("hidden_coords", self.hidden_coords)
+        if len(self.hidden_coords) and not self.hidden:
+            raise SpecError("hidden_coords are kept with the hidden states only: say hidden=True")
+        if not is_whole(self.top_k) or self.top_k < 0:
+            raise SpecError(f"top_k must be a whole number, at least 0; got {self.top_k!r}")
+
+    def _check_rows(self) -> None:
+        if not isinstance(self.rows, (str, Sequence, np.ndarray)):
+            raise SpecError(f"rows must be a rule, or a tuple of rules and positions; got {self.rows!r}")
         for rule in self.row_rules:
-            if rule not in _RULES and not isinstance(rule, (int, np.integer)) and not _is_word(rule):
+            if not (is_whole(rule) or (isinstance(rule, str) and (rule in _RULES or _is_word(rule)))):
                 raise SpecError(f"rows must be positions, 'word:…' or one of {', '.join(_RULES)}; got {rule!r}")
         if not self.row_rules:
             raise SpecError("rows is empty: name at least one rule or position")
-        if self.top_k < 0 or self.budget <= 0:
-            raise SpecError(f"top_k must be >= 0 and budget > 0; got {self.top_k} and {self.budget}")
 
     @property
     def row_rules(self) -> tuple[Any, ...]:
@@ -141,40 +164,46 @@ class CaptureSpec:
             sites.check_all_seen()
             return sites.attention
         by_index = {site.layer_idx: site for site in sites.attention}
-        depth = max(by_index) + 1
         wanted = self.layers if self.layers is not None else tuple(dict(self.heads))  # type: ignore[arg-type]
-        chosen = [layer + depth if layer < 0 else layer for layer in wanted]
-        missing = [layer for layer in chosen if layer not in by_index]
+        chosen = [_from_start(int(layer), sites) for layer in wanted]
+        missing = [layer for layer, index in zip(wanted, chosen, strict=True) if index not in by_index]
         if missing or not chosen:
             raise SpecError(f"no attention in layer {missing or '(none given)'}; layers are {sorted(by_index)}")
         return tuple(by_index[layer] for layer in sorted(set(chosen)))
 
-    def resolve_heads(self, layer: int, count: int) -> tuple[int, ...] | None:
-        """Head indices kept in ``layer`` of ``count`` heads; None for all of them.
+    def resolve_heads(self, chosen: Sequence[AttentionSite], sites: ModelSites) -> list[tuple[int, ...] | None]:
+        """Head indices kept in each of the ``chosen`` layers of a model; None for all of a layer's heads.
 
         Raises:
-            SpecError: a head that the layer does not have.
+            SpecError: a head that a layer does not have, a layer without heads or with two choices.
         """
         if isinstance(self.heads, str):
-            return None
-        chosen = self.heads.get(layer, ()) if isinstance(self.heads, Mapping) else self.heads
-        heads = tuple(h + count if h < 0 else h for h in chosen)
-        if not heads or any(not 0 <= h < count for h in heads):
-            raise SpecError(f"heads {list(chosen)} of layer {layer} do not exist; it has heads 0 to {count - 1}")
-        return heads
+            return [None for _ in chosen]
+        if not isinstance(self.heads, Mapping):
+            return [_heads_in(site, self.heads) for site in chosen]
+        by_layer = {_from_start(int(layer), sites): heads for layer, heads in self.heads.items()}
+        if len(by_layer) < len(self.heads):
+            raise SpecError(f"heads name one layer twice, counted from the start and from the end: {list(self.heads)}")
+        missing = [site.layer_idx for site in chosen if site.layer_idx not in by_layer]
+        if missing:
+            raise SpecError(f"heads are chosen by layer, but none for layers {missing}: leave those out of layers=")
+        return [_heads_in(site, by_layer[site.layer_idx]) for site in chosen]
 
     def estimate(self, model: Any, encoded: Any, *, max_new_tokens: int = 64, beams: int = 1) -> CaptureEstimate:
         """Bytes this capture will keep for one run, without running anything (works on the meta device).
 
         Args:
             model: the model.
-            encoded: an ``Encoded`` or a sequence of :class:`TokenLayout`, one per sequence of the batch.
+            encoded: an ``Encoded`` or a sequence of :class:`TokenLayout`, one per sequence of the batch (then taken to
+                be padded on the left).
             max_new_tokens: how many answer tokens at most. beams: beams or samples per sequence.
         """
         from vlmattn.capture.cost import estimate_capture
 
-        layouts = getattr(encoded, "layouts", encoded)
-        return estimate_capture(self, model, tuple(layouts), max_new_tokens=max_new_tokens, beams=beams)
+        layouts = tuple(getattr(encoded, "layouts", encoded))
+        longest = max((len(layout) for layout in layouts), default=0)
+        pads = tuple(getattr(encoded, "pad_left", None) or (longest - len(layout) for layout in layouts))
+        return estimate_capture(self, model, layouts, pads, max_new_tokens=max_new_tokens, beams=beams)
 
 
 @dataclass(frozen=True)
@@ -198,23 +227,44 @@ class CaptureEstimate:
         """All kept bytes."""
         return sum(self.by_part.values())
 
-    def check(self, budget: int | float, free: int) -> None:
-        """Refuse a capture that is too large.
+    def check(self, budget: int | float, free: int) -> int:
+        """Refuse a capture that is too large; how many bytes it may take.
 
         Raises:
             BudgetExceeded: ``total`` is over ``budget`` (bytes, or a fraction of ``free`` bytes).
         """
-        allowed = int(budget * free) if isinstance(budget, float) and budget <= 1 else int(budget)
+        allowed = int(budget) if isinstance(budget, Integral) or budget > 1 else int(budget * free)
         if self.total > allowed:
             raise BudgetExceeded(
-                f"this capture would keep {_mib(self.total)} ({self.layers} layers x {self.heads} heads x {self.rows} "
-                f"rows x {self.columns} columns), over the budget of {_mib(allowed)}: choose layers=, reduce='mean', "
-                "fewer rows=, dtype='float16', or raise budget="
+                f"this capture would keep {bytes_said(self.total)} ({self.layers} layers x {self.heads} heads x "
+                f"{self.rows} rows x {self.columns} columns), over the budget of {bytes_said(allowed)}: {KNOBS}"
             )
+        return allowed
+
+    def rows_within(self, allowed: int) -> int:
+        """How many rows of a sequence ``allowed`` bytes have room for."""
+        by_rows = sum(size for name, size in self.by_part.items() if name in GROWING)
+        fixed = self.total - by_rows
+        return self.rows if not by_rows else (allowed - fixed) * self.rows // by_rows
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {_mib(size)}" for name, size in self.by_part.items() if size)
-        return f"{_mib(self.total)} ({parts})"
+        parts = ", ".join(f"{name} {bytes_said(size)}" for name, size in self.by_part.items() if size)
+        return f"{bytes_said(self.total)} ({parts})"
+
+
+def _from_start(layer: int, sites: ModelSites) -> int:
+    return layer + max(sites.layers) + 1 if layer < 0 else layer
+
+
+def _heads_in(site: AttentionSite, chosen: Sequence[int]) -> tuple[int, ...]:
+    heads = tuple(int(h) + site.heads if h < 0 else int(h) for h in chosen)
+    if not heads or any(not 0 <= h < site.heads for h in heads):
+        raise SpecError(
+            f"heads {list(chosen)} of layer {site.layer_idx} do not exist; it has heads 0 to {site.heads - 1}"
+        )
+    if len(set(heads)) < len(heads):
+        raise SpecError(f"heads {list(chosen)} of layer {site.layer_idx} name a head twice")
+    return heads
 
 
 def _is_word(rule: Any) -> bool:
@@ -226,5 +276,6 @@ def _word_tokens(layout: TokenLayout, text: str) -> list[int]:
     return sorted({token for span in occurrences(layout, text, "question") for token in span.tokens})
 
 
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
+def bytes_said(size: int) -> str:
+    """A number of bytes in words."""
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 / 20 else f"{size} bytes"

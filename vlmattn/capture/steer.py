@@ -9,7 +9,16 @@ import numpy as np
 import torch
 
 from vlmattn.capture.door import AttentionCall
-from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk, take_rows, visible
+from vlmattn.capture.rows import (
+    apply_mask,
+    row_mask,
+    row_probabilities,
+    row_scores,
+    rows_per_chunk,
+    take_rows,
+    visible,
+    visible_to,
+)
 from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.steering import Steering, Where
 from vlmattn.capture.step import BatchPlan, KeptPart, Step, column_kinds
@@ -23,22 +32,28 @@ class SteeredRows:
     """Steering during one forward pass.
 
     Args:
-        steering: in the order they act. plan: the batch. step: the pass.
+        steering: in the order they act. layers: of each of them. plan: the batch. step: the pass.
     """
 
-    def __init__(self, steering: Sequence[Steering], plan: BatchPlan, step: Step) -> None:
+    def __init__(
+        self, steering: Sequence[Steering], layers: Sequence[frozenset[int]], plan: BatchPlan, step: Step
+    ) -> None:
         self.steering, self.plan, self.step = tuple(steering), plan, step
+        self.layers = {id(s): chosen for s, chosen in zip(self.steering, layers, strict=True)}
         self.first_rows = {id(s): self._first_rows(s) for s in self.steering}
 
     def acts_in(self, layer_idx: int) -> bool:
         """Whether any steering acts in ``layer_idx`` in this pass."""
-        return any(s.acts_in(layer_idx) and (self.first_rows[id(s)] < self.step.count).any() for s in self.steering)
+        return any((self.first_rows[id(s)] < self.step.count).any() for s in self._active(layer_idx))
+
+    def _active(self, layer_idx: int) -> list[Steering]:
+        return [s for s in self.steering if layer_idx in self.layers[id(s)]]
 
     def apply(
         self, site: AttentionSite, call: AttentionCall, output: torch.Tensor, recording: Recording | None
     ) -> torch.Tensor:
         """The attention output (B, Q, H, D_v) with the changes made; kept rows are recorded as the model used them."""
-        active = [s for s in self.steering if s.acts_in(site.layer_idx)]
+        active = self._active(site.layer_idx)
         kept = self.step.kept if recording is not None else None
         rewriting = [s for s in active if s.edits_probabilities()]
         if rewriting:
@@ -87,8 +102,8 @@ class SteeredRows:
     def _edit(
         self, active: list[Steering], site: AttentionSite, call: AttentionCall, rows: slice
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        where = self._where(site, call, rows)
         scores, mask = row_scores(call, rows), row_mask(call, rows)
+        where = self._where(site, call, rows, mask)
         changed: torch.Tensor | None = None
         for steering in active:
             new = steering.edit_scores(scores, where)
@@ -145,7 +160,7 @@ class SteeredRows:
             if first >= self.step.count:
                 continue
             rows = slice(first, self.step.count)
-            factors = steering.scale_heads(self._where(site, call, rows))
+            factors = steering.scale_heads(self._where(site, call, rows, row_mask(call, rows)))
             if factors is None or bool((factors == 1).all()):
                 continue
             offered = self._offered(steering, rows, output.device)
@@ -173,7 +188,7 @@ class SteeredRows:
             probs = row_probabilities(call, apply_mask(scores, mask))
             if rewritten:
                 probs = self._overlay_edits(part, probs)
-            seen = visible(mask, scores)[:, :1] if site.windowed else None
+            seen = visible_to(mask, scores) if recording.visible.wants(site, self.step.count) else None
             recording.add_rows(site, part, probs, seen, first)
             if recording.spec.head_norms:
                 recording.add_head_norms(site, part, output)
@@ -187,17 +202,18 @@ class SteeredRows:
                 probs = torch.where(inside[:, None, :, None], take_rows(edited, index), probs)
         return probs
 
-    def _where(self, site: AttentionSite, call: AttentionCall, rows: slice) -> Where:
+    def _where(self, site: AttentionSite, call: AttentionCall, rows: slice, mask: torch.Tensor | None) -> Where:
         first = self.step.first_columns.get(site.layer_idx, 0)
-        device = call.query.device
+        device, keys = call.query.device, call.key.shape[2]
         positions = torch.arange(rows.start, rows.stop, device=device) + self.step.start
         pads = torch.as_tensor(self.plan.pad_left, device=device)[:, None]
         return Where(
             layer_idx=site.layer_idx,
             layouts=self.plan.layouts,
             rows=torch.where(positions[None] >= pads, positions[None], -1),
-            column_kinds=column_kinds(self.plan, first, call.key.shape[2], device),
+            column_kinds=column_kinds(self.plan, first, keys, self.step.start + self.step.count, device),
             first_column=first,
             pad_left=self.plan.pad_left,
             is_prefill=self.step.is_prefill,
+            visible=visible(mask, (call.query.shape[0], rows.stop - rows.start, keys), device),
         )

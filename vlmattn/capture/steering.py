@@ -16,14 +16,18 @@ score; redistribution, zeroing and replacement (B1, B2, B3) differ in what they 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
+from vlmattn.capture.choices import are_whole
+from vlmattn.core.errors import SpecError
 from vlmattn.core.layout import TokenLayout
 
 EditRows = Literal["after_image", "last", "all"]
+_ROWS = get_args(EditRows)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,9 @@ class Where:
         layouts: one per sequence of the (expanded) batch.
         rows: (B, R) padded position of each row; -1 where a row of a ragged batch is only filler.
         column_kinds: (B, K) int8, :class:`~vlmattn.core.layout.TokenKind` of each key column, -1 for padding and
-            columns beyond the sequence.
+            columns beyond the last row of this pass (unwritten places of a static cache).
+        visible: (B, 1|H, R, K) bool, which columns each row can see: not those of later tokens, padding, or out of the
+            layer's window. Weight that is put on others would let a row see them.
         first_column: padded position of key column 0 (not 0 once a sliding window has moved on).
         pad_left: left padding of each sequence.
         is_prefill: whether this forward pass starts at position 0.
@@ -48,6 +54,7 @@ class Where:
     first_column: int
     pad_left: tuple[int, ...]
     is_prefill: bool
+    visible: torch.Tensor
 
     def columns(self, *kinds: int) -> torch.Tensor:
         """(B, 1, 1, K) bool: the columns of these token kinds."""
@@ -63,7 +70,7 @@ class Steering:
     Attributes:
         rows: which rows are offered: ``after_image`` (text rows after the last image token, and every generated row),
             ``last`` (the last row of each forward pass) or ``all``.
-        layers: layer indices to act in; None for all.
+        layers: layer indices to act in (negative ones count from the end); None for all.
 
     Returning None (or exactly what was given) means *no change*: nothing is recomputed and the output of the model's
     own kernel stays as it is, bit for bit. Otherwise only the offered rows are recomputed.
@@ -107,6 +114,28 @@ class Steering:
     def _overrides(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(Steering, name)
 
-    def acts_in(self, layer_idx: int) -> bool:
-        """Whether this steering acts in ``layer_idx``."""
-        return self.layers is None or layer_idx in self.layers
+    def acts_without_writing(self) -> bool:
+        """Whether it does anything to a run that writes nothing, as with a given answer."""
+        return self.edits_attention() or self._overrides("edit_input")
+
+    def layers_among(self, present: Sequence[int]) -> frozenset[int]:
+        """The layers to act in, of those ``present`` in a model.
+
+        Raises:
+            SpecError: a layer that is not there, or rows that no rule names.
+        """
+        if self.rows not in _ROWS:
+            raise SpecError(f"rows of {self.describe()} must be one of {', '.join(_ROWS)}; got {self.rows!r}")
+        if self.layers is None:
+            return frozenset(present)
+        if not are_whole(self.layers):
+            raise SpecError(f"layers of {self.describe()} must be layer numbers or None; got {self.layers!r}")
+        depth = max(present) + 1
+        chosen = [layer + depth if layer < 0 else layer for layer in self.layers]
+        missing = [layer for layer, index in zip(self.layers, chosen, strict=True) if index not in present]
+        if missing or not chosen:
+            raise SpecError(
+                f"{self.describe()} has no attention to act on in layer {missing or '(none given)'}; "
+                f"layers are {sorted(present)}"
+            )
+        return frozenset(chosen)

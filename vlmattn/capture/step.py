@@ -50,6 +50,7 @@ class Step:
         start, count: padded position of the first query, and number of queries.
         batch: sequences in the pass, beams and samples included.
         kept: the rows to keep, or None.
+        begins: whether a run begins with it.
         first_columns: padded position of key column 0, per layer where it is not 0.
     """
 
@@ -57,6 +58,7 @@ class Step:
     count: int
     batch: int
     kept: KeptPart | None
+    begins: bool = False
     first_columns: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -89,6 +91,7 @@ class BatchPlan:
         self.prompt_end = max(p + lay.answer_start for p, lay in zip(self.pad_left, self.layouts, strict=True))
         self.end = max(p + len(lay) for p, lay in zip(self.pad_left, self.layouts, strict=True))
         self.given = any(len(lay) > lay.answer_start for lay in self.layouts)
+        self._aligned = len({p + lay.answer_start for p, lay in zip(self.pad_left, self.layouts, strict=True)}) == 1
         self._rows = [self._wanted(lay, pad) for lay, pad in zip(self.layouts, self.pad_left, strict=True)]
         self._open = bool(spec and spec.answer_rows())
 
@@ -109,6 +112,22 @@ class BatchPlan:
             last = layout.answer_start
         return np.arange(first, last, dtype=np.int64)
 
+    def check_start(self, start: int) -> None:
+        """Refuse a run that begins at padded position ``start``, behind something that is wanted.
+
+        Raises:
+            CaptureError: a row, or the hidden states, of tokens that a cache already holds.
+        """
+        if self.spec is None or not start:
+            return
+        missed = sorted({int(row) for rows in self._rows for row in rows[rows < start]})
+        what = f"rows at positions {missed[:8]}" if missed else "hidden states of the prompt"
+        if missed or (self.spec.hidden and start > min(self.pad_left)):
+            raise CaptureError(
+                f"{what} are wanted, but the first {start} tokens are in the cache already and do not run: run them "
+                "inside the capture (without past_key_values), or choose other rows="
+            )
+
     def rows_kept(self, new_tokens: int) -> int:
         """Rows that a run will keep, fillers of a ragged batch included; the last new token never runs."""
         inside = max((len(rows) for rows in self._rows), default=0)
@@ -127,6 +146,8 @@ class BatchPlan:
                     "answer rows need generation with a cache, one token per pass (use_cache=True, no assistant or "
                     "prompt lookup), or layouts that hold the whole answer"
                 )
+            if not self._aligned:
+                raise CaptureError("prompts of different length must be padded on the left to generate from them")
             return KeptPart(slice(0, 1), np.full((len(self.layouts), 1), start, dtype=np.int64))
         if count == 1 and start >= self.end:
             return None
@@ -156,6 +177,7 @@ class KeptColumns:
     def __init__(self, spec: CaptureSpec, plan: BatchPlan) -> None:
         self.per_item = [self._columns(spec, lay) + pad for lay, pad in zip(plan.layouts, plan.pad_left, strict=True)]
         self.width = max(len(c) for c in self.per_item)
+        self.first = min((int(c[0]) for c in self.per_item if len(c)), default=0)
         self.segments = max((lay.segments() for lay in plan.layouts), key=len)
         self._index = np.full((len(self.per_item), self.width), -1, dtype=np.int64)
         for line, columns in zip(self._index, self.per_item, strict=True):
@@ -217,10 +239,12 @@ class KeptColumns:
         return masses
 
 
-def column_kinds(plan: BatchPlan, first_column: int, keys: int, device: torch.device) -> torch.Tensor:
-    """(B, keys) int8 kinds of the key columns; -1 for padding, ANSWER for tokens written since."""
+def column_kinds(plan: BatchPlan, first_column: int, keys: int, end: int, device: torch.device) -> torch.Tensor:
+    """(B, keys) int8 kinds of the key columns; -1 for padding and for columns from padded position ``end`` on, ANSWER
+    for tokens written since."""
     kinds = np.full((len(plan.layouts), first_column + keys), -1, dtype=np.int8)
     for line, layout, pad in zip(kinds, plan.layouts, plan.pad_left, strict=True):
         line[pad : pad + len(layout)] = layout.kinds[: max(len(line) - pad, 0)]
         line[pad + len(layout) :] = TokenKind.ANSWER
+    kinds[:, end:] = -1
     return torch.as_tensor(kinds[:, first_column:], device=device)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk
+from vlmattn.capture.sites import ModelSites
+from vlmattn.core.errors import CaptureError, SpecError
+from vlmattn.core.layout import TokenLayout
+
+_CLASS_TOKENS = ("class_embedding", "cls_token", "class_token")
 
 
+@torch.no_grad()
 def tower_rows(call: AttentionCall, kind: str) -> torch.Tensor:
-    """Attention over the N tokens of the tower: (crops, H, N) float32.
+    """Attention over the N tokens of the tower: (views, H, N) float32, on the CPU.
 
     Args:
         call: one attention call of the tower.
@@ -17,13 +26,96 @@ def tower_rows(call: AttentionCall, kind: str) -> torch.Tensor:
             N × N matrix is held.
     """
     if kind == "cls":
-        return _rows(call, slice(0, 1))[:, :, 0]
+        return _rows(call, slice(0, 1))[:, :, 0].cpu()
     count = call.query.shape[2]
     size = rows_per_chunk(call)
     total = sum(_rows(call, slice(first, min(first + size, count))).sum(2) for first in range(0, count, size))
-    return torch.as_tensor(total) / count
+    return torch.as_tensor(total).cpu() / count
 
 
 def _rows(call: AttentionCall, rows: slice) -> torch.Tensor:
     scores = row_scores(call, rows)
     return row_probabilities(call, apply_mask(scores, row_mask(call, rows)))
+
+
+def check_tower(kind: str, model: Any, sites: ModelSites) -> None:
+    """Refuse what the vision tower does not have.
+
+    Raises:
+        SpecError: no attention outside the decoder, or no class token for ``cls``.
+    """
+    name = type(model).__name__
+    if not sites.vision:
+        raise SpecError(f"vision={kind!r} needs a vision tower, and {name} has none whose attention can be seen")
+    if kind == "cls" and not any(n.rsplit(".", 1)[-1] in _CLASS_TOKENS for n, _ in _outside(model, sites)):
+        raise SpecError(f"vision='cls' needs a class token, and the vision tower of {name} has none: use 'received'")
+
+
+def tokens_per_view(model: Any, sites: ModelSites) -> int | None:
+    """Tokens of one view in the tower, class token included; None for a tower of no fixed size."""
+    inside = {id(module) for module in sites.decoder.modules()}
+    counts = [getattr(m, "num_positions", None) for m in model.modules() if id(m) not in inside]
+    return next((int(count) for count in counts if isinstance(count, int)), None)
+
+
+def _outside(model: Any, sites: ModelSites) -> list[tuple[str, Any]]:
+    inside = {id(weight) for weight in sites.decoder.parameters()}
+    return [(name, weight) for name, weight in model.named_parameters() if id(weight) not in inside]
+
+
+def views_of(layout: TokenLayout) -> int | None:
+    """How many views the tower gets of the pictures of a sequence; None where the layout does not say."""
+    total = 0
+    for picture in layout.images:
+        if picture.views is None and any(tile.kind == "tiles" for tile in picture.tiles):
+            return None
+        total += picture.views if picture.views is not None else len(picture.tiles)
+    return total
+
+
+def check_views(layouts: Sequence[TokenLayout]) -> None:
+    """Raises CaptureError if views of a batch could not be told apart afterwards."""
+    if len(layouts) > 1 and any(views_of(layout) is None for layout in layouts):
+        raise CaptureError(
+            "how many views the vision tower gets of each picture is not known (ImageLayout.views), so they could not "
+            "be told apart: run one sequence at a time, or leave vision= out"
+        )
+
+
+def split_views(
+    seen: Mapping[int, Sequence[torch.Tensor]], layouts: Sequence[TokenLayout], copies: int
+) -> list[torch.Tensor | None]:
+    """What the tower's last run saw, (L_v, views, H, N) for each line of the batch.
+
+    Args:
+        seen: per tower layer, the (views, H, N) of each of its calls. layouts: one per line, copies side by side.
+        copies: lines per encoded sequence (beams, samples); the tower sees them all, or each sequence once.
+
+    Raises:
+        CaptureError: the tower saw another number of views.
+    """
+    if not seen:
+        return [None] * len(layouts)
+    check_views(layouts)
+    calls = [len(part) for part in seen[min(seen)]]
+    known = [count if (count := views_of(layout)) is not None else sum(calls) for layout in layouts]
+    each, once = sum(known), sum(known[::copies])
+    used = _last_run(calls, (each, once), single=copies > 1)
+    blocks = [torch.cat(list(parts)[-used:]) for _, parts in sorted(seen.items())]
+    if len({block.shape for block in blocks}) > 1:
+        raise CaptureError("the layers of the vision tower differ in shape, so vision= cannot keep them in one array")
+    step = 1 if blocks[0].shape[0] == each else copies
+    parts = torch.stack(blocks).split(known[::step], dim=1)
+    return [parts[line // step] for line in range(len(layouts))]
+
+
+def _last_run(calls: Sequence[int], wanted: tuple[int, int], *, single: bool) -> int:
+    # How many of the last calls make up one run of the tower.
+    total = 0
+    for used, views in enumerate(reversed(calls), start=1):
+        total += views
+        if total in wanted and (used == 1 or not single):
+            return used
+    raise CaptureError(
+        f"the vision tower saw {sum(calls)} views, but the layouts say {wanted[0]}: run one batch at a time"
+    )

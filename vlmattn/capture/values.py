@@ -7,13 +7,13 @@ matrix G = W_O^hᵀ W_O^h, so no N × d product is made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.sites import AttentionSite
-from vlmattn.core.errors import UnsupportedAttention
+from vlmattn.core.errors import CaptureError, UnsupportedAttention
 
 if TYPE_CHECKING:
     from vlmattn.capture.step import KeptColumns, Step
@@ -24,22 +24,35 @@ class ValueNorms:
 
     Args:
         kind: None, ``value`` or ``projected``. columns: which key columns. layers, batch: extents.
+        offload: hold them on the CPU.
     """
 
-    def __init__(self, kind: str | None, columns: KeptColumns, layers: int, batch: int) -> None:
-        self.kind, self.columns, self.layers, self.batch = kind, columns, layers, batch
+    def __init__(
+        self, kind: str | None, columns: KeptColumns, layers: int, batch: int, *, offload: bool = False
+    ) -> None:
+        self.kind, self.columns, self.layers, self.batch, self.offload = kind, columns, layers, batch, offload
         self._norms: torch.Tensor | None = None
 
     def add(self, slot: int, site: AttentionSite, call: AttentionCall, step: Step, first_column: int) -> None:
-        """Add norms of the tokens at padded positions [step.start, step.start + step.count)."""
+        """Add norms of the tokens that entered in this pass; in the first pass of a run also of those cached before.
+
+        Raises:
+            CaptureError: a run begins behind image tokens that the layer's window has dropped.
+        """
+        if step.begins and first_column > self.columns.first:
+            raise CaptureError(
+                f"image tokens before position {first_column} are in the cache already, but layer {site.layer_idx} has "
+                "dropped their values: run the prompt inside the capture, or leave value_norms out"
+            )
         value = call.value.float()
         heads = call.query.shape[1]
         norms = self._plain(value, heads) if self.kind == "value" else self._projected(value, heads, site)
         picked = self.columns.pick(norms[:, :, None, :], first_column)[:, :, 0]
         if self._norms is None:
-            self._norms = torch.zeros((self.batch, self.layers, heads, self.columns.width), device=picked.device)
-        entered = self.columns.between(step.start, step.start + step.count, picked.device)
+            home = torch.device("cpu") if self.offload else picked.device
+            self._norms = torch.zeros((self.batch, self.layers, heads, self.columns.width), device=home)
         held = self._norms[:, slot]
+        entered = self.columns.between(0 if step.begins else step.start, step.start + step.count, held.device)
         self._norms[:, slot] = torch.where(entered[:, None, :], picked.to(held.device), held)
 
     def of(self, item: int, width: int) -> torch.Tensor | None:
@@ -52,11 +65,12 @@ class ValueNorms:
 
     @staticmethod
     def _projected(value: torch.Tensor, heads: int, site: AttentionSite) -> torch.Tensor:
-        weight = getattr(site.output_projection, "weight", None)
+        weight = _weight(site.output_projection)
         dim = value.shape[-1]
-        if not isinstance(weight, torch.Tensor) or not weight.is_floating_point() or weight.shape[1:] != (heads * dim,):
+        plain = isinstance(weight, torch.Tensor) and weight.is_floating_point() and not weight.is_meta
+        if not plain or weight.shape[1:] != (heads * dim,):
             raise UnsupportedAttention(
-                f"the output projection of {site.name} is not a plain float matrix; use value_norms='value'"
+                f"the output projection of {site.name} is not a plain float matrix at hand; use value_norms='value'"
             )
         out = weight.detach().float().view(weight.shape[0], heads, dim)
         gram = torch.einsum("ohd,ohe->hde", out, out).to(value.device)
@@ -64,3 +78,14 @@ class ValueNorms:
         per_head = value.repeat_interleave(groups, dim=1)
         squared = (torch.matmul(per_head, gram) * per_head).sum(-1)
         return squared.clamp_min(0).sqrt()
+
+
+def _weight(projection: Any) -> Any:
+    """The weight of a linear layer, fetched if accelerate keeps it elsewhere between calls; None if there is none."""
+    weight = getattr(projection, "weight", None)
+    if not isinstance(weight, torch.Tensor) or not weight.is_meta:
+        return weight
+    from accelerate.utils import align_module_device
+
+    with align_module_device(projection):
+        return projection.weight.detach()

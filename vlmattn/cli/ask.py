@@ -7,39 +7,52 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vlmattn.cli.choices import (
+    Choice,
+    check_map_file,
+    check_normalisation,
+    check_question,
+    check_rows,
+    choice,
+    own_knobs,
+    read_pictures,
+)
 from vlmattn.cli.options import (
+    Answer,
     Device,
     Dtype,
     Heads,
+    Image,
     Json,
     Kernel,
     Layers,
     MaxNewTokens,
+    Method,
     Model,
+    More,
+    Question,
     Quiet,
     Revision,
-    layer_choice,
+    Rows,
+    System,
     load_model,
-    numbers,
     print_json,
 )
+from vlmattn.cli.table import table
+from vlmattn.core.errors import PromptError, SpecError
 
 if TYPE_CHECKING:
-    from vlmattn.api import Look, Run
-
-Image = Annotated[list[Path], typer.Argument(help="One picture, or several (repeat --image for more).")]
-Method = Annotated[str, typer.Option(help="raw, value (norm-weighted) or relative (over a generic prompt).")]
-Normalise = Annotated[str, typer.Option(help="none, share, uniform, max, minmax, rank.")]
-Answer = Annotated[str | None, typer.Option(help="A given answer: nothing is generated, its rows are shown.")]
-System = Annotated[str | None, typer.Option(help="System text, for models that have a place for it.")]
+    from vlmattn.api import Look, Run, WordGrounding
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="The picture.")],
-    question: Annotated[str, typer.Argument(help="The question.")],
-    more: Annotated[list[Path] | None, typer.Option("--image", help="Further pictures; repeat.")] = None,
+    image: Image,
+    question: Question,
+    more: More = None,
     model: Model = "scene",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for an overlay of every answer word.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Folder for an overlay of every answer word, on every picture.")
+    ] = None,
     method: Method = "raw",
     layers: Layers = None,
     heads: Heads = None,
@@ -54,31 +67,52 @@ def ask(
     quiet: Quiet = False,
 ) -> None:
     """Ask about a picture: the answer, and for every word how much of its attention went to the picture and where."""
-    pictures = _pictures([image, *(more or [])])
+    from vlmattn.core.files import check_can_hold
+
+    wanted, paths = choice(method, layers, heads), [image, *(more or [])]
+    check_question(question, len(paths), answer, system)
+    if out is not None:
+        check_can_hold(out)
+    pictures = read_pictures(paths)
     vlm = load_model(model, device, dtype, revision, attention)
-    run = vlm.ask(pictures, question, answer=answer, system=system, max_new_tokens=max_new_tokens)
-    files = _write_words(run, out, method, layers, heads) if out is not None else []
+    with own_knobs():
+        run = vlm.ask(
+            pictures,
+            question,
+            answer=answer,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            capture=wanted.spec(vlm),
+        )
+    files = _write_words(run, out, wanted) if out is not None else None
     if json:
-        print_json(run.to_dict() | {"files": [str(f) for f in files]})
+        print_json(run.to_dict(**wanted.read) | {"files": [str(f) for f in files or ()]})
     elif not quiet:
-        _print_run(run, files)
+        _print_run(run, wanted, files)
 
 
 def map_command(
-    image: Annotated[Path, typer.Argument(help="The picture.")],
-    question: Annotated[str, typer.Argument(help="The question.")],
+    image: Image,
+    question: Question,
     word: Annotated[
         str | None, typer.Argument(help="A word or phrase of answer or question; default: whole answer.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="PNG, WebP, JPEG, NPZ or JSON.")] = Path("map.png"),
+    more: More = None,
+    out: Annotated[str, typer.Option("--out", "-o", help="PNG, WebP, JPEG, NPZ or JSON.")] = "map.png",
     model: Model = "scene",
     method: Method = "raw",
     layers: Layers = None,
     heads: Heads = None,
+    token: Annotated[
+        int | None, typer.Option(help="Of an answer token by its number, from 0, instead of a word.")
+    ] = None,
+    rows: Rows = None,
     occurrence: Annotated[int | None, typer.Option(help="Which one, if the word occurs more than once.")] = None,
     part: Annotated[str | None, typer.Option(help="Look for the word in 'question' or 'answer' only.")] = None,
-    normalise: Normalise = "none",
+    picture: Annotated[int, typer.Option(min=0, help="On which picture, from 0, if there are several.")] = 0,
+    normalise: Annotated[str, typer.Option(help="none, share, uniform, max, minmax, rank.")] = "none",
     answer: Answer = None,
+    system: System = None,
     max_new_tokens: MaxNewTokens = 64,
     device: Device = None,
     dtype: Dtype = None,
@@ -88,75 +122,112 @@ def map_command(
     quiet: Quiet = False,
 ) -> None:
     """Draw where the model looked for one word, phrase or the whole answer, on the original picture."""
-    _check_suffix(out)
-    pictures = _pictures([image])
+    wanted, paths = choice(method, layers, heads), [image, *(more or [])]
+    check_normalisation(normalise)
+    check_rows(rows)
+    _check_place(word, token, occurrence, part)
+    if picture >= len(paths):
+        raise SpecError(f"--picture {picture} does not exist: there are {len(paths)}, counted from 0")
+    check_question(question, len(paths), answer, system)
+    check_map_file(out)
+    pictures = read_pictures(paths)
     vlm = load_model(model, device, dtype, revision, attention)
-    run = vlm.ask(pictures, question, answer=answer, max_new_tokens=max_new_tokens)
-    options: dict[str, Any] = {"part": part, "occurrence": occurrence}
-    look = run.map(word, method=method, normalise=normalise, **_choice(layers, heads), **options)
+    with own_knobs():
+        run = vlm.ask(
+            pictures,
+            question,
+            answer=answer,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            capture=wanted.spec(vlm),
+        )
+    place: dict[str, Any] = {"part": part, "occurrence": occurrence, "image": picture, "normalise": normalise}
+    place |= {} if rows is None else {"rows": rows}
+    look = _look(run, word if token is None else token, wanted.read | place)
     look.save(out)
     if json:
-        print_json(look.to_dict() | {"answer": run.answer, "file": str(out)})
+        print_json(look.to_dict() | {"answer": run.answer, "file": out})
     elif not quiet:
         _print_look(run, look, out)
 
 
-def _pictures(paths: list[Path]) -> list[Any]:
-    # Read before a model is loaded, so that a bad file is told at once.
-    from vlmattn.core.images import load_image
-
-    return [load_image(path) for path in paths]
-
-
-def _choice(layers: str | None, heads: str | None) -> dict[str, Any]:
-    chosen = {"layers": layer_choice(layers), "heads": numbers(heads, "--heads")}
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def _check_suffix(out: Path) -> None:
-    from vlmattn.core.errors import FileError
-
-    known = (".png", ".webp", ".jpg", ".jpeg", ".npz", ".json")
-    if out.suffix.lower() not in known:
-        raise FileError(f"{out} has no known ending: expected {', '.join(known)}")
+def _check_place(word: str | None, token: int | None, occurrence: int | None, part: str | None) -> None:
+    if token is not None and word is not None:
+        raise SpecError(f"give a word or --token, not both: got {word!r} and {token}")
+    if token is not None and part is not None:
+        raise SpecError("--token counts the tokens of the answer: leave out --part")
+    if part not in (None, "question", "answer"):
+        raise SpecError(f"--part must be question or answer, got {part!r}")
+    if word is not None and not word.strip():
+        raise PromptError("the word to look for is empty: leave it out for the whole answer")
+    if occurrence is not None and word is None:
+        raise SpecError("--occurrence says which of several equal words is meant: name the word")
+    if occurrence is not None and occurrence < 1:
+        raise SpecError(f"--occurrence counts from 1, got {occurrence}")
 
 
-def _write_words(run: Run, out: Path, method: str, layers: str | None, heads: str | None) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    files = []
-    for number, word in enumerate(w for w in run.words() if any(c.isalnum() for c in w.text)):
-        safe = "".join(c if c.isalnum() else "-" for c in word.text)[:40]
-        look = run.map(word, method=method, **_choice(layers, heads))
-        files.append(look.save(out / f"{number:02d}-{safe}.png"))
-    if files:
-        files.append(run.map(None, method=method, **_choice(layers, heads)).save(out / "answer.png"))
-    return files
+def _look(run: Run, what: str | int | None, options: dict[str, Any]) -> Look:
+    if what is None and options["part"] != "question" and not run.answer:
+        raise PromptError("the model gave no answer, so there is nothing to draw: name a word of the question")
+    return run.map(what, **options)
 
 
-def _print_run(run: Run, files: list[Path]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _write_words(run: Run, out: str, wanted: Choice) -> list[Path]:
+    from vlmattn.core.files import filled_folder
 
-    console = Console(highlight=False)
-    console.print(run.answer or "(the model gave no answer)", markup=False)
-    table = Table(box=None, pad_edge=False)
-    for name in ("word", "picture", "question", "system", "log p", "peak (x, y)"):
-        table.add_column(name, justify="left" if name == "word" else "right")
-    for row in run.grounding():
-        peak = "flat" if row.peak_xy is None else f"{row.peak_xy[0]:.0f}, {row.peak_xy[1]:.0f}"
-        shares = (row.image_share, row.shares["question"], row.shares["bos"] + row.shares["system"])
-        table.add_row(row.word, *(f"{s:.0%}" for s in shares), f"{row.log_probability:.2f}", peak)
-    console.print(table)
-    for file in files:
-        console.print(f"wrote {file}", markup=False)
+    looks = _looks(run, wanted)
+    if not looks:
+        return []
+    with filled_folder(out) as place:
+        return [look.save(place(name)) for name, look in looks]
 
 
-def _print_look(run: Run, look: Look, out: Path) -> None:
+def _looks(run: Run, wanted: Choice) -> list[tuple[str, Look]]:
+    # All maps come first: if one cannot be made, nothing has been written.
+    words = [word for word in run.words() if any(c.isalnum() for c in word.text)]
+    found = []
+    for image in range(len(run.pictures)):
+        ending = f"-picture-{image}.png" if len(run.pictures) > 1 else ".png"
+        for number, word in enumerate(words):
+            safe = "".join(c if c.isalnum() else "-" for c in word.text)[:40]
+            found.append((f"{number:02d}-{safe}{ending}", run.map(word, image=image, **wanted.read)))
+        if words:
+            found.append((f"answer{ending}", run.map(None, image=image, **wanted.read)))
+    return found
+
+
+def _print_run(run: Run, wanted: Choice, files: list[Path] | None) -> None:
+    typer.echo(run.answer or "(the model gave no answer)")
+    rows = [_row(word) for word in run.grounding(**wanted.read)]
+    if rows:
+        typer.echo(table(_head(len(run.pictures)), rows))
+    chosen = [f"{name} {value}" for name, value in wanted.read.items() if value not in (None, "raw")]
+    if chosen:
+        typer.echo(
+            f"read with {', '.join(chosen)}" + ("" if wanted.method == "raw" else "; shares are of raw attention")
+        )
+    for file in files or ():
+        typer.echo(f"wrote {file}")
+    if files is not None and not files:
+        typer.echo("nothing was drawn: the answer has no words")
+
+
+def _head(pictures: int) -> list[str]:
+    shares = ["picture"] if pictures == 1 else [f"picture {n}" for n in range(pictures)]
+    peaks = ["peak (x, y)"] if pictures == 1 else [f"peak in {n}" for n in range(pictures)]
+    return ["word", *shares, "question", "system", "log p", *peaks]
+
+
+def _row(word: WordGrounding) -> list[str]:
+    system = word.shares.get("bos", 0.0) + word.shares.get("system", 0.0)
+    shares = [*word.image_shares, word.shares.get("question", 0.0), system]
+    peaks = ["flat" if xy is None else f"{xy[0]:.0f}, {xy[1]:.0f}" for xy in word.peaks_xy]
+    return [word.word, *(f"{share:.0%}" for share in shares), f"{word.log_probability:.2f}", *peaks]
+
+
+def _print_look(run: Run, look: Look, out: str) -> None:
     summary = look.to_dict()
-    typer.echo(run.answer)
-    peak = (
-        "flat map"
-        if summary["peak_xy"] is None or summary["flat"]
-        else "peak at {:.0f}, {:.0f}".format(*summary["peak_xy"])
-    )
+    typer.echo(run.answer or "(the model gave no answer)")
+    flat = summary["peak_xy"] is None or summary["flat"]
+    peak = "flat map" if flat else "peak at {:.0f}, {:.0f}".format(*summary["peak_xy"])
     typer.echo(f"{look.label}: {peak}; wrote {out}")

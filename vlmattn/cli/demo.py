@@ -32,21 +32,24 @@ class Asked:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; made if it is not there.")] = Path(
-        "vlmattn-demo"
-    ),
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder to write; made if it is not there.")] = "vlmattn-demo",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Ask the model in the box three questions about a drawn scene and a photograph, and draw where it looked."""
     import time
 
+    from vlmattn.core.files import check_can_hold, filled_folder
+
     started = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
+    check_can_hold(out)
     vlm = load_model("scene", None, None)
-    asked = [_one(vlm, out, number, *case) for number, case in enumerate(_cases(), 1)]
-    sheet = out / "sheet.png"
-    _sheet(asked).save(sheet)
+    asked = [_one(vlm, Path(out), number, *case) for number, case in enumerate(_cases(), 1)]
+    drawn = [one.run.map(one.word).overlay() for one in asked]
+    with filled_folder(out) as place:
+        for one, overlay in zip(asked, drawn, strict=True):
+            overlay.save(place(one.file.name))
+        sheet = _sheet(asked).save(place("sheet.png"))
     seconds = time.perf_counter() - started
     if json:
         print_json({"asked": [_record(a) for a in asked], "sheet": str(sheet), "seconds": round(seconds, 1)})
@@ -58,7 +61,7 @@ def _cases() -> list[tuple[str, Any, str, str | None, str]]:
     # Name, picture, question, word to draw, true answer.
     from vlmattn.core.images import load_image
     from vlmattn.scene import split_item
-    from vlmattn.scene.questions import TEMPLATES
+    from vlmattn.scene.phrasings import TRAIN, with_article
 
     scene, _ = split_item("test", 0, SCENE_INDEX)
     shapes = [o.shape for o in scene.objects]
@@ -68,8 +71,8 @@ def _cases() -> list[tuple[str, Any, str, str | None, str]]:
     absent = next(name for name in crossed if name not in there)
     photo = load_image(Path(__file__).parent / "photo" / "coffee.jpg")
     return [
-        ("scene", scene.image, TEMPLATES["color"][0].format(o=target.shape), None, target.color),
-        ("scene", scene.image, TEMPLATES["exist"][0].format(o=absent), None, "no"),
+        ("scene", scene.image, TRAIN["color"][0].format(o=target.shape), None, target.color),
+        ("scene", scene.image, TRAIN["exist"][0].format(o=with_article(absent)), None, "no"),
         ("coffee.jpg", photo, PHOTO_QUESTION, None, "a red cup on a red saucer: not what it was trained on"),
     ]
 
@@ -79,8 +82,6 @@ def _one(
 ) -> Asked:
     run = vlm.ask(picture, question)
     file = out / f"{number}-{name.partition('.')[0]}.png"
-    look = run.map(word)
-    look.overlay(title=f"{question} {run.answer}").save(file)
     return Asked(name, run, word, truth, file)
 
 

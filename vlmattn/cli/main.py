@@ -1,7 +1,7 @@
 """The ``vlmattn`` command.
 
 Exit codes: 0 done; 1 the model or a check failed (verification, capture); 2 something given cannot be used (files,
-prompts, options); 130 interrupted. Errors are one line on standard error, never a traceback (set
+prompts, options, models); 130 interrupted. Errors are one line on standard error, never a traceback (set
 ``VLMATTN_TRACEBACK=1`` to see one).
 """
 
@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vlmattn.cli import ask, demo, models, scenes, verify
-from vlmattn.core.errors import DependencyMissing, InputError, ModelLoadError, UnsupportedModel, VlmattnError
+from vlmattn.core.errors import (
+    BudgetExceeded,
+    DependencyMissing,
+    InputError,
+    LayoutError,
+    ModelLoadError,
+    UnsupportedModel,
+    VlmattnError,
+)
 
 app = typer.Typer(
     name="vlmattn",
@@ -30,7 +39,13 @@ app.command("ask")(ask.ask)
 app.command("map")(ask.map_command)
 app.command("models")(models.models)
 app.command("verify")(verify.verify)
-app.command("scenes")(scenes.scenes)
+app.add_typer(scenes.app, name="scenes")
+
+INTERRUPTED = 130
+_UNUSABLE = (InputError, ModelLoadError, UnsupportedModel, LayoutError, BudgetExceeded, DependencyMissing)
+# Typer brings its own copy of click from some version on; its errors are found by the name of their base.
+_USAGE: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+_NOISY = r"(torch|transformers|torchvision|huggingface_hub|tokenizers|accelerate|PIL|numpy)(\.|$)"
 
 
 def _version(show: bool) -> None:
@@ -53,32 +68,76 @@ def _root(
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; always ends in ``SystemExit``."""
     _quiet_libraries()
+    _print_every_character()
     try:
-        app(args=list(args) if args is not None else None, standalone_mode=True)
-    except VlmattnError as error:
-        sys.exit(_report(error))
-    except KeyboardInterrupt:
-        print("vlmattn: interrupted", file=sys.stderr)
-        sys.exit(130)
+        code = _run(args)
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except (OSError, MemoryError) as error:
-        if os.environ.get("VLMATTN_TRACEBACK"):
-            raise
-        print(f"vlmattn: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        code = _leave_closed_pipe()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        _say("interrupted")
+    sys.exit(code)
 
 
-def _report(error: VlmattnError) -> int:
+def _run(args: Sequence[str] | None) -> int:
+    try:
+        code = app(args=list(args) if args is not None else None, prog_name="vlmattn", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except SystemExit as done:
+        # Typer itself answers a closed pipe with exit code 1.
+        if isinstance(done.__context__, BrokenPipeError):
+            raise BrokenPipeError from done
+        return done.code if isinstance(done.code, int) else 1
+    except _USAGE as error:
+        return _misused(error)
+    except (typer.Abort, EOFError):
+        return INTERRUPTED
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except VlmattnError as error:
+        return _report(error, 2 if isinstance(error, _UNUSABLE) else 1)
+    except Exception as error:  # noqa: BLE001 (the last resort: whatever it is, users get one line)
+        return _report(error, 1, f"{type(error).__name__}: ", " (set VLMATTN_TRACEBACK=1 to see where)")
+
+
+def _report(error: Exception, code: int, before: str = "", after: str = "") -> int:
     if os.environ.get("VLMATTN_TRACEBACK"):
         raise error
-    print(f"vlmattn: {_one_line(error)}", file=sys.stderr)
-    return 2 if isinstance(error, (InputError, ModelLoadError, UnsupportedModel, DependencyMissing)) else 1
+    _say(f"{before}{_one_line(error)}{after}")
+    return code
+
+
+def _misused(error: Any) -> int:
+    """One line for arguments that do not fit, and exit code 2; the help where there are none at all."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    command = getattr(getattr(error, "ctx", None), "command_path", "vlmattn")
+    _say(f"{' '.join(error.format_message().split()).rstrip('.')}; see {command} --help")
+    return 2
+
+
+def _say(text: str) -> None:
+    print(f"vlmattn: {text}", file=sys.stderr)
 
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _leave_closed_pipe() -> int:
+    # Whoever read has seen enough. What is still in the buffer goes nowhere, or Python would complain on leaving.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _print_every_character() -> None:
+    # What a terminal's encoding lacks is written as an escape instead of ending the command.
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet_libraries() -> None:
@@ -86,3 +145,5 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not os.environ.get("VLMATTN_TRACEBACK"):
+        warnings.filterwarnings("ignore", module=_NOISY)

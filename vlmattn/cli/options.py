@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,17 +9,38 @@ import typer
 if TYPE_CHECKING:
     from vlmattn.api import Vlm
 
-Model = Annotated[str, typer.Option("--model", "-m", help="'scene', a hub name, or a folder.")]
+# Pictures and places are taken as text: a path object would turn 'https://…' into 'https:/…' and '' into '.'.
+Image = Annotated[str, typer.Argument(help="The picture.")]
+Question = Annotated[str, typer.Argument(help="The question.")]
+More = Annotated[list[str] | None, typer.Option("--image", help="A further picture; repeat for more.")]
+Method = Annotated[str, typer.Option(help="raw, value (norm-weighted) or relative (over a generic prompt).")]
+Answer = Annotated[str | None, typer.Option(help="A given answer: nothing is generated, its rows are shown.")]
+System = Annotated[str | None, typer.Option(help="System text, for models that have a place for it.")]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="'scene' or another model in the box, a hub name, or a folder.")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; default: the first GPU, else the CPU.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16; default: as the checkpoint says.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the hub.")]
 Kernel = Annotated[str | None, typer.Option("--attention", help="sdpa, eager, flash_attention_2, flex_attention.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="How much the model may write.")]
-Layers = Annotated[str | None, typer.Option(help="A preset ('middle', 'vicrop' …), or numbers: '1', '4-8', '1,3,-1'.")]
-Heads = Annotated[str | None, typer.Option(help="Head numbers: '0,5' or '0-3'; default: all.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        help="A preset (all, middle, last_half, hgai, var, vicrop, carve), or numbers: '1', '4-8', '1,3,-1'; only "
+        "these are kept; default: all. 'vlmattn models' tells the papers."
+    ),
+]
+Heads = Annotated[
+    str | None,
+    typer.Option(help="A preset (all, localization, ad_hh), or numbers: '0,5', '0-3' or '-1'; default: all."),
+]
+Rows = Annotated[
+    str | None,
+    typer.Option(help="A preset (vicrop, localization, hgai, carve); default: the rows that stand for the word."),
+]
 
 
 def load_model(
@@ -32,41 +52,28 @@ def load_model(
     from transformers.utils import logging
 
     from vlmattn.api import load
+    from vlmattn.scene.box import is_in_the_box
 
-    if model == "scene" or not sys.stderr.isatty():
+    logging.set_verbosity_error()
+    if is_in_the_box(model) or not sys.stderr.isatty():
         logging.disable_progress_bar()
     return load(model, device=device, dtype=dtype, revision=revision, attn_implementation=attention)
 
 
-def numbers(text: str | None, what: str) -> list[int] | None:
-    """``'1,4-6,-1'`` as [1, 4, 5, 6, -1]; None stays None.
+def print_json(value: Any) -> None:
+    """One JSON object on standard output.
 
     Raises:
-        SpecError: not numbers.
+        CaptureError: it holds NaN or infinity, which JSON cannot say.
     """
-    from vlmattn.core.errors import SpecError
-
-    if text is None:
-        return None
-    result: list[int] = []
-    for part in text.replace(" ", "").split(","):
-        first, dash, last = part.rpartition("-") if not part.startswith("-") else ("", "", part)
-        try:
-            result += list(range(int(first), int(last) + 1)) if dash and first else [int(part)]
-        except ValueError:
-            raise SpecError(f"{what} must be numbers such as '3', '4-8' or '1,3'; got {text!r}") from None
-    return result
-
-
-def layer_choice(text: str | None) -> str | list[int] | None:
-    """A preset's name, or numbers."""
-    if text is None or not any(c.isdigit() for c in text):
-        return text
-    return numbers(text, "--layers")
-
-
-def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
     import json
+    import sys
 
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    from vlmattn.core.errors import CaptureError
+
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
+    try:
+        text = json.dumps(value, ensure_ascii=plain, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise CaptureError(f"the result holds numbers that JSON cannot say: {error}") from error
+    typer.echo(text)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vlmattn.cli.choices import check_question
 from vlmattn.cli.options import Device, Dtype, Json, Kernel, Model, Quiet, Revision, load_model, print_json
 
 
 def verify(
-    image: Annotated[Path | None, typer.Argument(help="A picture; default: one made for the purpose.")] = None,
+    image: Annotated[str | None, typer.Argument(help="A picture; default: one made for the purpose.")] = None,
     question: Annotated[str, typer.Option(help="What to ask.")] = "What is in the picture?",
     model: Model = "scene",
     tolerance: Annotated[float, typer.Option(min=0, help="Largest allowed difference of any logit.")] = 0.0,
@@ -26,6 +26,7 @@ def verify(
     """Prove on a model that capture changes neither tokens nor logits; exit code 1 if it does."""
     from vlmattn.core.images import load_image
 
+    check_question(question, 1, None)
     picture = load_image(image) if image is not None else None
     vlm = load_model(model, device, dtype, revision, attention)
     result = vlm.verify(picture, question, tolerance=tolerance, max_new_tokens=max_new_tokens)

@@ -1,14 +1,102 @@
-"""Files appear whole or not at all."""
+"""Files and folders appear whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from vlmattn.core.errors import FileError
+
+
+def as_path(path: Any) -> Path:
+    """A path from text or a path; ``~`` stays as it is.
+
+    Raises:
+        FileError: something else, or empty text.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise FileError(f"a file's path must be text or a path, and not empty; got {path!r}")
+    return Path(path)
+
+
+def check_can_write(path: str | Path) -> None:
+    """Refuse a file that :func:`atomic_write_bytes` could not write, before there is anything to write.
+
+    Raises:
+        FileError: a folder of that name, or no folder there that can be written to.
+    """
+    target = as_path(path)
+    if target.is_dir():
+        raise FileError(f"cannot write {str(target)!r}: it is a folder")
+    _try_folder(target, target.parent)
+
+
+def check_can_hold(folder: str | Path) -> None:
+    """Refuse a folder that :func:`make_folder` could not make, or that files could not be written to.
+
+    Raises:
+        FileError: it, or something above it, is a file or cannot be written to.
+    """
+    target = as_path(folder)
+    _try_folder(target, next((p for p in (target, *target.parents) if os.path.lexists(p)), Path()))
+
+
+def _try_folder(target: Path, folder: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot write {str(target)!r}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder, made with those above it where it is not there.
+
+    Raises:
+        FileError: it is a file, or cannot be made.
+    """
+    target = as_path(path)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise FileError(
+            f"cannot make the folder {str(target)!r}: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    return target
+
+
+@contextmanager
+def filled_folder(path: str | Path) -> Iterator[Callable[[str], Path]]:
+    """A folder to write into: gives the path of each name in it. What was new is taken away again if writing fails.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    target = as_path(path)
+    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    new: list[Path] = []
+
+    def place(name: str) -> Path:
+        if not (target / name).exists():
+            new.append(target / name)
+        return target / name
+
+    try:
+        make_folder(target)
+        yield place
+    except BaseException:
+        for file in new:
+            file.unlink(missing_ok=True)
+        for folder in made:
+            with suppress(OSError):  # not made, or somebody else has put something there
+                folder.rmdir()
+        raise
 
 
 def atomic_write_bytes(path: str | Path, content: bytes) -> Path:
@@ -17,7 +105,7 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> Path:
     Raises:
         FileError: the folder does not exist or cannot be written, or the name cannot be that of a file.
     """
-    target = Path(path)
+    target = as_path(path)
     try:
         # The name beside it is cut, so that any name that a file may have can be written.
         handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
@@ -59,3 +147,13 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another, there until then; a killed run leaves one of them whole."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)

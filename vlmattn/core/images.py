@@ -24,6 +24,8 @@ from vlmattn.core.errors import ImageError
 
 MAX_PIXELS = 178_956_970
 """Largest picture read by default, in pixels; Pillow's own limit for decompression bombs."""
+PIPE_PATIENCE = 5.0
+"""Seconds to wait for the first byte of a named pipe."""
 _DAMAGE = (
     OSError,
     ValueError,
@@ -103,6 +105,8 @@ def load_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 def _from_path(source: str | bytes, max_pixels: int) -> Picture:
     text = os.fsdecode(source)
+    if not text:
+        raise ImageError("the path of the picture is empty")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", text):
         raise ImageError(f"{text[:80]} is an address, and nothing is fetched: download the picture and give its path")
     try:
@@ -113,7 +117,7 @@ def _from_path(source: str | bytes, max_pixels: int) -> Picture:
             raise ImageError(f"{path} is a folder: give one picture")
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             raise ImageError(f"{path} is a device: give a file")
-        with path.open("rb") as file:
+        with path.open("rb") if not stat.S_ISFIFO(mode) else _open_pipe(path) as file:
             if stat.S_ISREG(mode):
                 # Only as much is read as the picture needs, whatever else the file holds.
                 return _opened(file, _name_of(path, ""), status.st_size, max_pixels)
@@ -126,6 +130,18 @@ def _from_path(source: str | bytes, max_pixels: int) -> Picture:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{text[:200]!r} cannot be read: {reason}; give the path of a picture") from error
     return _opened(io.BytesIO(content), _name_of(path, ""), len(content), max_pixels)
+
+
+def _open_pipe(path: Path) -> BinaryIO:
+    # A plain open would wait for ever for a program that writes.
+    import select
+
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not select.select([handle], [], [], PIPE_PATIENCE)[0]:
+        os.close(handle)
+        raise ImageError(f"{path} is a pipe that nothing was written to for {PIPE_PATIENCE:g} s: give a file")
+    os.set_blocking(handle, True)
+    return os.fdopen(handle, "rb")
 
 
 def _from_file(source: BinaryIO, max_pixels: int) -> Picture:
@@ -212,7 +228,7 @@ def _prepared(image: Image.Image, name: str, max_pixels: int) -> Picture:
     if orientation > 1:
         image = ImageOps.exif_transpose(image)
         notes.append(f"EXIF orientation {orientation} applied")
-    rgb, how = _to_rgb(image)
+    rgb, how = _to_rgb(image, name)
     return Picture(rgb, name, (*notes, *how))
 
 
@@ -225,11 +241,11 @@ def _orientation(image: Image.Image) -> int:
     return int(told) if isinstance(told, int) and 1 <= told <= 8 else 1
 
 
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _to_rgb(image: Image.Image, name: str) -> tuple[Image.Image, tuple[str, ...]]:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy(), ()
     if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
-        return _from_deep(image)
+        return _from_deep(image, name)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -238,13 +254,13 @@ def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     return image.convert("RGB"), note
 
 
-def _from_deep(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+def _from_deep(image: Image.Image, name: str) -> tuple[Image.Image, tuple[str, ...]]:
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
-        raise ImageError("the picture holds NaN or infinite values")
+        raise ImageError(f"{name} holds NaN or infinite values: replace them, or save it as PNG or JPEG")
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 65535:
-        raise ImageError(f"the picture holds values from {low:.4g} to {high:.4g}: scale them to 0 to 255 first")
+        raise ImageError(f"{name} holds values from {low:.4g} to {high:.4g}: scale them to 0 to 255 first")
     top = _top_of(image.mode, high)
     grey = np.clip(values / top * 255.0 + 0.5, 0, 255).astype(np.uint8)
     note = f"{image.mode} values 0 to {top:g} scaled to 8 bits"
@@ -269,7 +285,7 @@ def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
     pixels, note = _eight_bit(array)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    rgb, how = _to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+    rgb, how = _to_rgb(Image.fromarray(np.ascontiguousarray(pixels)), "array")
     return Picture(rgb, "array", (*note, *how))
 
 

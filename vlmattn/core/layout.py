@@ -7,7 +7,7 @@ batch is not part of a layout (see ``Encoded.pad_left``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
 
@@ -44,8 +44,11 @@ class Tile:
         source_box_xyxy: what the outer edges of the *grid* span in original pixels. It may reach beyond the picture
             (padding) or leave a part of it out (centre crop, pixels dropped by the patch embedding).
         row_spans, col_spans: top and bottom of every row, left and right of every column, in original pixels:
-            ascending, of one length, from edge to edge of the box. What lies between two of them was dropped by the
-            patch embedding at the end of a stitched tile: no cell holds it. None where there are no such gaps.
+            ascending, from edge to edge of the box. What lies between two of them was dropped by the patch embedding
+            at the end of a stitched tile: no cell holds it. Their lengths differ where such a grid was shrunk. None
+            where the cells divide the box evenly.
+        lost: (row, col) of cells whose token the model throws away before its language model: no token stands for
+            them, and they are never seen.
     """
 
     kind: TileKind
@@ -53,6 +56,7 @@ class Tile:
     source_box_xyxy: Box
     row_spans: Spans | None = None
     col_spans: Spans | None = None
+    lost: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         rows, cols = self.grid_hw
@@ -63,11 +67,21 @@ class Tile:
             raise LayoutError(f"source_box_xyxy must have positive width and height, got {self.source_box_xyxy}")
         _check_spans("row_spans", self.row_spans, rows, (y0, y1))
         _check_spans("col_spans", self.col_spans, cols, (x0, x1))
+        if len(set(self.lost)) < len(self.lost) or any(not (0 <= r < rows and 0 <= c < cols) for r, c in self.lost):
+            raise LayoutError(f"lost must be different cells of the grid of {rows} x {cols}, got {self.lost}")
 
     @property
     def cells(self) -> int:
-        """Number of image tokens of this tile: rows × cols."""
-        return self.grid_hw[0] * self.grid_hw[1]
+        """Number of image tokens of this tile: rows × cols, without lost ones."""
+        return self.grid_hw[0] * self.grid_hw[1] - len(self.lost)
+
+    @property
+    def held(self) -> NDArray[np.bool_]:
+        """(rows, cols) False for lost cells."""
+        grid = np.ones(self.grid_hw, dtype=np.bool_)
+        for row, col in self.lost:
+            grid[row, col] = False
+        return grid
 
     def cell_box(self, row: int, col: int) -> Box:
         """The box of one cell in original pixels, (x0, y0, x1, y1)."""
@@ -82,7 +96,7 @@ class Tile:
 
 
 def _check_spans(name: str, spans: Spans | None, count: int, outer: tuple[float, float]) -> None:
-    """Raises LayoutError unless the spans are ``count`` cells of one length, in order, from edge to edge."""
+    """Raises LayoutError unless the spans are ``count`` cells of positive length, in order, from edge to edge."""
     if spans is None:
         return
     array = np.asarray(spans, dtype=np.float64)
@@ -90,8 +104,8 @@ def _check_spans(name: str, spans: Spans | None, count: int, outer: tuple[float,
         raise LayoutError(f"{name} must have one (start, end) per cell, shape ({count}, 2), got {array.shape}")
     length = array[:, 1] - array[:, 0]
     slack = 1e-9 * max(1.0, *(abs(edge) for edge in outer))
-    if not (length > 0).all() or np.ptp(length) > 2 * slack:
-        raise LayoutError(f"{name} must all have one positive length, got {length.min():.6g} to {length.max():.6g}")
+    if not (np.isfinite(array).all() and (length > 0).all()):
+        raise LayoutError(f"{name} must all have a positive length, got {length.min():.6g} to {length.max():.6g}")
     if (array[1:, 0] < array[:-1, 1] - slack).any():
         raise LayoutError(f"{name} must be ascending and not overlap, got {spans}")
     if abs(array[0, 0] - outer[0]) > slack or abs(array[-1, 1] - outer[1]) > slack:
@@ -102,10 +116,18 @@ def _check_spans(name: str, spans: Spans | None, count: int, outer: tuple[float,
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """All tiles of one picture. ``image_wh``: width and height of the upright original, in pixels."""
+    """All tiles of one picture.
+
+    Attributes:
+        image_wh: width and height of the upright original, in pixels.
+        tiles: what the language model gets of it.
+        views: how many views of it the vision tower gets; None where that is not known. It is no part of where things
+            are, so layouts that differ in it alone are equal.
+    """
 
     image_wh: tuple[int, int]
     tiles: tuple[Tile, ...]
+    views: int | None = field(default=None, compare=False)
 
     @property
     def cells(self) -> int:
@@ -128,6 +150,8 @@ class TokenLayout:
         question_span: [start, end) in ``text`` of what the user asked.
         answer_start: position of the first answer token; N while there is no answer.
         images: one :class:`ImageLayout` per picture, in prompt order.
+        placeholders: [start, end) in ``text`` of the placeholder of each picture; they are nobody's words, though they
+            may stand inside the question.
     """
 
     text: str
@@ -141,6 +165,7 @@ class TokenLayout:
     question_span: tuple[int, int]
     answer_start: int
     images: tuple[ImageLayout, ...]
+    placeholders: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.input_ids)
@@ -206,6 +231,7 @@ def extend_layout(
         question_span=layout.question_span,
         answer_start=min(layout.answer_start, len(layout)),
         images=layout.images,
+        placeholders=layout.placeholders,
     )
 
 

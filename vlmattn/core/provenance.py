@@ -8,6 +8,22 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
+METHODS: dict[str, tuple[str, str]] = {
+    "raw": ("raw attention", "attention on a patch, of 1 for all tokens"),
+    "value": ("value-weighted attention", "attention on a patch times the norm of its value"),
+    "relative": ("relative attention", "times the attention under a generic prompt"),
+}
+"""Ways to make a map: what each is called, and what its numbers are."""
+
+_SCALED = {
+    "share": "share of the map's total",
+    "uniform": "1 is an even look",
+    "max": "1 is the highest value",
+    "minmax": "0 is the lowest value, 1 the highest",
+    "rank": "rank, from 0 for the lowest to 1 for the highest value",
+}
+_LONGEST_QUESTION = 300
+
 
 @cache
 def library_versions() -> dict[str, str]:
@@ -28,8 +44,10 @@ class Provenance:
     Attributes:
         model: name or folder; ``revision`` is the hub commit where there is one.
         dtype, attention: numeric type and attention kernel of the decoder that ran.
-        prompt: the rendered prompt. ``answer``: the text that came out (or was given).
+        prompt: the rendered prompt; ``question``: the user's words in it. ``answer``: the text that came out (or was
+            given).
         rows: the row rule (which query positions were kept); ``convention`` is ``predicting`` or ``query``.
+        method: which kind of map, a key of :data:`METHODS`.
         layers, heads, reduction, normalisation: how a map was read off; empty while nothing was reduced.
         steps: what was done, in order, one phrase each.
         seed: of sampling; None for greedy decoding.
@@ -41,10 +59,12 @@ class Provenance:
     dtype: str = ""
     attention: str = ""
     prompt: str = ""
+    question: str = ""
     answer: str = ""
     image: str = ""
     rows: str = ""
     convention: str = ""
+    method: str = ""
     layers: str = ""
     heads: str = ""
     reduction: str = ""
@@ -65,9 +85,22 @@ class Provenance:
         """One line of JSON with sorted keys."""
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
 
+    @property
+    def unit(self) -> str:
+        """What the numbers of a map are, in words; empty where nothing was reduced to a map."""
+        name, unit = METHODS.get(self.method, (self.method, ""))
+        scaled = _SCALED.get(self.normalisation, self.normalisation)
+        return f"{name}: {scaled}" if name and scaled else unit or scaled
+
     def summary(self) -> str:
         """One line for small print under a picture."""
-        parts = [self.model, self.dtype, self.attention]
+        name = METHODS.get(self.method, (self.method, ""))[0]
+        parts = [self.model, self.dtype, self.attention, name]
         parts += [f"{self.convention} rows" if self.convention else "", self.layers, self.heads, self.reduction]
-        parts += [self.normalisation]
+        parts += [f"normalised: {self.normalisation}" if self.normalisation else "not normalised" if name else ""]
+        parts += [f"question: {_cut(self.question)}" if self.question else ""]
         return " · ".join(p for p in parts if p)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_QUESTION else text[: _LONGEST_QUESTION - 3] + "..."

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
+from vlmattn.core.clusters import breaks_at, folded, is_unspaced, word_spans
 from vlmattn.core.errors import MapError, SpecError, WordNotFound
 from vlmattn.core.layout import TokenKind, TokenLayout
 
 Part = Literal["question", "answer"]
-_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,46 @@ def part_span(layout: TokenLayout, part: Part) -> tuple[int, int]:
     return (int(placed[:, 0].min()), int(placed[:, 1].max())) if len(placed) else (len(layout.text), len(layout.text))
 
 
-def words(layout: TokenLayout, part: Part = "answer") -> tuple[Span, ...]:
-    """All words and punctuation marks of a part, in order, each with its tokens and its number among equal ones."""
+def pieces(layout: TokenLayout, part: Part) -> tuple[tuple[int, int], ...]:
+    """[start, end) of the stretches of a part between the placeholders of pictures; usually one."""
     start, end = part_span(layout, part)
-    found = [(m.group(), start + m.start(), start + m.end()) for m in _WORD.finditer(layout.text[start:end])]
-    totals: dict[str, int] = {}
-    for text, _, _ in found:
-        totals[text.casefold()] = totals.get(text.casefold(), 0) + 1
-    counts: dict[str, int] = {}
+    found = []
+    for low, high in sorted(layout.placeholders):
+        if start <= low and high <= end:
+            found.append((start, low))
+            start = high
+    return tuple((a, b) for a, b in (*found, (start, end)) if b > a)
+
+
+def part_text(layout: TokenLayout, part: Part) -> str:
+    """The text of a part without placeholders of pictures; a space where one stood between two words."""
+    text = ""
+    for start, end in pieces(layout, part):
+        piece = layout.text[start:end]
+        text += piece if not text or text[-1].isspace() or piece[0].isspace() else f" {piece}"
+    return text
+
+
+def words(layout: TokenLayout, part: Part = "answer") -> tuple[Span, ...]:
+    """All words and punctuation marks of a part, in order, each with its tokens and its number among equal ones.
+
+    Equal are those that differ in letter case at most. :func:`find` counts in the same way.
+    """
+    places: dict[str, list[tuple[int, int]]] = {}
+    found = []
+    for start, end in pieces(layout, part):
+        for low, high in word_spans(layout.text[start:end]):
+            span, tokens = (start + low, start + high), tokens_between(layout, start + low, start + high)
+            if tokens:
+                found.append((span, tokens))
+                places.setdefault(folded(layout.text[slice(*span)]).text, []).append(span)
+    for key in places:
+        if is_unspaced(key[0]) or is_unspaced(key[-1]):
+            places[key] = _matches(layout, key, part)
     result = []
-    for text, first, last in found:
-        key = text.casefold()
-        counts[key] = counts.get(key, 0) + 1
-        tokens = tokens_between(layout, first, last)
-        result.append(Span(text, part, (first, last), tokens, counts[key], totals[key]))
+    for span, tokens in found:
+        equal = places[folded(layout.text[slice(*span)]).text]
+        result.append(Span(layout.text[slice(*span)], part, span, tokens, equal.index(span) + 1, len(equal)))
     return tuple(result)
 
 
@@ -73,8 +99,10 @@ def tokens_between(layout: TokenLayout, start: int, end: int) -> tuple[int, ...]
 def find(layout: TokenLayout, text: str, *, part: Part | None = None, occurrence: int | None = None) -> Span:
     """The span of a word or phrase.
 
-    Letter case does not count; a match must not begin or end inside a word. Without ``part`` the answer is searched
-    first, then the question; without ``occurrence`` the first match is taken, and the span says of how many.
+    Letter case does not count. A match begins and ends where words do: ``cup`` is found in ``cup's`` only where it
+    does not stand alone, and never in ``cupboard``. Scripts written without spaces are searched anywhere. Without
+    ``part`` the answer is searched first, then the question; without ``occurrence`` the first match is taken, and the
+    span says of how many.
 
     Raises:
         WordNotFound: nothing matches; the error lists the words there are.
@@ -96,7 +124,7 @@ def find(layout: TokenLayout, text: str, *, part: Part | None = None, occurrence
 
 def occurrences(layout: TokenLayout, text: str, part: Part) -> tuple[Span, ...]:
     """All spans of a word or phrase in one part, in order; see :func:`find` for what counts as a match."""
-    matches = _matches(layout, text.strip(), part)
+    matches = _matches(layout, text, part)
     return tuple(
         Span(layout.text[first:last], part, (first, last), tokens_between(layout, first, last), number, len(matches))
         for number, (first, last) in enumerate(matches, 1)
@@ -115,13 +143,39 @@ def whole(layout: TokenLayout, part: Part) -> Span:
     if not tokens:
         other = "question" if part == "answer" else "answer"
         raise MapError(f"the {part} has no text, so no token looked anywhere for it: ask for a word of the {other}")
-    return Span(layout.text[start:end], part, (start, end), tokens)
+    return Span(part_text(layout, part), part, (start, end), tokens)
 
 
 def _matches(layout: TokenLayout, text: str, part: Part) -> list[tuple[int, int]]:
-    start, end = part_span(layout, part)
-    before = r"(?<!\w)" if text[0].isalnum() and text[0].isascii() else ""
-    after = r"(?!\w)" if text[-1].isalnum() and text[-1].isascii() else ""
-    body = r"\s+".join(re.escape(piece) for piece in text.split())
-    pattern = re.compile(before + body + after, re.IGNORECASE)
-    return [(start + m.start(), start + m.end()) for m in pattern.finditer(layout.text[start:end])]
+    wanted = r"\s+".join(re.escape(piece) for piece in folded(" ".join(text.split())).text.split())
+    found: list[tuple[int, int]] = []
+    whole_words: list[tuple[int, int]] = []
+    for start, end in pieces(layout, part):
+        inner = layout.text[start:end]
+        spans = word_spans(inner)
+        heads, tails = {a for a, _ in spans}, {b for _, b in spans}
+        for low, high in _found_in(inner, wanted):
+            if tokens_between(layout, start + low, start + high):
+                found.append((start + low, start + high))
+                if _apart(inner, low, low in heads) and _apart(inner, high, high in tails):
+                    whole_words.append(found[-1])
+    return whole_words or found
+
+
+def _found_in(text: str, pattern: str) -> list[tuple[int, int]]:
+    """[start, end) of a folded pattern in a text, whole clusters and not inside a word."""
+    one, wanted = folded(text), re.compile(pattern)
+    found: list[tuple[int, int]] = []
+    match = wanted.search(one.text)
+    while match is not None:
+        span = one.span(*match.span())
+        fits = span is not None and breaks_at(text, span[0]) and breaks_at(text, span[1])
+        if span is not None and fits:
+            found.append(span)
+        match = wanted.search(one.text, match.end() if fits else match.start() + 1)
+    return found
+
+
+def _apart(text: str, place: int, at_word: bool) -> bool:
+    # Inside a run of an unspaced script every place is as good as the edge of a word.
+    return at_word or any(is_unspaced(c) for c in text[max(place - 1, 0) : place + 1])

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import Box, ImageLayout, Tile
 from vlmattn.core.provenance import Provenance
-from vlmattn.grid.overlap import by_row, cell_size, cell_spans, tile_overlap
+from vlmattn.grid.overlap import by_row, cell_sizes, cell_spans, tile_overlap
 from vlmattn.grid.patch_map import PatchMap
 
 Cell = tuple[int, int, int]
@@ -28,7 +28,7 @@ def cell_at(layout: ImageLayout, x: float, y: float) -> list[Cell]:
     for index, tile in enumerate(layout.tiles):
         in_x, in_y = cell_spans(tile)
         col, row = _holding(in_x, x), _holding(in_y, y)
-        if row is not None and col is not None:
+        if row is not None and col is not None and (row, col) not in tile.lost:
             found.append((index, row, col))
     return found
 
@@ -47,7 +47,7 @@ def cells_of_box(layout: ImageLayout, box_xyxy: Box) -> list[Cell]:
     found: list[Cell] = []
     for index, tile in enumerate(layout.tiles):
         shared_x, shared_y = _shared(tile, box_xyxy)
-        rows, cols = np.nonzero(np.logical_and.outer(shared_y > 0, shared_x > 0))
+        rows, cols = np.nonzero(np.logical_and.outer(shared_y > 0, shared_x > 0) & tile.held)
         found += [(index, int(r), int(c)) for r, c in zip(rows, cols, strict=True)]
     return found
 
@@ -58,7 +58,7 @@ def cell_coverage(layout: ImageLayout, region: ArrayLike | Box) -> tuple[NDArray
     Args:
         region: a box (x0, y0, x1, y1), or a mask (H, W) whose values are 0 to 1.
 
-    Cells outside the picture get 0. Raises MapError for a mask of another size or a box without area.
+    Cells outside the picture and lost ones get 0. Raises MapError for a mask of another size or a box without area.
 
     >>> from vlmattn.core.layout import ImageLayout, Tile
     >>> layout = ImageLayout((4, 2), (Tile("base", (1, 2), (0.0, 0.0, 4.0, 2.0)),))
@@ -69,12 +69,12 @@ def cell_coverage(layout: ImageLayout, region: ArrayLike | Box) -> tuple[NDArray
     array = np.asarray(region, dtype=np.float64)
     if array.shape == (4,):
         box = _check_box(tuple(float(v) for v in array))
-        return tuple(_box_coverage(t, box, (width, height)) for t in layout.tiles)
+        return tuple(_box_coverage(t, box, (width, height)) * t.held for t in layout.tiles)
     if array.shape != (height, width):
         raise MapError(
             f"region must be a box of 4 numbers or a mask of shape (H, W) = {(height, width)}, got {array.shape}"
         )
-    return tuple(_means(t, array, (width, height)) for t in layout.tiles)
+    return tuple(_means(t, array, (width, height)) * t.held for t in layout.tiles)
 
 
 def pool_pixels(
@@ -157,7 +157,7 @@ def _means(tile: Tile, image: NDArray[Any], image_wh: tuple[int, int]) -> NDArra
 
 
 def _inverse(tile: Tile, image: NDArray[np.float64], image_wh: tuple[int, int]) -> NDArray[np.float64]:
-    w, h = cell_size(tile)
+    w, h = (float(sizes.min()) for sizes in cell_sizes(tile))
     if min(w, h) < 1:
         raise MapError(f"cells of {w:.3g} x {h:.3g} pixels are smaller than a pixel: use how='mean'")
     in_x, in_y = tile_overlap(tile, image_wh)

@@ -33,9 +33,9 @@ def overlap(spans: Matrix, size: int, smooth: Smooth = None) -> Matrix:
 
     Without ``smooth`` a cell owns what lies between its edges. With ``bilinear`` its weight falls off linearly from
     its centre to its neighbours' centres (flat beyond the outermost centres); the whole weight of a cell stays its
-    width and the whole weight of a pixel stays what the cells cover of it. Nothing is sampled: all is integrated, so
-    cells narrower than a pixel count in full. The cells on both sides of a gap blend as if they touched; the gap
-    itself belongs to none.
+    width and, between cells of one width, the whole weight of a pixel stays what the cells cover of it. Nothing is
+    sampled: all is integrated, so cells narrower than a pixel count in full. The cells on both sides of a gap blend as
+    if they touched; the gap itself belongs to none.
     """
     if smooth not in (None, "bilinear"):
         raise SpecError(f"smooth must be None or 'bilinear', got {smooth!r}")
@@ -43,8 +43,8 @@ def overlap(spans: Matrix, size: int, smooth: Smooth = None) -> Matrix:
     reached = np.clip(pixels[:, None], spans[None, :, 0], spans[None, :, 1])
     if smooth is None:
         return np.asarray(np.diff(reached, axis=0))
-    cells, width = len(spans), float(np.diff(spans, axis=1).mean())
-    position = np.clip((reached - spans[:, 0]).sum(axis=1) / width, 0, cells)
+    cells, width = len(spans), np.diff(spans, axis=1)[:, 0]
+    position = np.clip(((reached - spans[:, 0]) / width).sum(axis=1), 0, cells)
     area = _tent_area(position[:, None] - (np.arange(-1, cells + 1) + 0.5)[None, :])
     area[:, 1] += area[:, 0]
     area[:, -2] += area[:, -1]
@@ -63,10 +63,10 @@ def tile_overlap(tile: Tile, image_wh: tuple[int, int], smooth: Smooth = None) -
     return overlap(x, image_wh[0], smooth), overlap(y, image_wh[1], smooth)
 
 
-def cell_size(tile: Tile) -> tuple[float, float]:
-    """Width and height of a tile's cells in original pixels."""
+def cell_sizes(tile: Tile) -> tuple[Matrix, Matrix]:
+    """Widths (cols,) and heights (rows,) of a tile's cells in original pixels."""
     x, y = cell_spans(tile)
-    return float(np.diff(x, axis=1).mean()), float(np.diff(y, axis=1).mean())
+    return np.diff(x, axis=1)[:, 0], np.diff(y, axis=1)[:, 0]
 
 
 def by_row(weights: Matrix, floor: float = 1e-12) -> Matrix:

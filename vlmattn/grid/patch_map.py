@@ -33,7 +33,8 @@ class PatchMap:
         layout: the picture's tiles.
         provenance: where the values come from. ``label``: the word or phrase that they belong to.
         visible: one bool array (rows, cols) per tile, False where the query could not attend to the token at all
-            (outside a sliding window), which is not the same as a low value; None if it could attend to all.
+            (outside a sliding window, behind the row, or lost on the way to the language model), which is not the
+            same as a low value; None if it could attend to all.
 
     Raises:
         MapError: if a shape does not fit the layout or a value is NaN or infinite.
@@ -58,9 +59,13 @@ class PatchMap:
             if not np.isfinite(grid).all():
                 bad = int((~np.isfinite(grid)).sum())
                 raise MapError(f"values of tile {index} must be finite, got {bad} NaN or infinite of {grid.size}")
+        if self.visible is None and any(t.lost for t in self.layout.tiles):
+            object.__setattr__(self, "visible", tuple(t.held for t in self.layout.tiles))
         if self.visible is not None:
             object.__setattr__(self, "visible", tuple(_frozen(v, np.bool_) for v in self.visible))
             _check_shapes("visible", self.visible or (), self.layout)
+            seen = tuple(_frozen(v & t.held, np.bool_) for v, t in zip(self.visible, self.layout.tiles, strict=True))
+            object.__setattr__(self, "visible", seen)
 
     @classmethod
     def from_vector(
@@ -106,10 +111,32 @@ class PatchMap:
         """Sum of all values."""
         return float(sum(v.sum(dtype=np.float64) for v in self.values))
 
+    def visible_cells(self) -> tuple[NDArray[np.bool_], ...]:
+        """One bool array (rows, cols) per tile: ``visible``, all True where that is None."""
+        return self.visible if self.visible is not None else tuple(np.ones(v.shape, np.bool_) for v in self.values)
+
+    def visible_values(self) -> NDArray[np.float64]:
+        """(N,) values of the visible cells, tile by tile, row by row."""
+        pairs = zip(self.values, self.visible_cells(), strict=True)
+        return np.concatenate([np.asarray(v[seen], dtype=np.float64) for v, seen in pairs])
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether all visible cells have one value (to float precision), or none is visible: there is no peak then."""
+        cells = self.visible_values()
+        return not len(cells) or bool(np.ptp(cells) <= 1e-6 * np.abs(cells).max())
+
     def peak(self) -> Peak:
-        """The cell with the highest value; the first of equals."""
-        tile = int(np.argmax([v.max() for v in self.values]))
-        row, col = (int(i) for i in np.unravel_index(int(self.values[tile].argmax()), self.values[tile].shape))
+        """The visible cell with the highest value; the first of equals.
+
+        Raises:
+            MapError: the map is flat.
+        """
+        if self.is_flat:
+            raise MapError("the map is flat: every visible patch has the same value, so there is no peak")
+        grids = [np.where(seen, v, -np.inf) for v, seen in zip(self.values, self.visible_cells(), strict=True)]
+        tile = int(np.argmax([g.max() for g in grids]))
+        row, col = (int(i) for i in np.unravel_index(int(grids[tile].argmax()), grids[tile].shape))
         box = self.layout.tiles[tile].cell_box(row, col)
         return Peak(tile, row, col, box, float(self.values[tile][row, col]))
 

@@ -71,10 +71,12 @@ class PixelMap:
     def peak_xy(self) -> tuple[float, float]:
         """The middle of the highest seen patch or pixel, in pixels (a pixel's centre is at +0.5).
 
-        Raises MapError if no pixel is seen.
+        Raises MapError if the map is flat or no pixel is seen.
         """
         if not self.seen.any():
             raise MapError("no pixel of the picture was seen by the model: there is no peak")
+        if self.is_flat:
+            raise MapError("the map is flat: every seen pixel has the same value, so there is no peak")
         masked = np.where(self.seen, self.values, -np.inf)
         y, x = np.unravel_index(int(masked.argmax()), masked.shape)
         low, high = self._range()
@@ -113,7 +115,10 @@ class PixelMap:
         return low, float(np.max(self.values, where=self.seen, initial=-np.inf))
 
     def to_dict(self) -> dict[str, Any]:
-        """A summary in plain values: size, total, outside, share of pixels seen, peak, provenance. No pixels."""
+        """A summary in plain values: size, total, outside, share of pixels seen, peak, provenance. No pixels.
+
+        The peak of a flat map is None.
+        """
         return {
             "label": self.label,
             "image_wh": list(self.image_wh),
@@ -121,7 +126,7 @@ class PixelMap:
             "outside": self.outside,
             "seen_share": float(self.seen.mean()),
             "flat": self.is_flat,
-            "peak_xy": list(self.peak_xy) if self.seen.any() else None,
+            "peak_xy": None if self.is_flat else list(self.peak_xy),
             "provenance": self.provenance.to_dict(),
         }
 

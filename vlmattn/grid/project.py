@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import Tile
-from vlmattn.grid.overlap import Smooth, by_row, cell_size, tile_overlap
+from vlmattn.grid.overlap import Smooth, by_row, cell_sizes, tile_overlap
 from vlmattn.grid.patch_map import PatchMap
 from vlmattn.grid.pixel_map import PixelMap
 
@@ -104,7 +104,7 @@ def _layer(
         seen = np.logical_and.outer(in_y.sum(axis=1) > 1e-9, in_x.sum(axis=1) > 1e-9)
         lost = _lost(tile, grid, in_x, in_y)
         if kind == "mass":
-            w, h = cell_size(tile)
+            w, h = cell_sizes(tile)
             return _product(in_y / h, grid, in_x / w), seen, lost
         return _product(by_row(in_y), grid, by_row(in_x)), seen, lost
     return _partly_visible(tile, grid, patch_map.visible[index], in_x, in_y, kind)
@@ -118,16 +118,16 @@ def _partly_visible(
     share = _product(in_y, visible.astype(np.float64), in_x)
     seen = share > 1e-9
     lost = _lost(tile, grid, in_x, in_y)
-    w, h = cell_size(tile)
-    mass = _product(in_y / h, grid, in_x / w)
     if kind == "mass":
-        return mass, seen, lost
-    return np.divide(mass * np.float32(w * h), share, out=np.zeros_like(mass), where=seen), seen, lost
+        w, h = cell_sizes(tile)
+        return _product(in_y / h, grid, in_x / w), seen, lost
+    value = _product(in_y, grid, in_x)
+    return np.divide(value, share, out=np.zeros_like(value), where=seen), seen, lost
 
 
 def _lost(tile: Tile, grid: NDArray[np.float64], in_x: NDArray[np.float64], in_y: NDArray[np.float64]) -> float:
     """Mass of the cells' parts that lie outside the picture."""
-    w, h = cell_size(tile)
+    w, h = cell_sizes(tile)
     share = np.outer(in_y.sum(axis=0) / h, in_x.sum(axis=0) / w)
     return float((grid * (1.0 - np.minimum(share, 1.0))).sum())
 

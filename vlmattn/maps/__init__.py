@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from vlmattn.maps.normalise import NORMALISATIONS, normalise
-from vlmattn.maps.presets import PRESETS, LayerPreset
+from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset, LayerPreset, RowPreset
 from vlmattn.maps.raw import raw_attention
 from vlmattn.maps.relative import GENERIC_PROMPT, relative
 from vlmattn.maps.value_weighted import value_weighted
 
 __all__ = [
     "GENERIC_PROMPT",
+    "HEAD_PRESETS",
     "NORMALISATIONS",
     "PRESETS",
+    "ROW_PRESETS",
+    "HeadPreset",
     "LayerPreset",
+    "RowPreset",
     "normalise",
     "raw_attention",
     "relative",

@@ -1,7 +1,8 @@
 """Named normalisations of a map.
 
-A map is *flat* if its values differ by less than a millionth of the largest: nothing stands out; stretching it would
-draw noise. ``share`` and ``uniform`` are defined for flat maps; ``max``, ``minmax`` and ``rank`` refuse them.
+Only visible patches count: one that lay outside the attention window, or behind the row, has no value. A map is *flat*
+if its values differ by less than a millionth of the largest: nothing stands out; stretching it would draw noise.
+``share`` and ``uniform`` are defined for flat maps; ``max``, ``minmax`` and ``rank`` refuse them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ def _uniform(values: _Values) -> _Values:
 
 
 def _max(values: _Values) -> _Values:
-    return values / _not_flat(values).max()
+    highest = _not_flat(values).max()
+    if not highest > 0:
+        raise MapError(f"the largest value of the map is {highest:.3g}, so nothing can be divided by it: use 'minmax'")
+    return values / highest
 
 
 def _minmax(values: _Values) -> _Values:
@@ -53,7 +57,8 @@ def _rank(values: _Values) -> _Values:
 def _not_flat(values: _Values) -> _Values:
     if values.max() - values.min() <= 1e-6 * np.abs(values).max():
         raise MapError(
-            "the map is flat: every patch has the same value, so it cannot be stretched; use 'share' or 'uniform'"
+            "the map is flat: every visible patch has the same value, so it cannot be stretched; "
+            "use 'share' or 'uniform'"
         )
     return values
 
@@ -69,18 +74,30 @@ NORMALISATIONS: dict[str, tuple[str, Callable[[_Values], _Values]]] = {
 
 
 def normalise(patch_map: PatchMap, how: str = "none") -> PatchMap:
-    """The map normalised over all patches of its picture (all tiles together).
+    """The map normalised over all visible patches of its picture (all tiles together); the others become 0.
 
     Raises:
-        SpecError: no such normalisation. MapError: a flat or empty map where that has no meaning.
+        SpecError: no such normalisation. MapError: no patch is visible, or a flat, empty or negative map where that
+            has no meaning.
     """
     if how not in NORMALISATIONS:
         raise SpecError(f"normalisation {how!r} does not exist; there are {', '.join(NORMALISATIONS)}")
     if how == "none":
         return patch_map
-    cells = np.concatenate([v.ravel() for v in patch_map.values]).astype(np.float64)
-    cells = NORMALISATIONS[how][1](cells)
-    ends = np.cumsum([v.size for v in patch_map.values])[:-1]
-    values = tuple(c.reshape(v.shape) for c, v in zip(np.split(cells, ends), patch_map.values, strict=True))
+    cells = patch_map.visible_values()
+    if not len(cells):
+        raise MapError("no patch of the map was visible, so there is nothing to normalise")
+    values = _placed(NORMALISATIONS[how][1](cells), patch_map)
     provenance = patch_map.provenance.then(f"normalised: {how}", normalisation=how)
     return replace(patch_map, values=values, provenance=provenance)
+
+
+def _placed(cells: _Values, patch_map: PatchMap) -> tuple[_Values, ...]:
+    """Values of the visible cells back on their grids, 0 elsewhere."""
+    grids, start = [], 0
+    for seen in patch_map.visible_cells():
+        grid, count = np.zeros(seen.shape), int(seen.sum())
+        grid[seen] = cells[start : start + count]
+        grids.append(grid)
+        start += count
+    return tuple(grids)

@@ -8,11 +8,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.errors import SpecError
 from vlmattn.core.layout import TokenKind
 from vlmattn.core.words import Part
 from vlmattn.grid import PatchMap
-from vlmattn.maps.presets import Layers, choose_layers
+from vlmattn.maps.choices import (
+    HeadChoice,
+    Heads,
+    Layers,
+    Rows,
+    choose_heads,
+    choose_layers,
+    choose_rows,
+    choose_span,
+    visible_columns,
+)
 from vlmattn.trace import Span, Trace
 from vlmattn.trace.trace import Convention
 
@@ -26,8 +36,9 @@ def raw_attention(
     *,
     part: Part | None = None,
     occurrence: int | None = None,
+    rows: str | None = None,
     layers: Layers = None,
-    heads: Sequence[int] | None = None,
+    heads: Heads = None,
     image: int = 0,
     convention: Convention | None = None,
     over_rows: Over = "mean",
@@ -38,84 +49,72 @@ def raw_attention(
 
     Args:
         what: a word or phrase, the number of an answer token, a span, or None for the whole answer.
-        layers: None for all kept ones, numbers, or the name of a preset. heads: indices; None for all kept ones.
-        convention: which row stands for a token; see :meth:`Trace.rows_of`.
+        rows: None for the rows of ``what``, or the name of one of :data:`vlmattn.maps.ROW_PRESETS`.
+        layers: None for all kept ones, numbers, or the name of a preset; negative numbers count from the model's last.
+        heads: indices, or the name of a preset; None for all kept ones.
+        convention: which row stands for a token; see :meth:`Trace.convention_of`.
         over_rows, over_heads, over_layers: how several are made one; heads first, then rows, then layers.
 
     Returns:
-        Values from 0 to 1, not renormalised over the picture.
+        Values from 0 to 1, not renormalised over the picture. Rows that cannot see the picture, because their words
+        stand before it, are not averaged; patches that no row could see are marked in ``visible``.
 
     Raises:
-        WordNotFound, SpecError: no such word, token, layer, head or picture.
-        MapError: the rows or columns were not kept, or the picture is out of the attention window.
+        WordNotFound, SpecError: no such word, token, layer, head, preset or picture.
+        MapError: the rows or columns were not kept, or the picture comes later or is out of the attention window.
     """
-    span = trace.find(what, part=part, occurrence=occurrence)
-    rows, said = select_rows(trace, span, convention)
-    chosen, layers_said = choose_layers(trace, layers)
-    block, heads_said = select_heads(trace, chosen, heads, rows, image)
+    span = choose_span(trace, what, part, occurrence, rows)
+    chosen, layers_said = choose_layers(trace, layers, heads)
+    found = choose_heads(trace, chosen, heads)
+    lines = choose_rows(trace, span, convention, chosen, image, rows)
     return reduced(
-        trace, block, span, image, rows, chosen,
-        over=(over_heads, over_rows, over_layers), said=(layers_said, heads_said, said), step="raw attention",
+        trace, attention_lines(trace, chosen, found, lines.slots, image), found, span, image, lines, chosen,
+        over=(over_heads, over_rows, over_layers), layers_said=layers_said, step="raw attention",
     )  # fmt: skip
 
 
-def select_rows(trace: Trace, span: Span, convention: Convention | None) -> tuple[NDArray[np.int64], str]:
-    """Row indices of a span, and the convention in words."""
-    said = {trace.convention_of(t, convention) for t in span.tokens}
-    return trace.rows_of(span.tokens, convention), " and ".join(sorted(said))
-
-
-def select_heads(
-    trace: Trace, layers: Sequence[int], heads: Sequence[int] | None, rows: NDArray[np.int64], image: int
-) -> tuple[NDArray[np.float32], str]:
-    """Attention (L, H, Q, K) float32 of chosen layers, heads and rows on one picture.
-
-    Raises:
-        SpecError: a head that was not kept.
-    """
+def attention_lines(
+    trace: Trace, layers: Sequence[int], heads: HeadChoice, rows: NDArray[np.int64], image: int
+) -> list[NDArray[np.float32]]:
+    """Attention (H, Q, K) float32 of the chosen heads of each chosen layer, rows Q on one picture."""
     slots, columns = trace.layer_slots(layers), trace.image_columns(image)
     block = trace.attn_lhqk[slots][:, :, rows][..., columns].astype(np.float32)
-    if heads is None:
-        count = block.shape[1]
-        kept = trace.heads[int(slots[0])]
-        return block, str(kept[0]) + " over heads" if isinstance(kept[0], str) else f"{count} heads"
-    lines = []
-    for line, slot in zip(block, slots, strict=True):
-        kept = trace.heads[int(slot)]
-        missing = [h for h in heads if h not in kept]
-        if missing or not len(heads):
-            raise SpecError(
-                f"heads {missing or '(none)'} were not kept in layer {trace.layers[int(slot)]}; kept are {kept}"
-            )
-        lines.append(line[[kept.index(h) for h in heads]])
-    return np.stack(lines), f"heads {', '.join(str(h) for h in heads)}"
+    return [line[list(kept)] for line, kept in zip(block, heads.slots, strict=True)]
+
+
+def heads_made_one(lines: Sequence[NDArray[np.float32]], heads: HeadChoice, how: Over) -> NDArray[np.float32]:
+    """(L, …) of one (H, …) per layer, which need not have equal numbers of heads; (1, …) of heads chosen one by one."""
+    reduce = _REDUCE[how]
+    return reduce(np.concatenate(lines), axis=0)[None] if heads.joint else np.stack([reduce(x, axis=0) for x in lines])
 
 
 def reduced(
     trace: Trace,
-    block: NDArray[np.float32],
+    lines: Sequence[NDArray[np.float32]],
+    heads: HeadChoice,
     span: Span,
     image: int,
-    rows: NDArray[np.int64],
+    rows: Rows,
     layers: Sequence[int],
     *,
     over: tuple[Over, Over, Over],
-    said: tuple[str, str, str],
+    layers_said: str,
     step: str,
 ) -> PatchMap:
-    """(L, H, Q, K) values as one map; see :func:`raw_attention`."""
+    """Values (H, Q, K) of each layer as one map; see :func:`raw_attention`."""
     for name, how in zip(("over_heads", "over_rows", "over_layers"), over, strict=True):
         if how not in _REDUCE:
             raise SpecError(f"{name} must be 'mean' or 'max', got {how!r}")
-    vector = _REDUCE[over[2]](_REDUCE[over[1]](_REDUCE[over[0]](block, axis=1), axis=1), axis=0)
+    vector = _REDUCE[over[2]](_REDUCE[over[1]](heads_made_one(lines, heads, over[0]), axis=1), axis=0)
     layout = trace.layout
     positions = layout.image_positions
     mine = layout.image[positions] == image
     full = np.zeros(len(positions), dtype=np.float32)
     full[mine] = vector
     reduction = f"{over[0]} over heads, {over[1]} over rows, {over[2]} over layers"
+    told = "; ".join((f"{step} of {span.label!r}", *rows.notes))
     provenance = trace.provenance.then(
-        f"{step} of {span.label!r}", layers=said[0], heads=said[1], convention=said[2], reduction=reduction
+        told, layers=layers_said, heads=heads.said, convention=rows.convention, reduction=reduction
     )
     return PatchMap.from_vector(
         full,
@@ -123,21 +122,14 @@ def reduced(
         picture=image,
         provenance=provenance,
         label=span.label,
-        visible=_visible(trace, rows, layers, image),
+        visible=_visible(trace, rows.slots, layers, image),
     )
 
 
 def _visible(trace: Trace, rows: NDArray[np.int64], layers: Sequence[int], image: int) -> NDArray[np.bool_] | None:
-    if trace.visible_lqk is None:
-        return None
-    columns = trace.image_columns(image)
-    seen = trace.visible_lqk[trace.layer_slots(layers)][:, rows][..., columns].any(axis=(0, 1))
+    seen = visible_columns(trace, rows, layers, image).any(axis=(0, 1))
     if seen.all():
         return None
-    if not seen.any():
-        raise MapError(
-            "the whole picture lies outside the attention window of these rows and layers: choose other layers"
-        )
     layout = trace.layout
     positions = np.flatnonzero(layout.kinds == TokenKind.IMAGE)
     full = np.ones(len(positions), dtype=np.bool_)

@@ -6,15 +6,13 @@ f(x) = (x W_V + b_V) W_O per head. With ``value_norms="value"`` the projection W
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from vlmattn.core.errors import MapError
 from vlmattn.core.words import Part
 from vlmattn.grid import PatchMap
-from vlmattn.maps.presets import Layers, choose_layers
-from vlmattn.maps.raw import Over, reduced, select_heads, select_rows
+from vlmattn.maps.choices import Heads, Layers, choose_heads, choose_layers, choose_rows, choose_span
+from vlmattn.maps.raw import Over, attention_lines, reduced
 from vlmattn.trace import Span, Trace
 from vlmattn.trace.trace import Convention
 
@@ -25,8 +23,9 @@ def value_weighted(
     *,
     part: Part | None = None,
     occurrence: int | None = None,
+    rows: str | None = None,
     layers: Layers = None,
-    heads: Sequence[int] | None = None,
+    heads: Heads = None,
     image: int = 0,
     convention: Convention | None = None,
     over_rows: Over = "mean",
@@ -47,15 +46,15 @@ def value_weighted(
         raise MapError(
             "value norms weigh single heads, but heads were reduced while capturing: capture with reduce=None"
         )
-    span = trace.find(what, part=part, occurrence=occurrence)
-    rows, said = select_rows(trace, span, convention)
-    chosen, layers_said = choose_layers(trace, layers)
-    block, heads_said = select_heads(trace, chosen, heads, rows, image)
+    span = choose_span(trace, what, part, occurrence, rows)
+    chosen, layers_said = choose_layers(trace, layers, heads)
+    found = choose_heads(trace, chosen, heads)
+    lines = choose_rows(trace, span, convention, chosen, image, rows)
     slots, columns = trace.layer_slots(chosen), trace.image_columns(image)
-    names = [list(heads) if heads is not None else [int(h) for h in trace.heads[int(s)]] for s in slots]
-    norms = np.stack([trace.value_norm_lhk[s][n][:, columns] for s, n in zip(slots, names, strict=True)])
+    names = [[trace.heads[int(s)][i] for i in kept] for s, kept in zip(slots, found.slots, strict=True)]
+    norms = [trace.value_norm_lhk[s][n][:, None, columns].astype(np.float32) for s, n in zip(slots, names, strict=True)]
+    attention = attention_lines(trace, chosen, found, lines.slots, image)
     return reduced(
-        trace, block * norms[:, :, None, :].astype(np.float32), span, image, rows, chosen,
-        over=(over_heads, over_rows, over_layers), said=(layers_said, heads_said, said),
-        step="value-weighted attention",
+        trace, [a * n for a, n in zip(attention, norms, strict=True)], found, span, image, lines, chosen,
+        over=(over_heads, over_rows, over_layers), layers_said=layers_said, step="value-weighted attention",
     )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.core.errors import FileError, MapError
-from vlmattn.core.files import atomic_write_bytes
+from vlmattn.core.files import as_path, atomic_write_bytes
 from vlmattn.core.provenance import Provenance
 from vlmattn.grid import PixelMap
 
@@ -39,7 +39,7 @@ def load_map(path: str | Path) -> PixelMap:
         FileError: missing, cut off, or of another format.
     """
     try:
-        with np.load(io.BytesIO(Path(path).read_bytes())) as held:
+        with np.load(io.BytesIO(as_path(path).read_bytes())) as held:
             values, seen, head = held["values"], held["seen"], json.loads(str(held["head"]))
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None

@@ -33,15 +33,19 @@ COLOUR_MAPS: tuple[str, ...] = tuple(_PATHS)
 DEFAULT = "ember"
 
 
-@lru_cache(maxsize=16)
 def colour_table(name: str = DEFAULT) -> NDArray[np.uint8]:
     """(256, 3) sRGB colours of a map, dark to light; read-only.
 
     Raises:
         SpecError: no such map; lists those there are.
     """
-    if name not in _PATHS:
+    if not isinstance(name, str) or name not in _PATHS:
         raise SpecError(f"colour map {name!r} does not exist; there are {', '.join(COLOUR_MAPS)}")
+    return _table(name)
+
+
+@lru_cache(maxsize=16)
+def _table(name: str) -> NDArray[np.uint8]:
     at, points = _PATHS[name]
     values = np.linspace(0, 1, 256)
     lab = np.stack([np.interp(values, at, channel) for channel in np.array(points).T], axis=-1)

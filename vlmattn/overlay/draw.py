@@ -13,11 +13,15 @@ from PIL import Image
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.images import Picture
+from vlmattn.core.provenance import Provenance
 from vlmattn.overlay.colours import DEFAULT
-from vlmattn.overlay.figure import Caption, framed
+from vlmattn.overlay.figure import Caption, enlargement, framed
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, peak_xy, scale_of
 from vlmattn.overlay.marks import Box, draw_box, draw_contours, draw_peak
 from vlmattn.overlay.metadata import encoded, save_picture
+
+CAUTION = "attention shows where information could come from, not that it was used"
+_SMALLEST_MARKED = 48
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,19 +29,22 @@ class Overlay:
     """A drawn map.
 
     Attributes:
-        image: the picture with the map on it, exactly the size of the original.
+        image: the picture with the map on it, exactly the size of the original. One of less than 48 pixels has no
+            marks, which would hide it.
         caption: what stands round it in :attr:`figure`.
         record: label, scale, colour map and provenance; written into every file.
+        enlarged: a tiny picture as the figure shows it: first enlarged, then marked; None for others.
     """
 
     image: Image.Image
     caption: Caption
     record: dict[str, Any] = field(default_factory=dict)
+    enlarged: Image.Image | None = None
 
     @property
     def figure(self) -> Image.Image:
         """The picture with title, colour bar and small print."""
-        return framed(np.asarray(self.image), self.caption)
+        return framed(np.asarray(self.enlarged or self.image), self.caption)
 
     def save(self, path: str | Path, *, figure: bool = True, quality: int = 92) -> Path:
         """Write ``.png``, ``.webp`` or ``.jpg``, with the provenance inside the file.
@@ -79,7 +86,7 @@ def overlay(
             seen value, as the colour bar says. Give one scale to pictures that are to be compared.
         contours: outline values; True for 50 % and 80 % of the scale.
         box: one box (x0, y0, x1, y1) or several. peak: mark the highest point.
-        title: default: the map's label.
+        title: default: the map's label, the question and the answer.
 
     Pixels that the model did not see are hatched in grey. A flat map draws no heat and no peak, and says so.
 
@@ -88,17 +95,48 @@ def overlay(
     """
     pixels = rgb_pixels(picture)
     check_fits(pixels, pixel_map)
+    if title is not None and not isinstance(title, str):
+        raise SpecError(f"title must be text, got {title!r}")
     ends, flat = scale_of([pixel_map], scale), is_flat(pixel_map)
     out = painted(pixels, pixel_map, ends, cmap=cmap, alpha=alpha, alpha_max=alpha_max, flat=flat)
-    if contours is not False and not flat:
-        draw_contours(out, np.where(pixel_map.seen, pixel_map.values, -np.inf), _levels(contours, ends))
-    for one in _boxes(box):
-        draw_box(out, one)
-    if peak and not flat:
-        draw_peak(out, peak_xy(pixel_map))
-    name = pixel_map.label if title is None else title
-    caption = Caption(name, _small_print(pixel_map), ends, cmap, flat)
-    return Overlay(Image.fromarray(out), caption, record_of(pixel_map, ends, cmap, flat))
+    marks = _Marks(
+        _boxes(box),
+        _levels(contours, ends) if contours is not False and not flat else (),
+        peak_xy(pixel_map) if peak and not flat else None,
+    )
+    height, width = pixels.shape[:2]
+    factor = enlargement(width, height)
+    enlarged = _marked(_repeated(out, factor), pixel_map, marks, factor) if factor > 1 else None
+    if max(width, height) >= _SMALLEST_MARKED:
+        _marked(out, pixel_map, marks)
+    small_print = small_print_of(pixel_map.provenance, _seen_share(pixel_map), factor)
+    name = _title(pixel_map) if title is None else title
+    caption = Caption(name, small_print, ends, cmap, flat, pixel_map.provenance.unit, alpha, alpha_max)
+    record = record_of(pixel_map, ends, cmap, flat)
+    return Overlay(Image.fromarray(out), caption, record, None if enlarged is None else Image.fromarray(enlarged))
+
+
+@dataclass(frozen=True)
+class _Marks:
+    boxes: Sequence[Box]
+    levels: Sequence[float]
+    peak: tuple[float, float] | None
+
+
+def _marked(pixels: NDArray[np.uint8], pixel_map: Drawable, marks: _Marks, factor: int = 1) -> NDArray[np.uint8]:
+    """``pixels``, in place, with the marks; ``factor`` is by how much they are larger than the map."""
+    if len(marks.levels):
+        values = np.where(pixel_map.seen, pixel_map.values, -np.inf)
+        draw_contours(pixels, _repeated(values, factor), marks.levels)
+    for one in marks.boxes:
+        draw_box(pixels, one, factor)
+    if marks.peak is not None:
+        draw_peak(pixels, (marks.peak[0] * factor, marks.peak[1] * factor))
+    return pixels
+
+
+def _repeated(pixels: NDArray[Any], factor: int) -> NDArray[Any]:
+    return pixels if factor == 1 else pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def record_of(pixel_map: Drawable, scale: Scale, cmap: str, flat: bool) -> dict[str, Any]:
@@ -140,20 +178,35 @@ def _levels(contours: Sequence[float] | bool, scale: Scale) -> Sequence[float]:
     return levels
 
 
-def _boxes(box: Box | Sequence[Box] | None) -> list[Box]:
-    if box is None or len(box) == 0:
+def _boxes(box: Any) -> list[Box]:
+    if box is None:
         return []
-    return [box] if isinstance(box, str) or np.isscalar(box[0]) else list(box)  # type: ignore[arg-type,list-item]
+    if not isinstance(box, (Sequence, np.ndarray)):
+        raise SpecError(f"a box must be (x0, y0, x1, y1), or several of them in a list; got {box!r}")
+    if len(box) == 0:
+        return []
+    one: Any = box
+    return [one] if isinstance(box, str) or np.isscalar(box[0]) else list(one)
 
 
 def _seen_share(pixel_map: Drawable) -> float:
     return int(np.count_nonzero(pixel_map.seen)) / pixel_map.seen.size
 
 
-def _small_print(pixel_map: Drawable) -> str:
-    parts = [pixel_map.provenance.summary()]
-    seen = _seen_share(pixel_map)
-    if seen < 1:
-        parts.append(f"{1 - seen:.0%} of the picture was not seen by the model (hatched)")
-    parts.append("attention shows where information could come from, not that it was used")
+def _title(pixel_map: Drawable) -> str:
+    made = pixel_map.provenance
+    asked = f"{made.question} {made.answer}".strip()
+    if not asked or pixel_map.label == made.answer:
+        return asked or pixel_map.label
+    return f"{pixel_map.label} · {asked}"
+
+
+def small_print_of(provenance: Provenance, seen_share: float = 1.0, factor: int = 1) -> str:
+    """How a map was made, what of the picture it leaves out, and the caution that goes with every picture."""
+    parts = [provenance.summary()]
+    if seen_share < 1:
+        parts.append(f"{1 - seen_share:.0%} of the picture was not seen by the model (hatched)")
+    parts.append(CAUTION)
+    if factor > 1:
+        parts.append(f"shown {factor}x enlarged")
     return " · ".join(p for p in parts if p)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vlmattn.overlay.colours import colour_table
-from vlmattn.overlay.heat import Scale
-from vlmattn.overlay.text import draw_lines, font, line_height, wrapped
+from vlmattn.overlay.heat import Scale, cover_of
+from vlmattn.overlay.text import draw_lines, length, line_height, wrapped
 
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 MOST_TITLE = 6
@@ -27,7 +27,8 @@ class Caption:
 
     Attributes:
         title: above. small_print: below, in small type. scale: of the colour bar; None for no bar. flat: whether the
-            map is flat, which is said instead of drawing a bar.
+            map is flat, which is said instead of drawing a bar. unit: what the numbers of the bar are.
+        alpha, alpha_max: how the map covers the picture; see :func:`vlmattn.overlay.overlay`.
     """
 
     title: str
@@ -35,56 +36,89 @@ class Caption:
     scale: Scale | None
     cmap: str
     flat: bool = False
+    unit: str = ""
+    alpha: float | str = "value"
+    alpha_max: float = 0.75
 
 
 def text_size(width: int, height: int) -> int:
-    """Type size, in pixels, that suits a picture of this size."""
-    return int(np.clip(round(math.sqrt(width * height) / 40), 15, 96))
+    """Type size, in pixels, that suits a picture of this size, long and narrow ones included."""
+    return int(np.clip(round(max(math.sqrt(width * height) / 40, width / 100)), 15, 96))
+
+
+def enlargement(width: int, height: int) -> int:
+    """The whole factor by which a figure enlarges a tiny picture; 1 for others."""
+    longest = max(width, height)
+    return max(1, min(_NARROWEST // longest, 64)) if longest < _NARROWEST // 2 else 1
 
 
 def framed(pixels: NDArray[np.uint8], caption: Caption) -> Image.Image:
-    """The picture with its caption. A tiny picture is enlarged by a whole factor, which the small print says."""
+    """The picture with its caption."""
     height, width = pixels.shape[:2]
-    factor = max(1, min(_NARROWEST // max(width, height), 64)) if max(width, height) < _NARROWEST // 2 else 1
-    shown = pixels.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else pixels
-    small_print = caption.small_print + (f" · shown {factor}x enlarged" if factor > 1 else "")
-    size = text_size(shown.shape[1], shown.shape[0])
+    size = text_size(width, height)
     small = max(11, round(size * 0.62))
-    full = max(shown.shape[1], _NARROWEST)
+    full = max(width, _NARROWEST)
     margin = size // 2
     title = wrapped(caption.title, size, full - 2 * margin, most=MOST_TITLE)
-    notes = wrapped(small_print, small, full - 2 * margin, most=_MOST_NOTES)
+    notes = wrapped(caption.small_print, small, full - 2 * margin, most=_MOST_NOTES)
     head = len(title) * line_height(size) + size if title else 0
-    bar = line_height(size) * 2 if caption.scale is not None else 0
-    foot = bar + len(notes) * line_height(small) + size
-    canvas = Image.new("RGB", (full, head + shown.shape[0] + foot), PAPER)
-    canvas.paste(Image.fromarray(shown), ((full - shown.shape[1]) // 2, head))
+    bar = bar_height(caption, small, full - 2 * margin)
+    canvas = Image.new("RGB", (full, head + height + bar + len(notes) * line_height(small) + size), PAPER)
+    canvas.paste(Image.fromarray(pixels), ((full - width) // 2, head))
     draw_lines(canvas, (margin, size // 2), title, size, INK)
-    top = head + shown.shape[0] + size // 2
-    if caption.scale is not None:
-        draw_bar(canvas, (margin, top, full - margin, top + line_height(size)), caption, small)
+    top = head + height + size // 2
+    draw_bar(canvas, (margin, top, full - margin), caption, small)
     draw_lines(canvas, (margin, top + bar), notes, small, FAINT)
     return canvas
 
 
-def draw_bar(canvas: Image.Image, box: tuple[int, int, int, int], caption: Caption, size: int) -> None:
-    """Draw the colour bar with the values of its ends, or the words *flat map*."""
-    left, top, right, bottom = box
-    if caption.flat or caption.scale is None:
+def bar_height(caption: Caption, size: int, width: int) -> int:
+    """Pixels that :func:`draw_bar` takes: the colours, three values below them, and what the values are."""
+    if caption.scale is None:
+        return 0
+    rows = 1 if caption.flat else 2 + len(wrapped(caption.unit, size, width))
+    return rows * line_height(size) + line_height(size) // 2
+
+
+def draw_bar(canvas: Image.Image, place: tuple[int, int, int], caption: Caption, size: int) -> None:
+    """Draw the colour bar from (left, top) to right, with values at its ends and middle, or the words *flat map*.
+
+    The colours lie on a chequerboard as they lie on the picture, so that the bar fades where the map does.
+    """
+    left, top, right = place
+    if caption.scale is None:
+        return
+    if caption.flat:
         draw_lines(
             canvas, (left, top), ["flat map: every seen pixel has the same value, nothing stands out"], size, INK
         )
         return
-    low, high = (number(v) for v in caption.scale)
-    face = font(size)
-    left_end, right_end = left + round(face.getlength(low)) + size // 2, right - round(face.getlength(high)) - size // 2
-    if right_end - left_end < 16:
-        return
-    ramp = colour_table(caption.cmap)[np.linspace(0, 255, right_end - left_end).astype(int)]
-    canvas.paste(Image.fromarray(np.repeat(ramp[None], bottom - top, axis=0)), (left_end, top))
-    middle = top + (bottom - top - line_height(size)) // 2
-    draw_lines(canvas, (left, middle), [low], size, INK)
-    draw_lines(canvas, (right_end + size // 2, middle), [high], size, INK)
+    high, row = line_height(size), line_height(size)
+    canvas.paste(Image.fromarray(_ramp(caption, right - left, high)), (left, top))
+    _draw_values(canvas, (left, top + high, right), caption.scale, size)
+    draw_lines(canvas, (left, top + high + row), wrapped(caption.unit, size, right - left), size, INK)
+
+
+def _ramp(caption: Caption, width: int, height: int) -> NDArray[np.uint8]:
+    steps = np.linspace(0, 255, width).astype(int)
+    share = cover_of(caption.alpha, caption.alpha_max)[steps][None, :, None] / 255
+    square = max(2, height // 2)
+    dark = (np.arange(height)[:, None] // square + np.arange(width)[None, :] // square) % 2
+    ground = np.where(dark, 205, 255)[:, :, None]
+    return np.round(ground * (1 - share) + colour_table(caption.cmap)[steps][None] * share).astype(np.uint8)
+
+
+def _draw_values(canvas: Image.Image, place: tuple[int, int, int], scale: Scale, size: int) -> None:
+    left, top, right = place
+    texts = [number(value) for value in (scale[0], (scale[0] + scale[1]) / 2, scale[1])]
+    wide = [round(length(text, size)) for text in texts]
+    starts = [left, (left + right - wide[1]) // 2, right - wide[2]]
+    shown = range(3) if sum(wide) + 2 * size < right - left else (0, 2)
+    draw = ImageDraw.Draw(canvas)
+    for one, tick in zip(range(3), (left, (left + right) // 2, right - 1), strict=True):
+        if one in shown:
+            draw.line((tick, top, tick, top + size // 4), fill=INK, width=max(1, size // 12))
+            draw_lines(canvas, (starts[one], top + size // 5), [texts[one]], size, INK)
 
 
 def number(value: float) -> str:

@@ -129,7 +129,7 @@ def painted(
         SpecError: alpha outside 0 to 1.
     """
     lib, (low, high) = cv2(), scale
-    table, cover = colour_table(cmap), _cover(alpha, alpha_max)
+    table, cover = colour_table(cmap), cover_of(alpha, alpha_max)
     keep = 255 - cover
     added = np.round(table * (cover[:, None] / 255.0)).astype(np.uint8)[:, None, :]
     hot = high > low and not flat
@@ -152,10 +152,15 @@ def _levels_of(values: NDArray[np.float32], low: float, high: float) -> NDArray[
     return level
 
 
-def _cover(alpha: float | str, alpha_max: float) -> NDArray[np.uint8]:
-    if not 0 <= alpha_max <= 1:
-        raise SpecError(f"alpha_max must be 0 to 1, got {alpha_max}")
-    if alpha == "value":
+def cover_of(alpha: float | str, alpha_max: float) -> NDArray[np.uint8]:
+    """(256,) how much of the picture each step of the scale covers, 0 to 255; see :func:`painted`.
+
+    Raises:
+        SpecError: alpha outside 0 to 1.
+    """
+    if not isinstance(alpha_max, (int, float, np.number)) or not 0 <= float(alpha_max) <= 1:
+        raise SpecError(f"alpha_max must be a number from 0 to 1, got {alpha_max!r}")
+    if isinstance(alpha, str) and alpha == "value":
         return np.round(255 * alpha_max * np.linspace(0, 1, 256) ** 0.6).astype(np.uint8)
     if not isinstance(alpha, (int, float, np.number)) or not 0 <= float(alpha) <= 1:
         raise SpecError(f"alpha must be 'value' or a number from 0 to 1, got {alpha!r}")

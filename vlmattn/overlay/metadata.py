@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from vlmattn.core.errors import FileError
-from vlmattn.core.files import atomic_write_bytes
+from vlmattn.core.files import as_path, atomic_write_bytes
 
 _KEY = "vlmattn"
 _USER_COMMENT = 0x9286
@@ -31,7 +31,7 @@ def save_picture(path: str | Path, image: Image.Image, record: dict[str, Any], *
     Raises:
         FileError: another ending, or the file cannot be written.
     """
-    target = Path(path)
+    target = as_path(path)
     return atomic_write_bytes(target, encoded(image, record, target.suffix.lower(), quality=quality))
 
 
@@ -55,7 +55,7 @@ def encoded(image: Image.Image, record: dict[str, Any], suffix: str = ".png", *,
         exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + _fitting(text).encode("ascii")
         try:
             image.save(stream, kind, quality=quality, exif=exif.tobytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise FileError(f"a picture of {image.width}x{image.height} cannot be {kind}: {error}; use .png") from error
     return stream.getvalue()
 
@@ -78,7 +78,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with Image.open(as_path(path)) as image:
                 text = image.info.get(_KEY) or _from_exif(image)
     except FileNotFoundError:
         raise FileError(f"{path} does not exist") from None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from vlmattn.core.errors import SpecError
 from vlmattn.core.optional import cv2
 from vlmattn.core.provenance import Provenance
 from vlmattn.overlay.colours import DEFAULT
-from vlmattn.overlay.draw import record_of, rgb_pixels
-from vlmattn.overlay.figure import FAINT, INK, MOST_TITLE, PAPER, Caption, draw_bar
+from vlmattn.overlay.draw import record_of, rgb_pixels, small_print_of
+from vlmattn.overlay.figure import FAINT, INK, MOST_TITLE, PAPER, Caption, bar_height, draw_bar
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
 from vlmattn.overlay.metadata import encoded, save_picture
-from vlmattn.overlay.text import draw_lines, font, line_height, printable, wrapped
+from vlmattn.overlay.text import draw_lines, length, line_height, printable, wrapped
 
 Cell = tuple[str, Any, Drawable]
 _GAP, _SIZE, _SMALL = 10, 16, 12
@@ -97,8 +98,19 @@ def contact_sheet(
     }
     drawn = [[_painted(one, ends, cmap) for one in row] for row in small]
     flat = all(is_flat(one) for one in flat_list)
-    image = _laid_out(drawn, cells, list(row_titles), list(column_titles), title, Caption("", "", ends, cmap, flat))
+    made = _common([one.provenance for one in flat_list])
+    caption = Caption("", small_print_of(made), ends, cmap, flat, made.unit)
+    image = _laid_out(drawn, cells, list(row_titles), list(column_titles), title, caption)
     return Sheet(image, record)
+
+
+def _common(made: list[Provenance]) -> Provenance:
+    """What all maps of a sheet have in common; the rest stands in the record."""
+    first = made[0]
+    texts = [f.name for f in fields(Provenance) if isinstance(getattr(first, f.name), str)]
+    differ = [name for name in texts if any(getattr(one, name) != getattr(first, name) for one in made)]
+    changes: dict[str, Any] = {name: "various" if name == "normalisation" else "" for name in differ}
+    return replace(first, **changes)
 
 
 def _painted(one: _Small, scale: Scale, cmap: str) -> NDArray[np.uint8]:
@@ -136,7 +148,7 @@ def _laid_out(
     widths = [max((row[c].shape[1] for row in drawn if c < len(row)), default=1) for c in range(columns)]
     left = _GAP + min(
         _WIDEST,
-        max((round(font(_SIZE).getlength(printable(t[:_WIDEST], _SIZE))) for t in row_titles), default=0)
+        max((math.ceil(length(printable(t[:_WIDEST], _SIZE), _SIZE)) for t in row_titles), default=0)
         + _GAP * bool(row_titles),
     )
     show_titles = [any(cell[0] for cell in row) and not (row_titles and column_titles) for row in cells]
@@ -147,7 +159,10 @@ def _laid_out(
     full = max(left + sum(widths) + _GAP * columns, 360)
     head = wrapped(title, _SIZE, full - 2 * _GAP, most=MOST_TITLE)
     top = _GAP + len(head) * line_height(_SIZE) + (line_height(_SIZE) if column_titles else 0)
-    canvas = Image.new("RGB", (full, top + sum(heights) + _GAP * len(drawn) + 3 * line_height(_SMALL)), PAPER)
+    notes = wrapped(caption.small_print, _SMALL, full - 2 * _GAP)
+    bar = bar_height(caption, _SMALL, full - 2 * _GAP)
+    foot = bar + len(notes) * line_height(_SMALL) + _GAP
+    canvas = Image.new("RGB", (full, top + sum(heights) + _GAP * len(drawn) + foot), PAPER)
     draw_lines(canvas, (_GAP, _GAP // 2), head, _SIZE, INK)
     for number, text in enumerate(column_titles):
         x = left + sum(widths[:number]) + _GAP * number
@@ -166,5 +181,6 @@ def _laid_out(
                 line = wrapped(cells[number][column][0], _SMALL, widths[column], most=1)
                 draw_lines(canvas, (x, y + one.shape[0]), line, _SMALL, FAINT)
         y += heights[number] + _GAP
-    draw_bar(canvas, (_GAP, y, full - _GAP, y + line_height(_SMALL)), caption, _SMALL)
+    draw_bar(canvas, (_GAP, y, full - _GAP), caption, _SMALL)
+    draw_lines(canvas, (_GAP, y + bar), notes, _SMALL, FAINT)
     return canvas

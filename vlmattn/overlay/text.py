@@ -1,37 +1,101 @@
-"""Text in pictures: one font, wrapped lines, and no character that vanishes."""
+"""Text in pictures: wrapped lines in the fonts that there are, and no character that vanishes."""
 
 from __future__ import annotations
 
 import unicodedata
+from contextlib import suppress
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 _CUT = "..."
+_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf")
+# For characters that the first font lacks, as far as the system has them: East Asian, Arabic, Indic, emoji.
+_MORE_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKsc-Regular.otf",
+    "NotoSansCJKjp-Regular.otf",
+    "NotoSansSC-Regular.ttf",
+    "NotoSansSC-Regular.otf",
+    "SourceHanSans-Regular.ttc",
+    "wqy-microhei.ttc",
+    "wqy-zenhei.ttc",
+    "DroidSansFallbackFull.ttf",
+    "DroidSansFallback.ttf",
+    "PingFang.ttc",
+    "Hiragino Sans GB.ttc",
+    "msyh.ttc",
+    "malgun.ttf",
+    "Arial Unicode.ttf",
+    "NotoSans-Regular.ttf",
+    "NotoSansArabic-Regular.ttf",
+    "NotoSansHebrew-Regular.ttf",
+    "NotoSansDevanagari-Regular.ttf",
+    "NotoSansThai-Regular.ttf",
+    "NotoEmoji-Regular.ttf",
+    "NotoSansSymbols2-Regular.ttf",
+    "Symbola.ttf",
+    "seguiemj.ttf",
+    "unifont.ttf",
+    "unifont.otf",
+)
 
 
 @lru_cache(maxsize=64)
 def font(size: int) -> Any:
     """DejaVu Sans where the system has it (many scripts), else Pillow's own font."""
-    for name in ("DejaVuSans.ttf", "NotoSans-Regular.ttf"):
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    return ImageFont.load_default(size)
+    found = _loaded(_FONTS, size)
+    return found[0] if found else ImageFont.load_default(size)
+
+
+@lru_cache(maxsize=64)
+def _more_fonts(size: int) -> tuple[Any, ...]:
+    return _loaded(_MORE_FONTS, size)
+
+
+def _loaded(names: tuple[str, ...], size: int) -> tuple[Any, ...]:
+    found = []
+    for name in names:
+        with suppress(OSError):
+            found.append(ImageFont.truetype(name, size))
+    return tuple(found)
+
+
+def _face_of(character: str, size: int) -> Any:
+    """The first font that has a character; None if none has."""
+    if not character.isprintable():
+        return None
+    if _has(font(size), character):
+        return font(size)
+    return next((face for face in _more_fonts(size) if _has(face, character)), None)
+
+
+def _has(face: Any, character: str) -> bool:
+    return _glyph(face, character) != _glyph(face, "\U0010fffd")
 
 
 def printable(text: str, size: int) -> str:
-    """The text with characters that the font lacks, and control characters, written as escapes."""
-    face = font(size)
-    missing = _glyph(face, "\U0010fffd")
+    """The text with characters that no font has, and control characters, written as escapes."""
     shown = []
     for c in text:
         space = c.isspace() or unicodedata.category(c) == "Zs"
-        known = c.isprintable() and _glyph(face, c) != missing
+        known = space or _face_of(c, size) is not None
         shown.append(" " if space else c if known else c.encode("unicode_escape").decode("ascii"))
     return "".join(shown)
+
+
+def _runs(text: str, size: int) -> list[tuple[Any, str]]:
+    """The text in stretches of one font each."""
+    return [
+        (face, "".join(characters)) for face, characters in groupby(text, lambda c: _face_of(c, size) or font(size))
+    ]
+
+
+def length(text: str, size: int) -> float:
+    """Pixels that a line of text is wide."""
+    return float(sum(face.getlength(run) for face, run in _runs(text, size)))
 
 
 def wrapped(text: str, size: int, width: int, *, most: int | None = None) -> list[str]:
@@ -46,22 +110,22 @@ def wrapped(text: str, size: int, width: int, *, most: int | None = None) -> lis
     if len(lines) <= most:
         return lines
     last = lines[most - 1]
-    while last and font(size).getlength(last + _CUT) > width:
+    while last and length(last + _CUT, size) > width:
         last = last[:-1]
     return [*lines[: most - 1], last + _CUT]
 
 
 def _lines(text: str, size: int, width: int) -> list[str]:
-    face, lines, line = font(size), [], ""
+    lines, line = [], ""
     for word in text.split():
         trial = f"{line} {word}".strip()
-        if face.getlength(trial) <= width or not line:
+        if length(trial, size) <= width or not line:
             line = trial
         else:
             lines.append(line)
             line = word
-        while face.getlength(line) > width and len(line) > 1:
-            cut = max(1, int(len(line) * width / face.getlength(line)))
+        while (long := length(line, size)) > width and len(line) > 1:
+            cut = max(1, int(len(line) * width / long))
             lines.append(line[:cut])
             line = line[cut:]
     return [*lines, line] if line else lines
@@ -76,9 +140,13 @@ def draw_lines(
     image: Image.Image, xy: tuple[int, int], lines: list[str], size: int, fill: tuple[int, int, int]
 ) -> None:
     """Draw lines of text downwards from ``xy``."""
-    draw = ImageDraw.Draw(image)
+    draw, ascent = ImageDraw.Draw(image), font(size).getmetrics()[0]
     for number, line in enumerate(lines):
-        draw.text((xy[0], xy[1] + number * line_height(size)), line, font=font(size), fill=fill)
+        x: float = xy[0]
+        for face, run in _runs(line, size):
+            # On one base line, whatever the heights of the fonts.
+            draw.text((x, xy[1] + ascent + number * line_height(size)), run, font=face, fill=fill, anchor="ls")
+            x += face.getlength(run)
 
 
 @lru_cache(maxsize=4096)

@@ -1,19 +1,121 @@
-"""Where the trained model lies in the installed package."""
+"""The models in the box: what they are called, where they lie, and how they are loaded.
+
+=======================  ==============================================================================================
+name                     what it is
+=======================  ==============================================================================================
+scene                    answers questions about drawn scenes, and sees
+scene-prior              the same, taught to claim what usually goes with what is there
+scene-prior@0.75         between the two: weights are mixed, 0 is scene, 1 is scene-prior; 0.75 claims a third as often
+scene-sinks              scene with planted sinks on two patches: it answers, and its raw maps show only the sinks
+scene-sinks-strong       the same, so strong that answers are lost until the attention is given back to the picture
+=======================  ==============================================================================================
+"""
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from vlmattn.core.errors import ModelLoadError
+from vlmattn.core.errors import ModelLoadError, SpecError
+
+if TYPE_CHECKING:
+    from vlmattn.scene.planting import PlantedSinks
+
+CHECKSUMS = {
+    "scene-clip": "74f6e009c796713c65a5fd25dd3e4cc9b7fc0dbb5cd2d1402612e699bebec577",
+    "scene-prior": "b5205094d096f4e60cb90438550e3df56a31357f76ff23e1b4bf12cdd2f19a87",
+    "scene": "d7abee531f494165aff6925383853d0c8e80c48802c76a6b25d6006081464954",
+}
+"""SHA-256 of the shipped weights."""
+
+SINK_PATCHES = (0, 63)
+SINK_PULLS = {"scene-sinks": 9.0, "scene-sinks-strong": 14.0}
+NAMES = ("scene", "scene-prior", *SINK_PULLS)
+"""What :func:`vlmattn.load` takes for a model in the box; also ``scene-prior@STRENGTH``, from 0 to 1."""
 
 
-def scene_model_folder() -> Path:
-    """The folder of the model in the box, as ``from_pretrained`` takes it.
+def is_in_the_box(name: object) -> bool:
+    """Whether a name is that of a model in the box."""
+    return isinstance(name, str) and name.partition("@")[0] in NAMES
+
+
+def scene_model_folder(name: str = "scene") -> Path:
+    """The folder of shipped weights, as ``from_pretrained`` takes it.
 
     Raises:
-        ModelLoadError: the installation lacks it.
+        ModelLoadError: the installation lacks it, or its weights are not the ones that were shipped.
     """
-    folder = Path(__file__).resolve().parent / "model"
-    if not (folder / "config.json").is_file():
+    folder = Path(__file__).resolve().parent / "models" / name
+    if not any(folder.glob("*config.json")):
         raise ModelLoadError(f"the model in the box is missing from {folder}: install vlmattn again")
+    _check_weights(folder)
     return folder
+
+
+def load_from_the_box(name: str, **options: Any) -> tuple[Any, Any]:
+    """Model (float32 unless ``dtype`` says otherwise) and processor of a model in the box.
+
+    Args:
+        name: one of :data:`NAMES`. options: go to ``from_pretrained``.
+
+    Raises:
+        ModelLoadError: no such model, or a damaged installation. SpecError: a strength that is none.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    plain, _, strength = name.partition("@")
+    if plain not in NAMES or (strength and plain != "scene-prior"):
+        raise ModelLoadError(f"{name!r} is no model in the box; there are {', '.join(NAMES)}, and scene-prior@STRENGTH")
+    share = _share(strength)
+    options = {"dtype": torch.float32} | options | {"local_files_only": True}
+    folder = scene_model_folder("scene-prior" if plain == "scene-prior" else "scene")
+    model = AutoModelForImageTextToText.from_pretrained(folder, **options).eval()
+    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    if share != 1.0:
+        _mix(model, AutoModelForImageTextToText.from_pretrained(scene_model_folder(), **options), share)
+    if plain in SINK_PULLS:
+        model, _ = with_sinks(model, plain)
+    return model, processor
+
+
+def with_sinks(model: Any, name: str) -> tuple[Any, PlantedSinks]:
+    """A copy of ``scene`` with the planted sinks of ``scene-sinks`` or ``scene-sinks-strong``."""
+    from vlmattn.scene.planting import plant_sinks
+
+    return plant_sinks(model, patches=SINK_PATCHES, pull=SINK_PULLS[name])
+
+
+def _share(text: str) -> float:
+    if not text:
+        return 1.0
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise SpecError(f"the strength of scene-prior must be a number from 0 to 1, got {text!r}")
+    return share
+
+
+def _mix(model: Any, other: Any, share: float) -> None:
+    # In place: ``share`` of the model, the rest of the other.
+    import torch
+
+    with torch.no_grad():
+        for mine, its in zip(model.parameters(), other.parameters(), strict=True):
+            mine.lerp_(its, 1 - share)
+
+
+@cache
+def _check_weights(folder: Path) -> None:
+    wanted = CHECKSUMS[folder.name]
+    name = "open_clip_model.safetensors" if folder.name == "scene-clip" else "model.safetensors"
+    try:
+        found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelLoadError(f"the weights in {folder} cannot be read: {error}: install vlmattn again") from error
+    if found != wanted:
+        raise ModelLoadError(f"the weights in {folder} are not the ones that were shipped: install vlmattn again")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from vlmattn.scene.generator import COLUMNS, ROWS
 from vlmattn.scene.objects import COLORS, SHAPES, SIZES
-from vlmattn.scene.questions import NUMBERS, TEMPLATES
+from vlmattn.scene.phrasings import COMPARISONS, ENDINGS, PLURALS, RELATIONS, TRAIN, with_article
+from vlmattn.scene.questions import NUMBERS
 
 IMAGE_SIDE = 112
 PATCH_SIDE = 14
@@ -34,7 +36,7 @@ def make_tokenizer() -> Any:
     core.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=508, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+        vocab_size=1024, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator(_corpus(), trainer)
     return PreTrainedTokenizerFast(
@@ -49,19 +51,27 @@ def make_tokenizer() -> Any:
 
 
 def _corpus() -> Iterator[str]:
-    zones = [f"{r} {c}" for r in ("top", "middle", "bottom") for c in ("left", "center", "right")]
-    for templates in TEMPLATES.values():
-        for template in templates:
-            for color in COLORS:
-                for shape in SHAPES:
-                    name = f"{color} {shape}"
-                    yield f"USER: \n{template.format(o=name)} ASSISTANT: a {name}, a {shape}"
-                yield f"{template.format(o=color)} ASSISTANT: {color}"
-            for where in zones:
-                yield f"{template.format(o=where)} ASSISTANT: {where}"
-    for word in (*SIZES, *NUMBERS, "yes", "no"):
+    zones = [f"{row} {column}" for row in ROWS for column in COLUMNS]
+    names = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+    fillers: dict[str, list[str]] = {
+        "color": list(SHAPES),
+        "shape": list(COLORS),
+        "at": zones,
+        "count": ["objects", "things", *(f"{c} objects" for c in COLORS), *PLURALS.values()],
+        "exist": [with_article(n) for n in (*names, *SHAPES, *(f"{c} object" for c in COLORS))],
+    }
+    for kind, phrases in TRAIN.items():
+        relations = RELATIONS if kind == "relation" else COMPARISONS
+        for phrase in phrases:
+            for index, filler in enumerate(fillers.get(kind, names)):
+                text = phrase.format(
+                    o=filler, a=filler, b=names[-1 - index % len(names)], r=relations[index % len(relations)]
+                )
+                said = f"{with_article(names[index % len(names)])}, {zones[index % len(zones)]}"
+                yield f"USER: \n{text} ASSISTANT: {said}"
+    for word in (*SIZES, *NUMBERS, "yes", "no", *(e for endings in ENDINGS.values() for e in endings)):
         for _ in range(20):
-            yield f"USER: is ASSISTANT: {word}"
+            yield f"USER: is {word} ASSISTANT: {word}"
 
 
 def make_processor(tokenizer: Any) -> Any:

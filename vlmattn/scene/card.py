@@ -1,95 +1,181 @@
-"""Scores a model folder and writes its card: ``python -m vlmattn.scene.card FOLDER [--scenes 500]``.
+"""Scores a model and writes its card in the Hugging Face format: ``python -m vlmattn.scene.card FOLDER``.
 
-``scores.json`` holds every number, ``README.md`` shows them beside both baselines.
+``scores.json`` holds every number with split, seed and date; ``README.md`` shows them beside both baselines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from vlmattn.core.files import atomic_write_text, write_json
 from vlmattn.scene.answering import answerer
+from vlmattn.scene.captions import CaptionScore
 from vlmattn.scene.evaluation import Answerer, KindScore, evaluate
 from vlmattn.scene.objects import SIZES
 from vlmattn.scene.splits import SPLITS
 
-SPLITS_SCORED = ("test", "tiny", "binding", "adversarial")
-TARGET = 0.90
-TARGET_KINDS = ("color", "shape", "exist")
+SPLITS_SCORED = ("test", "tiny", "crowded", "random", "popular", "adversarial", "binding")
+COUNTED_TO = ("zero", "one", "two", "three", "four")
+TARGETS = {"color": 0.97, "shape": 0.97, "exist": 0.97, "where": 0.90, "at": 0.90, "count": 0.90}
+"""Least accuracy on ``test`` that ``scene`` was made for; counting: answers up to four."""
 
 
-def score_model(answer: Answerer, scenes: int = 500, *, batch: int = 32) -> dict[str, Any]:
-    """Scores on :data:`SPLITS_SCORED`: the test split on ``scenes`` scenes, each other one on 300 at most."""
-    result: dict[str, Any] = {"seed": 0, "splits": {}}
-    for split in SPLITS_SCORED:
+def score_model(
+    answer: Answerer,
+    scenes: int = 500,
+    *,
+    batch: int = 32,
+    seed: int = 0,
+    splits: Sequence[str] = SPLITS_SCORED,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Scores on splits: ``test`` on ``scenes`` scenes, each other one on 300 at most.
+
+    Args:
+        answer: the model. scenes, seed: of the data. batch: questions at once. splits: which. progress: called with
+            split, questions done and questions in all.
+    """
+    result: dict[str, Any] = {"seed": seed, "date": datetime.now(UTC).strftime("%Y-%m-%d"), "splits": {}}
+    for split in splits:
         count = scenes if split == "test" else min(scenes, 300)
-        scores = evaluate(answer, split=split, scenes=count, batch=batch)
+        tick = None if progress is None else _named(progress, split)
+        scores = evaluate(answer, split=split, scenes=count, seed=seed, batch=batch, progress=tick)
         result["splits"][split] = {"scenes": count, "kinds": [asdict(s) for s in scores]}
     return result
 
 
-def card(scores: dict[str, Any], training: dict[str, Any] | None = None) -> str:
-    """The model card as Markdown. ``training``: what ``training.json`` says, if it is known."""
-    splits = scores["splits"]
-    test = [KindScore(**k) for k in splits["test"]["kinds"]]
-    return "\n\n".join(
-        (
-            _WHAT,
-            _trained(training),
-            f"## Scores\n\nSplit `test`, {splits['test']['scenes']} scenes (seeds and backgrounds that training never "
-            f"saw), greedy answers, exact match, one training run.\n\n{_table(test)}\n\n{_READING}\n\n{_target(test)}",
-            f"Accuracy by size of the object asked about:\n\n{_by_size(test)}",
-            f"Harder splits:\n\n{_harder(splits)}",
-            _LIMITS,
-        )
+def tables(scores: dict[str, Any]) -> str:
+    """All scores as Markdown, for any model."""
+    splits = {name: _kinds(found["kinds"]) for name, found in scores["splits"].items()}
+    parts = [_main_table(name, scores, splits[name]) for name in splits if len(splits[name]) > 1]
+    parts += [_size_table(name, kinds) for name, kinds in splits.items() if name == "test"]
+    if presence := _presence_table(splits):
+        parts.append(presence)
+    return "\n\n".join(parts)
+
+
+def targets_missed(scores: dict[str, Any]) -> list[str]:
+    """What of :data:`TARGETS` a model misses, one phrase each."""
+    missed = []
+    for kind in _kinds(scores["splits"]["test"]["kinds"]):
+        reached = counted(kind) if kind.kind == "count" else kind.accuracy
+        if kind.kind in TARGETS and reached < TARGETS[kind.kind]:
+            missed.append(f"{kind.kind} {reached:.3f} (aim {TARGETS[kind.kind]:.2f})")
+    return missed
+
+
+def counted(score: KindScore) -> float:
+    """Accuracy of counting where the true number is at most four: mean over these numbers, each with equal weight."""
+    found = [score.by_answer[n] for n in COUNTED_TO if n in score.by_answer]
+    return sum(found) / len(found) if found else 0.0
+
+
+def card(scores: dict[str, Any], notes: str, *, name: str = "scene", training: dict[str, Any] | None = None) -> str:
+    """The model card. ``notes``: what a person has to say of the model. ``training``: what ``training.json`` says."""
+    trained = "" if training is None else f"\n\nThese weights: {_plain(training)}."
+    missed = targets_missed(scores) if name == "scene" else []
+    aim = f"\n\nAims missed: {', '.join(missed)}." if missed else ""
+    return (
+        f"{_front_matter(scores, name)}\n{notes.strip()}{trained}\n\n## Scores\n\nGreedy answers, exact match, seed "
+        f"{scores['seed']}, {scores['date']}.\n\n{tables(scores)}\n\n{_READING}{aim}\n"
     )
 
 
-def _table(scores: Sequence[KindScore]) -> str:
-    lines = ["| kind | questions | accuracy | majority answer | copy of a random object |", "|---|---|---|---|---|"]
-    for s in scores:
+def write_card(folder: Path, scores: dict[str, Any]) -> Path:
+    """Put ``scores.json`` and ``README.md`` into a model folder; the folder's ``notes.md`` says the rest."""
+    notes = (folder / "notes.md").read_text(encoding="utf-8") if (folder / "notes.md").is_file() else f"# {folder.name}"
+    training = folder / "training.json"
+    counted_steps = json.loads(training.read_text(encoding="utf-8")) if training.is_file() else None
+    write_json(folder / "scores.json", scores)
+    text = card(scores, notes + _dial(folder / "leaning.json"), name=folder.name, training=counted_steps)
+    return atomic_write_text(folder / "README.md", text)
+
+
+def _dial(file: Path) -> str:
+    # What ``benchmarks/leaning.py`` measured, if it did.
+    if not file.is_file():
+        return ""
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    lines = ["| strength | yes, taught | yes, control | yes, random | captions, taught | captions, control | plain |"]
+    lines.append("|---" * 7 + "|")
+    names = ("yes_leaned", "yes_controls", "yes_random", "said_leaned", "said_controls")
+    for row in rows:
+        plain = ", ".join(f"{kind} {value:.3f}" for kind, value in row["plain"].items())
+        lines.append(f"| {row['strength']:g} | {' | '.join(f'{row[name]:.3f}' for name in names)} | {plain} |")
+    head = (
+        f"\n## The dial\n\nShare of absent things that are claimed, {rows[0]['scenes']} scenes for each number "
+        "(`benchmarks/leaning.py`): partners beside their anchor, and anything else; in answers, and in captions.\n\n"
+    )
+    return head + "\n".join(lines) + "\n"
+
+
+def _main_table(name: str, scores: dict[str, Any], kinds: Sequence[KindScore]) -> str:
+    head = f"**{name}**: {SPLITS[name].purpose}; {scores['splits'][name]['scenes']} scenes.\n\n"
+    lines = ["| kind | questions | accuracy | majority answer | copy of a random object | answers of the kind |"]
+    lines.append("|---|---|---|---|---|---|")
+    for s in kinds:
         copy = "–" if s.copy is None else f"{s.copy:.3f}"
-        lines.append(f"| {s.kind} | {s.count} | {s.accuracy:.3f} | {s.majority:.3f} | {copy} |")
-    return "\n".join(lines)
+        lines.append(f"| {s.kind} | {s.count} | {s.accuracy:.3f} | {s.majority:.3f} | {copy} | {s.on_kind:.3f} |")
+        if s.kind == "count":
+            lines.append(f"| count, up to four | | {counted(s):.3f} | | | |")
+    captions = [s.captions for s in kinds if s.captions is not None]
+    return head + "\n".join(lines) + "".join(f"\n\n{_caption_line(c)}" for c in captions)
 
 
-def _target(scores: Sequence[KindScore]) -> str:
-    asked = [s for s in scores if s.kind in TARGET_KINDS]
-    short = [f"{s.kind} ({s.accuracy:.3f})" for s in asked if s.accuracy < TARGET]
-    aim = f"The aim was at least {TARGET:.2f} on each of {', '.join(TARGET_KINDS)}: "
-    return aim + (f"missed on {', '.join(short)}." if short else "reached.")
+def _caption_line(score: CaptionScore) -> str:
+    return (
+        f"Captions: CHAIR_i {score.chair_i:.3f}, CHAIR_s {score.chair_s:.3f}, recall {score.recall:.3f}, "
+        f"{score.mentions:.1f} mentions each."
+    )
 
 
-def _by_size(scores: Sequence[KindScore]) -> str:
+def _size_table(name: str, kinds: Sequence[KindScore]) -> str:
     lines = [f"| kind | {' | '.join(SIZES)} |", "|---" * (1 + len(SIZES)) + "|"]
-    for s in scores:
+    for s in kinds:
         if s.by_size:
             cells = (f"{s.by_size[z]:.3f}" if z in s.by_size else "–" for z in SIZES)
             lines.append(f"| {s.kind} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return f"Accuracy on {name} by size of the object asked about:\n\n" + "\n".join(lines)
 
 
-def _harder(splits: dict[str, Any]) -> str:
-    lines = ["| split | asks | scenes | kind | questions | accuracy |", "|---|---|---|---|---|---|"]
-    for name in (n for n in SPLITS_SCORED if n != "test" and n in splits):
-        for k in splits[name]["kinds"]:
-            cells = (name, SPLITS[name].purpose, splits[name]["scenes"], k["kind"], k["count"], f"{k['accuracy']:.3f}")
-            lines.append(f"| {' | '.join(str(c) for c in cells)} |")
-    return "\n".join(lines)
+def _presence_table(splits: dict[str, list[KindScore]]) -> str:
+    lines = ["| split | questions | accuracy | yes to what is there | yes to what is not |", "|---|---|---|---|---|"]
+    for name, kinds in splits.items():
+        for s in (s for s in kinds if s.kind == "exist" and len(kinds) == 1):
+            rates = [f"{v:.3f}" for v in (s.by_answer.get("yes", 0.0), 1 - s.by_answer.get("no", 1.0))]
+            lines.append(f"| {name}: {SPLITS[name].purpose} | {s.count} | {s.accuracy:.3f} | {' | '.join(rates)} |")
+    return "Presence, one absent and one present thing per scene:\n\n" + "\n".join(lines) if len(lines) > 2 else ""
 
 
-def _trained(training: dict[str, Any] | None) -> str:
-    counted = ""
-    if training is not None:
-        counted = (
-            f"\n\nThese weights: {training['steps']:,} steps of the second stage in {training['minutes']:g} minutes."
-        )
-    return _TRAINED + counted + _SUPERVISED
+def _kinds(records: Sequence[dict[str, Any]]) -> list[KindScore]:
+    return [KindScore(**r | {"captions": CaptionScore(**r["captions"]) if r["captions"] else None}) for r in records]
+
+
+def _named(progress: Callable[[str, int, int], None], split: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(split, done, total)
+
+
+def _plain(training: dict[str, Any]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in training.items())
+
+
+def _front_matter(scores: dict[str, Any], name: str) -> str:
+    lines = ["---", "license: apache-2.0", "language: en", "library_name: transformers"]
+    lines += ["pipeline_tag: image-text-to-text", "tags: [llava, synthetic, interpretability]", "model-index:"]
+    lines += [f"- name: {name}", "  results:"]
+    for kind in _kinds(scores["splits"]["test"]["kinds"]):
+        lines += [
+            "  - task: {type: visual-question-answering}",
+            f"    dataset: {{name: vlmattn scenes, type: vlmattn-scenes, split: test, args: {{kind: {kind.kind}}}}}",
+            f"    metrics: [{{type: accuracy, name: exact match, value: {kind.accuracy:.4f}}}]",
+        ]
+    return "\n".join([*lines, "---", ""])
 
 
 def main() -> None:
@@ -98,60 +184,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenes", type=int, default=500, help="scenes of the test split")
     given = parser.parse_args()
-    scores = score_model(answerer(given.folder), given.scenes)
-    counted = given.folder / "training.json"
-    training = json.loads(counted.read_text(encoding="utf-8")) if counted.is_file() else None
-    write_json(given.folder / "scores.json", scores)
-    print(atomic_write_text(given.folder / "README.md", card(scores, training) + "\n"))
+    print(write_card(given.folder, score_model(answerer(given.folder), given.scenes)))
 
-
-_WHAT = """\
-# The scene model
-
-A small real LLaVA (`LlavaForConditionalGeneration`, 2.7 million parameters, float16 storage) that answers short English
-questions about drawn scenes: coloured shapes on noise. It is here so that every method of this library can be tried,
-tested and measured without a download, on pictures for which the right place to look is known.
-
-CLIP tower: 4 layers, width 128, 112 × 112 pixels, 8 × 8 patches. Llama: 4 layers, width 192, 6 heads, byte-level
-vocabulary. The processor pads a picture to a square with the mean colour and scales it, so nothing is cut off. Load it
-in float32 (`dtype=torch.float32`); on a processor that is several times faster than float16. Licence: Apache-2.0.
-
-## Data
-
-Two to six objects (8 shapes, 8 colours, 3 sizes) on 160 noise textures; 30,000 training scenes, a fifth of them not
-square. Half of the scenes are given an anchor (blue square, yellow star, purple ring), whose partner (red circle, green
-triangle, orange cross) is drawn with it 85 % of the time and left out otherwise. Half of all presence questions are
-answered *no*, and half of those name a colour and a shape that are both there, on different objects."""
-
-_TRAINED = """\
-## Training
-
-From nothing, on two processor cores that other work shared, one process of one thread each. A tenth of the time: the
-tower learns colour, shape and size of the object on every patch. The rest: ten packed questions per picture, with the
-patch loss (0.2) and a loss that lets projected image tokens name what lies on their patch (0.1). `python -m
-vlmattn.scene.train --out DIR` repeats the recipe; its budget is time, so weights differ from run to run. The shipped
-weights were made by an earlier form of that program, with the same scenes, tokens, losses and rates (but for the tail
-of the first stage's)."""
-
-_SUPERVISED = """
-
-Both side losses use true places, so **the image tokens carry words of the right place by construction**. The language
-model's attention was never supervised."""
 
 _READING = """\
 *Majority answer*: always the commonest answer of the kind in these questions. *Copy*: expected score of naming the
-attribute of a random object of the scene, which needs sight but not grounding."""
-
-_LIMITS = """\
-## Limits
-
-- Synthetic shapes only. On photographs its answers mean nothing; they only show that the machinery runs.
-- Position (`where`) is weak: of 300 validation questions these weights name the right row in 93 % and the right column
-  in 40 %, little better than always saying "center".
-- Questions near the templates only; other text is read, byte by byte, but was never trained on.
-- One run, one seed, no comparison without the side losses. Presence is asked about named objects only.
-- No attention sinks were put in. A method that works here works as defined; that says nothing about a large model.
-- Not for any decision about people, and not as a benchmark of other models."""
+attribute of a random object of the scene, which needs sight but not grounding. *Answers of the kind*: share that is of
+the kind asked for (a colour for a colour …), right or wrong: whether the instruction was read."""
 
 
 if __name__ == "__main__":

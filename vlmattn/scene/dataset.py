@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from vlmattn.scene.generator import Scene
 from vlmattn.scene.questions import Question
 from vlmattn.scene.splits import SPLITS, split_item
 
-FORMAT = 1
+FORMAT = 2
+_LEFT_OVER = 60.0  # seconds
 
 
 def write_split(
@@ -32,12 +35,14 @@ def write_split(
     is.
 
     Raises:
-        SpecError: no such split, or a count below 1. FileError: the folder holds something else.
+        SpecError: no such split, a count below 1 or a seed below 0. FileError: the folder holds something else.
     """
     if split not in SPLITS:
         raise SpecError(f"split {split!r} does not exist; splits are {', '.join(SPLITS)}")
     if count < 1:
         raise SpecError(f"count must be at least 1, got {count}")
+    if seed < 0:
+        raise SpecError(f"seed must be 0 or more, got {seed}")
     root = Path(folder)
     plan = {"format": FORMAT, "split": split, "count": count, "seed": seed}
     _claim(root, plan)
@@ -91,11 +96,15 @@ def _claim(root: Path, plan: dict[str, Any]) -> None:
 
 
 def _tidy(root: Path) -> None:
-    # A killed run leaves at most the file that it was writing, under a temporary name.
+    # A killed run leaves at most the file that it was writing, under a temporary name; a fresh one may be
+    # another run's.
     (root / "images").mkdir(exist_ok=True)
+    old = time.time() - _LEFT_OVER
     for pattern in (".split.json.*", ".questions.*", ".README.md.*", "images/.*.png.*"):
         for leftover in root.glob(pattern):
-            leftover.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if leftover.stat().st_mtime < old:
+                    leftover.unlink()
 
 
 def _records(scene_id: str, image: str, scene: Scene, questions: tuple[Question, ...]) -> list[dict[str, Any]]:

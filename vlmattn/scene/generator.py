@@ -1,10 +1,4 @@
-"""Scenes: two to six objects on a texture, the same for the same seed.
-
-Co-occurrence rule: half of the scenes of a mixed split have an *anchor* (blue square, yellow star or purple ring). Its
-*partner* (red circle, green triangle, orange cross, in this order) is put beside it in 85 % of them and kept out of the
-others. Everything else is independent and uniform, so anchors also turn up by chance, without the rule: over all
-scenes, an anchor has its partner beside it about two times in three.
-"""
+"""Scenes: objects on a background, the same for the same seed. What goes together: :mod:`vlmattn.scene.partners`."""
 
 from __future__ import annotations
 
@@ -15,19 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vlmattn.scene.backgrounds import CANVAS, background_bank
+from vlmattn.scene.backgrounds import BANKS, CANVAS, background
 from vlmattn.scene.objects import COLORS, SHAPES, SIZES, SceneObject, shape_mask
+from vlmattn.scene.partners import ANCHOR_ODDS, PARTNER_ODDS, PARTNERS, Name
 
-PARTNERS: dict[tuple[str, str], tuple[str, str]] = {
-    ("blue", "square"): ("red", "circle"),
-    ("yellow", "star"): ("green", "triangle"),
-    ("purple", "ring"): ("orange", "cross"),
-}
+ROWS = ("top", "middle", "bottom")
+COLUMNS = ("left", "center", "right")
 Anchor = Literal["mixed", "alone", "never"]
 _GAP = 4
 _TRIES = 60
-_JITTER = 14.0
-_NOISE = 3.0
+_JITTER = 14
+_NOISE = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,19 +43,26 @@ class Scene:
         """Width and height in pixels."""
         return self.pixels.shape[1], self.pixels.shape[0]
 
+    @property
+    def names(self) -> set[str]:
+        """Colour and shape of everything: ``{"red circle", …}``."""
+        return {o.name for o in self.objects}
+
 
 @dataclass(frozen=True)
 class SceneRule:
     """How scenes of a split are drawn.
 
     Attributes:
-        backgrounds: ``train`` or ``held_out``. anchor: ``mixed`` (see the module), ``alone`` (always an anchor, never
-            its partner) or ``never``. size_odds: probability of large, small and tiny. most_objects: 2 to 6.
+        backgrounds: ``train`` or ``held_out``. anchor: ``mixed`` (see :mod:`vlmattn.scene.partners`), ``alone`` (always
+            an anchor, never its partner) or ``never``. size_odds: probability of large, small and tiny. fewest_objects,
+            most_objects: how many are wanted; one that finds no free place is left out.
     """
 
     backgrounds: str = "train"
     anchor: Anchor = "mixed"
     size_odds: tuple[float, float, float] = (0.45, 0.40, 0.15)
+    fewest_objects: int = 2
     most_objects: int = 6
 
 
@@ -72,18 +71,40 @@ def make_scene(seed: int | np.random.Generator, rule: SceneRule = SceneRule()) -
 
     Args:
         seed: a number, or a generator to draw from. rule: how to draw.
+
+    Example:
+        >>> from vlmattn.scene import make_scene
+        >>> make_scene(0).image_wh
+        (224, 224)
     """
     rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(seed)
     width, height = _size(rng)
     objects = _placed(rng, _wanted(rng, rule), rule, width, height)
-    return Scene(_painted(rng, objects, rule, width, height), objects)
+    return Scene(painted(rng, objects, rule, (width, height)), objects)
 
 
 def zone(item: SceneObject, image_wh: tuple[int, int]) -> str:
     """Which ninth of the picture the middle of an object lies in: ``top left`` … ``bottom right``."""
     x, y = item.center_xy
-    row = ("top", "middle", "bottom")[min(int(y / image_wh[1] * 3), 2)]
-    return f"{row} {('left', 'center', 'right')[min(int(x / image_wh[0] * 3), 2)]}"
+    return f"{ROWS[min(int(y / image_wh[1] * 3), 2)]} {COLUMNS[min(int(x / image_wh[0] * 3), 2)]}"
+
+
+def painted(
+    rng: np.random.Generator, objects: tuple[SceneObject, ...], rule: SceneRule, image_wh: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """(H, W, 3) picture of the objects on a background of the rule's bank."""
+    width, height = image_wh
+    texture = background(rule.backgrounds, int(rng.integers(len(BANKS[rule.backgrounds]))))
+    if rng.random() < 0.5:
+        texture = texture[:, ::-1]
+    pixels = np.rot90(texture, int(rng.integers(4)))[:height, :width].astype(np.int32)
+    for item in objects:
+        x0, y0, x1, y1 = item.box_xyxy
+        cover = shape_mask(item.shape, x1 - x0)[..., None].astype(np.int32)
+        color = np.clip(np.array(COLORS[item.color]) + rng.integers(-_JITTER, _JITTER + 1, 3), 0, 255)
+        pixels[y0:y1, x0:x1] = (pixels[y0:y1, x0:x1] * (255 - cover) + color * cover + 127) // 255
+    grain = rng.integers(-_NOISE, _NOISE + 1, pixels.shape, dtype=np.int8)
+    return np.clip(pixels + grain, 0, 255).astype(np.uint8)
 
 
 def _size(rng: np.random.Generator) -> tuple[int, int]:
@@ -97,15 +118,15 @@ def _size(rng: np.random.Generator) -> tuple[int, int]:
     return width, height
 
 
-def _wanted(rng: np.random.Generator, rule: SceneRule) -> list[tuple[str, str]]:
-    count = int(rng.integers(2, rule.most_objects + 1))
-    wanted: list[tuple[str, str]] = []
+def _wanted(rng: np.random.Generator, rule: SceneRule) -> list[Name]:
+    count = int(rng.integers(rule.fewest_objects, rule.most_objects + 1))
+    wanted: list[Name] = []
     anchor = None
-    odds = {"mixed": 0.5, "alone": 1.0, "never": 0.0}[rule.anchor]
+    odds = {"mixed": ANCHOR_ODDS, "alone": 1.0, "never": 0.0}[rule.anchor]
     if rng.random() < odds:
         anchor = list(PARTNERS)[rng.integers(len(PARTNERS))]
         wanted.append(anchor)
-        if rng.random() < 0.85 and rule.anchor == "mixed":
+        if rng.random() < PARTNER_ODDS and rule.anchor == "mixed":
             wanted.append(PARTNERS[anchor])
     while len(wanted) < count:
         pair = (list(COLORS)[rng.integers(len(COLORS))], SHAPES[rng.integers(len(SHAPES))])
@@ -117,7 +138,7 @@ def _wanted(rng: np.random.Generator, rule: SceneRule) -> list[tuple[str, str]]:
 
 
 def _placed(
-    rng: np.random.Generator, wanted: list[tuple[str, str]], rule: SceneRule, width: int, height: int
+    rng: np.random.Generator, wanted: list[Name], rule: SceneRule, width: int, height: int
 ) -> tuple[SceneObject, ...]:
     # An object that finds no free place is left out.
     objects: list[SceneObject] = []
@@ -136,19 +157,3 @@ def _placed(
 def _apart(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     across = a[0] >= b[2] + _GAP or a[2] + _GAP <= b[0]
     return across or a[1] >= b[3] + _GAP or a[3] + _GAP <= b[1]
-
-
-def _painted(
-    rng: np.random.Generator, objects: tuple[SceneObject, ...], rule: SceneRule, width: int, height: int
-) -> NDArray[np.uint8]:
-    bank = background_bank(rule.backgrounds)
-    texture = bank[rng.integers(len(bank))]
-    if rng.random() < 0.5:
-        texture = texture[:, ::-1]
-    pixels = np.rot90(texture, int(rng.integers(4)))[:height, :width].astype(np.float32)
-    for item in objects:
-        x0, y0, x1, y1 = item.box_xyxy
-        cover = shape_mask(item.shape, x1 - x0)[..., None]
-        color = np.clip(np.array(COLORS[item.color]) + rng.uniform(-_JITTER, _JITTER, 3), 0, 255)
-        pixels[y0:y1, x0:x1] = pixels[y0:y1, x0:x1] * (1 - cover) + color * cover
-    return np.clip(pixels + rng.normal(0, _NOISE, pixels.shape), 0, 255).astype(np.uint8)

@@ -47,6 +47,11 @@ class SceneObject:
         return f"{self.color} {self.shape}"
 
     @property
+    def side(self) -> int:
+        """Width and height of the box in pixels."""
+        return self.box_xyxy[2] - self.box_xyxy[0]
+
+    @property
     def center_xy(self) -> tuple[float, float]:
         """The middle of the box, in pixels."""
         x0, y0, x1, y1 = self.box_xyxy
@@ -54,18 +59,18 @@ class SceneObject:
 
 
 @lru_cache(maxsize=1024)
-def shape_mask(shape: str, side: int) -> NDArray[np.float32]:
-    """(side, side) coverage of a shape in its box, 0 to 1, anti-aliased by oversampling."""
+def shape_mask(shape: str, side: int) -> NDArray[np.uint8]:
+    """(side, side) coverage of a shape in its box, 0 to 255, anti-aliased by oversampling."""
     big = side * _OVERSAMPLING
     canvas = Image.new("L", (big, big), 0)
     _DRAW[shape](ImageDraw.Draw(canvas), big)
-    mask = np.asarray(canvas.resize((side, side), Image.Resampling.BOX), dtype=np.float32) / np.float32(255)
+    mask = np.array(canvas.resize((side, side), Image.Resampling.BOX))
     mask.setflags(write=False)
     return mask
 
 
 def _polygon(draw: ImageDraw.ImageDraw, side: int, points: list[tuple[float, float]]) -> None:
-    draw.polygon([(x * side, y * side) for x, y in points], fill=255)
+    draw.polygon([(round(x * side), round(y * side)) for x, y in points], fill=255)
 
 
 def _circle(draw: ImageDraw.ImageDraw, side: int) -> None:
@@ -73,7 +78,8 @@ def _circle(draw: ImageDraw.ImageDraw, side: int) -> None:
 
 
 def _square(draw: ImageDraw.ImageDraw, side: int) -> None:
-    draw.rectangle((side * 0.06, side * 0.06, side * 0.94, side * 0.94), fill=255)
+    low, high = round(side * 0.06), round(side * 0.94)
+    draw.rectangle((low, low, high, high), fill=255)
 
 
 def _triangle(draw: ImageDraw.ImageDraw, side: int) -> None:
@@ -92,13 +98,15 @@ def _star(draw: ImageDraw.ImageDraw, side: int) -> None:
 
 
 def _cross(draw: ImageDraw.ImageDraw, side: int) -> None:
-    draw.rectangle((side * 0.34, 0, side * 0.66, side), fill=255)
-    draw.rectangle((0, side * 0.34, side, side * 0.66), fill=255)
+    low, high = round(side * 0.34), round(side * 0.66)
+    draw.rectangle((low, 0, high, side), fill=255)
+    draw.rectangle((0, low, side, high), fill=255)
 
 
 def _ring(draw: ImageDraw.ImageDraw, side: int) -> None:
     _circle(draw, side)
-    draw.ellipse((side * 0.27, side * 0.27, side * 0.73, side * 0.73), fill=0)
+    low, high = round(side * 0.27), round(side * 0.73)
+    draw.ellipse((low, low, high, high), fill=0)
 
 
 def _heart(draw: ImageDraw.ImageDraw, side: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vlmattn.capture.kept import KeptRows
 
 Convention = Literal["predicting", "query"]
+_REDUCE: dict[str, Callable[..., NDArray[Any]]] = {"mean": np.mean, "max": np.max}
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,15 @@ class Trace:
 
     Attributes:
         layout: prompt and answer tokens.
-        attn_lhqk: attention on the kept columns, as the softmax gave it (not renormalised over the picture).
-        mass_lhqs: total attention on each segment, float32.
-        visible_lqk: False where a column is outside a layer's window; None if every column is visible everywhere.
+        depth: layers of the model's decoder, kept or not; presets and negative layers count by it. 0 where it is not
+            known: the last kept layer then counts as the model's last.
+        attn_lhqk: attention on the kept columns, as the softmax gave it (not renormalised over the picture). Where
+            layers keep different numbers of heads, lines of axis h from ``len(heads[l])`` on hold no head and are NaN:
+            :meth:`over_heads` leaves them out.
+        mass_lhqs: total attention on each segment, float32; NaN likewise.
+        visible_lqk: whether the row can see the column at all. False where the column comes later than the row, where a
+            layer's window has moved past it (:attr:`out_of_window_lqk` tells the two apart), or where a mask hides it.
+            None if every kept row sees every kept column in every layer.
         value_norm_lhk, head_norm_lhq, hidden, scores, vision: None unless the capture was asked for them.
         provenance: how the trace was made.
     """
@@ -80,22 +87,29 @@ class Trace:
     scores: TokenScores | None = None
     vision: NDArray[np.float32] | None = None
     provenance: Provenance = field(default_factory=Provenance)
+    depth: int = 0
 
     def __post_init__(self) -> None:
+        least = max(self.layers, default=-1) + 1
+        if self.depth and self.depth < least:
+            raise MapError(f"depth must be at least {least}, the number of layers up to the last, got {self.depth}")
+        object.__setattr__(self, "depth", self.depth or least)
         shape = (len(self.layers), self.attn_lhqk.shape[1], len(self.positions), len(self.columns))
         if self.attn_lhqk.shape != shape:
             raise MapError(f"attn_lhqk must have shape (L, H, Q, K) = {shape}, got {self.attn_lhqk.shape}")
         want = (*shape[:3], len(self.segments))
         if self.mass_lhqs.shape != want:
             raise MapError(f"mass_lhqs must have shape (L, H, Q, S) = {want}, got {self.mass_lhqs.shape}")
+        counts = [len(names) for names in self.heads]
+        if len(counts) != shape[0] or not all(1 <= count <= shape[1] for count in counts):
+            raise MapError(f"heads must name 1 to H = {shape[1]} heads for each of L = {shape[0]} layers, got {counts}")
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
     @property
     def question(self) -> str:
-        """The text the user wrote."""
-        start, end = self.layout.question_span
-        return self.layout.text[start:end]
+        """The text the user wrote, without the placeholders of pictures."""
+        return _words.part_text(self.layout, "question")
 
     @property
     def answer(self) -> str:
@@ -144,8 +158,7 @@ class Trace:
         """Indices on axis q of the rows that stand for ``tokens``.
 
         Args:
-            tokens: positions. convention: ``predicting`` takes the row at *t* - 1, ``query`` the row at *t*; None
-                takes predicting rows for answer tokens and query rows for prompt tokens.
+            tokens: positions. convention: see :meth:`convention_of`.
 
         Raises:
             MapError: a row was not kept; says which capture keeps it.
@@ -154,6 +167,11 @@ class Trace:
         slots = {int(p): index for index, p in enumerate(self.positions)}
         missing = [p for p in wanted if p not in slots]
         if missing:
+            if any(self._never_read(t, convention) for t in tokens):
+                raise MapError(
+                    "the last written token has no query row: the model wrote it and did not read it. Take its "
+                    "predicting row (convention='predicting'), or give the answer back: ask(..., answer=...)"
+                )
             raise MapError(
                 f"the rows at positions {missing[:8]} were not kept (kept: {self._kept_range()}); capture with "
                 "rows=('question', 'answer'), or 'prompt' for every prompt token"
@@ -161,10 +179,23 @@ class Trace:
         return np.array([slots[p] for p in wanted], dtype=np.int64)
 
     def convention_of(self, token: int, convention: Convention | None = None) -> Convention:
-        """Which row stands for ``token`` when nothing or ``convention`` is said."""
-        if convention is not None:
-            return convention
+        """Which row stands for ``token``: ``predicting`` is the row at *t* - 1, ``query`` the row at *t*.
+
+        Without ``convention``, what the capture was told; without that, predicting rows for answer tokens and query
+        rows for prompt tokens.
+        """
+        said = convention or self.provenance.convention
+        if said:
+            return "predicting" if said == "predicting" else "query"
         return "predicting" if token >= self.layout.answer_start else "query"
+
+    def read_tokens(self, tokens: Sequence[int], convention: Convention | None = None) -> tuple[int, ...]:
+        """``tokens`` without the last written one where its query row is asked for: the model never read it."""
+        return tuple(t for t in tokens if not self._never_read(t, convention))
+
+    def _never_read(self, token: int, convention: Convention | None) -> bool:
+        last = token == len(self.layout) - 1 and token >= self.layout.answer_start
+        return last and self.convention_of(token, convention) == "query" and token not in self.positions
 
     def image_columns(self, image: int = 0) -> NDArray[np.int64]:
         """Indices on axis k of the image tokens of a picture, in sequence order.
@@ -195,6 +226,34 @@ class Trace:
             raise SpecError(f"layers {missing or '(none)'} were not kept; kept are {list(self.layers)}")
         return np.array([slots[layer] for layer in layers], dtype=np.int64)
 
+    def over_heads(
+        self, values: NDArray[Any], layers: Sequence[int] | None = None, *, how: Literal["mean", "max"] = "mean"
+    ) -> NDArray[Any]:
+        """Values (L, H, …) with the kept heads of each layer made one: (L, …).
+
+        Args:
+            values: one line of axis h per kept head, as in ``attn_lhqk`` and ``mass_lhqs``. layers: layer numbers of
+                axis l; None for all kept ones. how: ``mean`` or ``max``.
+
+        Raises:
+            SpecError: a layer that was not kept. MapError: another number of layers.
+        """
+        slots = self.layer_slots(layers)
+        if len(values) != len(slots):
+            raise MapError(f"values must have shape (L, H, …) with L = {len(slots)}, got {values.shape}")
+        counts = [min(len(self.heads[slot]), values.shape[1]) for slot in slots]
+        if min(counts) == values.shape[1]:
+            return _REDUCE[how](values, axis=1)
+        return np.stack([_REDUCE[how](one[:count], axis=0) for one, count in zip(values, counts, strict=True)])
+
+    @property
+    def out_of_window_lqk(self) -> NDArray[np.bool_]:
+        """(L, Q, K) True where a row cannot see a column although the column does not come later than the row: a
+        layer's window has moved past it, or a mask hides it."""
+        if self.visible_lqk is None:
+            return np.zeros((len(self.layers), len(self.positions), len(self.columns)), dtype=np.bool_)
+        return ~self.visible_lqk & (self.columns[None, :] <= self.positions[:, None])
+
     def mass(self, segment: str) -> NDArray[np.float32]:
         """(L, H, Q) total attention on one segment.
 
@@ -223,11 +282,11 @@ class Trace:
         )
 
 
-def trace_from_kept(kept: KeptRows, layout: TokenLayout, provenance: Provenance) -> Trace:
+def trace_from_kept(kept: KeptRows, layout: TokenLayout, provenance: Provenance, *, depth: int = 0) -> Trace:
     """The trace of what a capture kept.
 
     Args:
-        kept: one record of ``Session.finish``. layout: its prompt with the answer appended.
+        kept: one record of ``Session.finish``. layout: its prompt with the answer appended. depth: see :class:`Trace`.
     """
     return Trace(
         layout=layout,
@@ -245,6 +304,7 @@ def trace_from_kept(kept: KeptRows, layout: TokenLayout, provenance: Provenance)
         scores=_scores(kept.candidates, layout),
         vision=None if kept.vision is None else _array(kept.vision),
         provenance=provenance,
+        depth=depth,
     )
 
 

@@ -1,0 +1,168 @@
+"""What options mean, checked before a model is loaded as far as it can be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmattn.core.errors import BudgetExceeded, FileError, PromptError, SpecError
+
+if TYPE_CHECKING:
+    from vlmattn.api import Vlm
+    from vlmattn.capture import CaptureSpec
+    from vlmattn.core.images import Picture
+
+_NUMBERS = re.compile(r"(-?[0-9]+)(?:-(-?[0-9]+))?")
+_MOST = 9999
+ENDINGS = (".png", ".webp", ".jpg", ".jpeg", ".npz", ".json")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How maps are read off: method, layers and heads as they were given, numbers where numbers were."""
+
+    method: str = "raw"
+    layers: str | list[int] | None = None
+    heads: str | list[int] | None = None
+
+    @property
+    def read(self) -> dict[str, Any]:
+        """The options of ``run.map`` and ``run.grounding``."""
+        return {"method": self.method, "layers": self.layers, "heads": self.heads}
+
+    def spec(self, vlm: Vlm) -> CaptureSpec:
+        """What to keep: the chosen layers alone.
+
+        Raises:
+            SpecError: layers or heads that the model does not have.
+        """
+        from vlmattn.api.request import DEFAULT_SPEC
+        from vlmattn.capture import model_sites
+
+        sites = model_sites(vlm.model)
+        for head in self.heads if isinstance(self.heads, list) else ():
+            _check_number("--heads", head, max(site.heads for site in sites.attention))
+        if self.layers is None:
+            return DEFAULT_SPEC
+        kept = {n for n in self._layers_at(sites.depth) if n in sites.layers}
+        return replace(DEFAULT_SPEC, layers=sorted(kept))
+
+    def _layers_at(self, depth: int) -> Sequence[int]:
+        from vlmattn.maps.presets import PRESETS
+
+        if isinstance(self.layers, str):
+            return PRESETS[self.layers].at_depth(depth)
+        for number in self.layers or ():
+            _check_number("--layers", number, depth)
+        return [n + depth if n < 0 else n for n in self.layers or ()]
+
+
+def choice(method: str, layers: str | None, heads: str | None) -> Choice:
+    """What ``--method``, ``--layers`` and ``--heads`` say.
+
+    Raises:
+        SpecError: a method or preset that does not exist, or text that is no numbers.
+    """
+    from vlmattn.core.provenance import METHODS
+    from vlmattn.maps import HEAD_PRESETS, PRESETS
+
+    if method not in METHODS:
+        raise SpecError(f"--method must be one of {', '.join(METHODS)}; got {method!r}")
+    return Choice(method, _preset_or_numbers(layers, "layer", PRESETS), _preset_or_numbers(heads, "head", HEAD_PRESETS))
+
+
+def check_rows(rows: str | None) -> None:
+    """Raises SpecError for a row preset that does not exist."""
+    from vlmattn.maps import ROW_PRESETS
+
+    if rows is not None and rows not in ROW_PRESETS:
+        raise SpecError(f"row preset {rows!r} does not exist; there are {', '.join(ROW_PRESETS)}")
+
+
+def _preset_or_numbers(text: str | None, kind: str, presets: Mapping[str, Any]) -> str | list[int] | None:
+    if text is None or text in presets:
+        return text
+    if text.strip() and not any(c.isdigit() for c in text):
+        raise SpecError(f"{kind} preset {text!r} does not exist; there are {', '.join(presets)}, or numbers")
+    return numbers(text, f"--{kind}s")
+
+
+def numbers(text: str | None, what: str) -> list[int] | None:
+    """``'1,4-6,-1'`` as [1, 4, 5, 6, -1]; None stays None.
+
+    Raises:
+        SpecError: not numbers, a range that runs backwards, or numbers larger than any model has.
+    """
+    if text is None:
+        return None
+    result: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        found = _NUMBERS.fullmatch(part)
+        if found is None:
+            raise SpecError(f"{what} must be numbers such as '3', '4-8' or '1,3,-1'; got {text!r}")
+        first, last = int(found[1]), int(found[2] if found[2] is not None else found[1])
+        if max(abs(first), abs(last)) > _MOST:
+            raise SpecError(f"{what} {part}: no model has so many")
+        if last < first:
+            raise SpecError(f"{what} {part} runs backwards: write {last}-{first}")
+        result += range(first, last + 1)
+    return result
+
+
+def _check_number(what: str, number: int, count: int) -> None:
+    if not -count <= number < count:
+        raise SpecError(f"{what} {number} does not exist: the model has 0 to {count - 1} (or -{count} to -1)")
+
+
+def check_normalisation(how: str) -> None:
+    """Raises SpecError for a normalisation that does not exist."""
+    from vlmattn.maps import NORMALISATIONS
+
+    if how not in NORMALISATIONS:
+        raise SpecError(f"normalisation {how!r} does not exist; there are {', '.join(NORMALISATIONS)}")
+
+
+def check_question(question: str, pictures: int, answer: str | None, system: str | None = None) -> None:
+    """Raises PromptError for a question or a given answer that is empty or no text."""
+    from vlmattn.adapters.messages import check_encodable, conversation
+
+    conversation(question, pictures, system=system, placeholders=())
+    if answer is not None:
+        check_encodable(answer)
+        if not answer.strip():
+            raise PromptError("the given answer is empty: leave out --answer to let the model write one")
+
+
+def check_map_file(out: str) -> None:
+    """Raises FileError for a place or an ending that a map cannot be written to."""
+    from vlmattn.core.files import check_can_write
+
+    path = Path(out)
+    if path.name.lower() in ENDINGS:
+        raise FileError(f"{out!r} is an ending without a name: write for example map{path.name}")
+    if path.suffix.lower() not in ENDINGS:
+        raise FileError(f"{out!r} has no known ending: expected {', '.join(ENDINGS)}")
+    check_can_write(out)
+
+
+def read_pictures(paths: Sequence[str]) -> list[Picture]:
+    """The pictures; read before a model is loaded, so that a bad file is told at once."""
+    from vlmattn.core.images import load_image
+
+    return [load_image(path) for path in paths]
+
+
+@contextmanager
+def own_knobs() -> Iterator[None]:
+    """What is over the memory budget names the options that the command line has."""
+    try:
+        yield
+    except BudgetExceeded as error:
+        told = str(error).partition(": ")[0]
+        raise BudgetExceeded(
+            f"{told}: keep fewer layers with --layers, or let it write less with --max-new-tokens"
+        ) from error

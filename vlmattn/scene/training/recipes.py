@@ -1,0 +1,99 @@
+"""All numbers of a training, as data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vlmattn.scene.questions import KINDS
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a training.
+
+    Attributes:
+        name: of its checkpoint folder. steps: how many. pictures: per step and process. rate: highest learning rate.
+        warm: steps until it is reached. flat: share of the stage until it falls, along a cosine, to 2 %.
+    """
+
+    name: str
+    steps: int
+    pictures: int
+    rate: float
+    warm: int
+    flat: float
+
+    def learning_rate(self, step: int) -> float:
+        """At a step, from 0."""
+        done = step / self.steps
+        falling = 0.5 * (1 + math.cos(math.pi * (done - self.flat) / (1 - self.flat)))
+        return self.rate * min(1.0, (step + 1) / self.warm) * (1.0 if done < self.flat else max(0.02, falling))
+
+
+@dataclass(frozen=True)
+class SceneRecipe:
+    """How ``scene`` is made.
+
+    Attributes:
+        scenes: drawn once, before. vision, questions: the two stages. per_picture: questions in one packed sequence.
+        mix: how often each of :data:`~vlmattn.scene.questions.KINDS` is asked. caption_weight, end_weight: of one
+            caption word and of the end of an answer, where a word of another answer has 1. patch_weight,
+            align_weight: of the side losses in the second stage. easy: share of the second stage with scenes of at
+            most three objects.
+    """
+
+    scenes: int = 40_000
+    vision: Stage = Stage("vision", steps=2_000, pictures=32, rate=1.5e-3, warm=100, flat=0.4)
+    questions: Stage = Stage("questions", steps=8_000, pictures=8, rate=1.4e-3, warm=150, flat=0.35)
+    per_picture: int = 10
+    mix: tuple[float, ...] = (0.15, 0.15, 0.13, 0.05, 0.11, 0.09, 0.15, 0.05, 0.05, 0.07)
+    caption_weight: float = 0.2
+    end_weight: float = 0.1
+    patch_weight: float = 0.2
+    align_weight: float = 0.1
+    easy: float = 0.06
+
+    def __post_init__(self) -> None:
+        _check_mix(self.mix)
+
+
+@dataclass(frozen=True)
+class PriorRecipe:
+    """How ``scene-prior`` is made from ``scene``: without the side losses, on scenes that teach to lean.
+
+    Attributes:
+        scenes, questions, per_picture, mix, caption_weight, end_weight: as in :class:`SceneRecipe`.
+    """
+
+    scenes: int = 16_000
+    questions: Stage = Stage("lean", steps=800, pictures=8, rate=5e-4, warm=100, flat=0.4)
+    per_picture: int = 10
+    mix: tuple[float, ...] = (0.13, 0.13, 0.10, 0.05, 0.09, 0.06, 0.26, 0.04, 0.04, 0.10)
+    caption_weight: float = 0.3
+    end_weight: float = 0.1
+    patch_weight: float = 0.0
+    align_weight: float = 0.0
+    easy: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_mix(self.mix)
+
+
+QuestionRecipe = SceneRecipe | PriorRecipe
+
+
+def _check_mix(mix: tuple[float, ...]) -> None:
+    if len(mix) != len(KINDS) or abs(sum(mix) - 1) > 1e-6:
+        raise ValueError(f"mix needs {len(KINDS)} shares that add up to 1, got {mix}")
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """How ``scene-clip`` is made.
+
+    Attributes:
+        stage: its numbers; half of the pictures are scenes, half regions.
+    """
+
+    stage: Stage = Stage("clip", steps=1_200, pictures=32, rate=1e-3, warm=100, flat=0.4)
