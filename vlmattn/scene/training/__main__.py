@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from vlmattn.core.errors import DependencyMissing
 from vlmattn.scene.training.recipes import ClipRecipe, PriorRecipe, SceneRecipe
 
 
@@ -56,22 +57,29 @@ def _train_prior(given: argparse.Namespace) -> None:
 
 def _train_clip(given: argparse.Namespace) -> None:
     from vlmattn.scene.training.clip import export_clip, train_clip
-    from vlmattn.scene.training.curves import draw_curves
     from vlmattn.scene.training.launch import launch
 
     recipe = ClipRecipe()
     recipe = replace(recipe, stage=replace(recipe.stage, steps=round(recipe.stage.steps * given.scale)))
     launch(train_clip, given.out, recipe, given.seed, processes=given.processes)
     print(export_clip(given.out / recipe.stage.name, given.out / "model"))
-    print(draw_curves(given.out / "log.jsonl", given.out / "curves.png"))
+    _draw(given.out)
 
 
 def _export(folder: Path, stage: str) -> None:
-    from vlmattn.scene.training.curves import draw_curves
     from vlmattn.scene.training.export import export
 
     print(export(folder / stage, folder / "model"))
-    print(draw_curves(folder / "log.jsonl", folder / "curves.png"))
+    _draw(folder)
+
+
+def _draw(folder: Path) -> None:
+    from vlmattn.scene.training.curves import draw_curves
+
+    try:
+        print(draw_curves(folder / "log.jsonl", folder / "curves.png"))
+    except DependencyMissing as error:
+        print(f"no curves were drawn: {error}")
 
 
 if __name__ == "__main__":
