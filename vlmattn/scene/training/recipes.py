@@ -32,19 +32,20 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class SceneRecipe:
-    """How ``scene`` is made.
+class QuestionRecipe:
+    """What every training with packed questions has; the defaults are those of ``scene``.
 
     Attributes:
-        scenes: drawn once, before. vision, questions: the two stages. per_picture: questions in one packed sequence.
+        scenes: drawn once, before. questions: the stage. per_picture: questions in one packed sequence.
         mix: how often each of :data:`~vlmattn.scene.questions.KINDS` is asked. caption_weight, end_weight: of one
-            caption word and of the end of an answer, where a word of another answer has 1. patch_weight,
-            align_weight: of the side losses in the second stage. easy: share of the second stage with scenes of at
-            most three objects.
+            caption word and of the end of an answer, where a word of another answer has 1. patch_weight, align_weight:
+            of the side losses. easy: share of the stage with scenes of at most three objects.
+
+    Raises:
+        ValueError: a mix that does not add up.
     """
 
     scenes: int = 40_000
-    vision: Stage = Stage("vision", steps=2_000, pictures=32, rate=1.5e-3, warm=100, flat=0.4)
     questions: Stage = Stage("questions", steps=8_000, pictures=8, rate=1.4e-3, warm=150, flat=0.35)
     per_picture: int = 10
     mix: tuple[float, ...] = (0.15, 0.15, 0.13, 0.05, 0.11, 0.09, 0.15, 0.05, 0.05, 0.07)
@@ -55,37 +56,32 @@ class SceneRecipe:
     easy: float = 0.06
 
     def __post_init__(self) -> None:
-        _check_mix(self.mix)
+        if len(self.mix) != len(KINDS) or abs(sum(self.mix) - 1) > 1e-6:
+            raise ValueError(f"mix needs {len(KINDS)} shares that add up to 1, got {self.mix}")
 
 
 @dataclass(frozen=True)
-class PriorRecipe:
-    """How ``scene-prior`` is made from ``scene``: without the side losses, on scenes that teach to lean.
+class SceneRecipe(QuestionRecipe):
+    """How ``scene`` is made.
 
     Attributes:
-        scenes, questions, per_picture, mix, caption_weight, end_weight: as in :class:`SceneRecipe`.
+        vision: the stage before the questions.
     """
+
+    vision: Stage = Stage("vision", steps=2_000, pictures=32, rate=1.5e-3, warm=100, flat=0.4)
+
+
+@dataclass(frozen=True)
+class PriorRecipe(QuestionRecipe):
+    """How ``scene-prior`` is made from ``scene``: without the side losses, on scenes that teach to lean."""
 
     scenes: int = 16_000
     questions: Stage = Stage("lean", steps=800, pictures=8, rate=5e-4, warm=100, flat=0.4)
-    per_picture: int = 10
     mix: tuple[float, ...] = (0.13, 0.13, 0.10, 0.05, 0.09, 0.06, 0.26, 0.04, 0.04, 0.10)
     caption_weight: float = 0.3
-    end_weight: float = 0.1
     patch_weight: float = 0.0
     align_weight: float = 0.0
     easy: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check_mix(self.mix)
-
-
-QuestionRecipe = SceneRecipe | PriorRecipe
-
-
-def _check_mix(mix: tuple[float, ...]) -> None:
-    if len(mix) != len(KINDS) or abs(sum(mix) - 1) > 1e-6:
-        raise ValueError(f"mix needs {len(KINDS)} shares that add up to 1, got {mix}")
 
 
 @dataclass(frozen=True)
