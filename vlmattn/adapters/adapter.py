@@ -14,7 +14,7 @@ from vlmattn.adapters.encoded import Encoded, left_padded
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
 from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.render import Rendered, render, render_raw, template_of
-from vlmattn.adapters.spans import check_counts, token_layout, unexpanded
+from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, tower_of
 from vlmattn.core.errors import ImageError, LayoutError, ModelError, PromptError, SpecError
@@ -24,14 +24,24 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pictures = Sequence["Image"] | Sequence[Sequence["Image"]]
-_TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", "token_type_ids")
+_TYPE_KEYS = ("token_type_ids", "mm_token_type_ids")
+_TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *_TYPE_KEYS)
 
 
 class Adapter:
-    """One model with its processor. A family overrides :meth:`plan`; the rest is shared.
+    """One model with its processor. A family overrides :meth:`plan`, or :meth:`read`; the rest is shared.
+
+    Attributes:
+        reads: whether the grids are read off what the processor made (:meth:`read`) rather than planned before it.
+        drops: what the processor makes that the model does not take.
+        placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
+            or many times over.
 
     Raises on construction: UnsupportedModel or LayoutError if model and processor cannot work together.
     """
+
+    reads = False
+    drops: tuple[str, ...] = ()
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         self.spec = spec
@@ -42,21 +52,36 @@ class Adapter:
         self.image_processor = processor.image_processor
         configured = getattr(self.config, "vision_feature_select_strategy", "full")
         self.strategy = str(configured) if spec.strategy == "config" else spec.strategy
-        self.image_token = str(processor.image_token)
+        self.placeholder, self.image_token = self.find_tokens()
         self.image_token_id = int(self.config.image_token_id)
         self._check_tokenizer()
         self._check_image_processor()
         self.tower = self.find_tower()
-        self._template = template_of(processor, self.image_token, spec.prompt)
+        self._template = template_of(processor, self.placeholder, spec.prompt)
 
     # --- what a family adds ---------------------------------------------------------------------------------------
 
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """The image tokens of a picture of ``image_wh`` pixels that is one of ``pictures`` in its prompt.
 
-        Needs no pixels and no weights. Raises ImageError for a size that cannot be prepared.
+        Needs no pixels and no weights. Raises ImageError for a size that cannot be prepared. Families that read
+        prepare a blank picture of that size.
+        """
+        from PIL import Image
+
+        blank = [Image.new("RGB", image_wh)] * pictures
+        return self.read(image_wh, self._processed([blank], [self.placeholder * pictures]), 0)
+
+    def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """The image tokens of picture ``number`` of a batch, of ``image_wh`` pixels, from what the processor made of it.
+
+        ``outputs`` are the processor's, unpadded, as lists. Families with :attr:`reads` have it.
         """
         raise NotImplementedError
+
+    def find_tokens(self) -> tuple[str, str]:
+        """What stands for a picture in a prompt, and the token that the processor writes in its place."""
+        return str(self.processor.image_token), str(self.processor.image_token)
 
     def find_tower(self) -> Tower:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""
@@ -108,8 +133,9 @@ class Adapter:
         if question is not None and not raw:
             raise SpecError("question= only goes with raw=True: otherwise the prompt itself is the question")
         rendered = [self._rendered(p, len(g), system, raw, question) for p, g in zip(prompts, groups, strict=True)]
-        plans = [[self.plan(i.size, len(g)) for i in g] for g in groups]
+        planned = None if self.reads else [[self.plan(i.size, len(g)) for i in g] for g in groups]
         outputs = self._processed(groups, [r.text for r in rendered])
+        plans = self._read(groups, outputs) if planned is None else planned
         layouts = [self._layout(r, p, outputs, i) for i, (r, p) in enumerate(zip(rendered, plans, strict=True))]
         return self._encoded(outputs, layouts, groups, [p for ps in plans for p in ps])
 
@@ -134,8 +160,7 @@ class Adapter:
         }
 
     def __repr__(self) -> str:
-        side = self.tower.side
-        return f"{type(self).__name__}({self.spec.name!r}, tower={self.tower.name!r}, {side} x {side})"
+        return f"{type(self).__name__}({self.spec.name!r}, tower={self.tower.name!r}, {self.tower.size_told})"
 
     # --- checks on construction -----------------------------------------------------------------------------------
 
@@ -148,7 +173,7 @@ class Adapter:
         written = self.tokenizer.convert_tokens_to_ids(self.image_token)
         if written != self.image_token_id:
             raise LayoutError(
-                f"the processor's picture placeholder {self.image_token!r} is token {written}, but the model expects"
+                f"the processor's image token {self.image_token!r} is token {written}, but the model expects"
                 f" image_token_id {self.image_token_id}: processor and model do not belong together"
             )
 
@@ -177,11 +202,11 @@ class Adapter:
         if raw:
             if not isinstance(prompt, str) or system is not None:
                 raise PromptError("raw=True takes a rendered prompt as text, without system")
-            return render_raw(prompt, pictures, self._template, self.image_token, question)
+            return render_raw(prompt, pictures, self._template, self.placeholder, question)
         video = getattr(self.processor, "video_token", None)
-        marks = (self.image_token, str(video)) if video else (self.image_token,)
+        marks = tuple(dict.fromkeys((self.placeholder, self.image_token, *([str(video)] if video else []))))
         return render(
-            conversation(prompt, pictures, system=system, placeholders=marks), self._template, self.image_token
+            conversation(prompt, pictures, system=system, placeholders=marks), self._template, self.placeholder
         )
 
     def _processed(self, groups: Sequence[Sequence[Image]], texts: list[str]) -> Mapping[str, Any]:
@@ -191,17 +216,30 @@ class Adapter:
         if any(own_bos) != all(own_bos):
             raise PromptError(f"either all or none of the prompts of a batch may start with {bos!r}")
         nested = [list(g) for g in groups if g]
-        output = self.processor(
-            images=nested or None,
-            text=texts,
-            padding=False,
-            truncation=False,
-            return_tensors=None,
-            return_offsets_mapping=True,
-            return_text_replacement_offsets=True,
-            add_special_tokens=not all(own_bos),
-        )
+        try:
+            output = self.processor(
+                images=nested or None,
+                text=texts,
+                padding=False,
+                truncation=False,
+                return_tensors=None,
+                return_offsets_mapping=True,
+                return_text_replacement_offsets=True,
+                add_special_tokens=not all(own_bos),
+            )
+        except ValueError as error:
+            sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
+            name = type(self.processor).__name__
+            raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error
         return cast(Mapping[str, Any], output)
+
+    def _read(self, groups: Sequence[Sequence[Image]], outputs: Mapping[str, Any]) -> list[list[ImagePlan]]:
+        sizes = [[i.size for i in g] for g in groups]
+        starts = np.cumsum([0, *(len(g) for g in groups)]).tolist()
+        return [
+            [self.read(wh, outputs, start + k) for k, wh in enumerate(own)]
+            for start, own in zip(starts[:-1], sizes, strict=True)
+        ]
 
     def _layout(
         self, rendered: Rendered, plans: list[ImagePlan], outputs: Mapping[str, Any], index: int
@@ -222,7 +260,8 @@ class Adapter:
             ids,
             unexpanded(offsets, replaced),
             plans,
-            image_token=self.image_token,
+            inside=inside(offsets, replaced),
+            placeholder=self.placeholder,
             image_token_id=self.image_token_id,
             bos_token_id=getattr(self.tokenizer, "bos_token_id", None),
         )
@@ -238,15 +277,15 @@ class Adapter:
 
         pad = getattr(self.tokenizer, "pad_token_id", None)
         eos = getattr(self.tokenizer, "eos_token_id", None)
-        extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in ("token_type_ids",) if k in outputs}
+        extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in _TYPE_KEYS if k in outputs}
         fill = pad if pad is not None else eos if eos is not None else 0
         inputs, pads = left_padded([t.input_ids for t in layouts], extra, int(fill))
-        pixels = {k: v for k, v in outputs.items() if k not in _TOKEN_KEYS}
+        pixels = {k: v for k, v in outputs.items() if k not in (*_TOKEN_KEYS, *self.drops)}
         inputs |= dict(BatchFeature(pixels, tensor_type="pt"))
-        self._check_views(inputs, plans)
+        self.check_views(inputs, plans)
         return Encoded(inputs, tuple(layouts), pads, tuple(tuple(g) for g in groups))
 
-    def _check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
+    def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """The pixels that came out must have the size that the geometry says."""
         pixels = inputs.get("pixel_values")
         for plan in plans if pixels is not None else ():
@@ -269,3 +308,12 @@ def _grouped(images: Any, prompts: int, *, batch: bool) -> list[list[Image]]:
     if len(groups) != prompts:
         raise PromptError(f"{prompts} prompts came with {len(groups)} sets of pictures: give one list of pictures each")
     return groups
+
+
+def check_agreement(adapter: Adapter, name: str, processor_says: Any, model_says: Any) -> None:
+    """Raises LayoutError where processor and model say different things of ``name``."""
+    if processor_says != model_says:
+        raise LayoutError(
+            f"processor and model disagree on {name}: the processor says {processor_says}, the model {model_says}."
+            f" {adapter.spec.name} would place image tokens wrongly; set it on the processor to {model_says}"
+        )

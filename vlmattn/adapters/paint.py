@@ -6,7 +6,7 @@ The tower's attention layers are bypassed for the measurement, so that every tok
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -54,28 +54,47 @@ def merged_embeddings(model: Any, inputs: Mapping[str, Any]) -> Any:
 
 @contextmanager
 def unmixed(model: Any) -> Iterator[None]:
-    """The vision tower's layers pass their input through unchanged while inside."""
-    import torch
+    """The layers of everything before the language model pass their input through unchanged while inside.
 
-    layers = [
-        layer
-        for name, module in model.named_modules()
-        if "vision_tower" in name and isinstance(module, torch.nn.ModuleList) and name.endswith("layers")
-        for layer in module
-    ]
+    Layers that change the shape of their input are left as they are.
+    """
+    layers = tower_layers(model)
     if not layers:
         raise ModelError(f"no layers of a vision tower were found in {type(model).__name__}")
     try:
         for layer in layers:
-            layer.forward = _first
+            layer.forward = _passing(layer.forward)
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            layer.__dict__.pop("forward", None)
 
 
-def _first(hidden_states: Any, *_args: Any, **_kwargs: Any) -> Any:
-    return hidden_states
+def tower_layers(model: Any) -> list[Any]:
+    """The repeated layers, those with attention in them, of everything that is no part of the language model."""
+    import torch
+
+    words = {id(m) for m in model.get_decoder().modules()}
+    stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and id(m) not in words]
+    return [layer for stack in stacks for layer in stack if _mixes(layer)]
+
+
+def _mixes(layer: Any) -> bool:
+    return any("attention" in type(m).__name__.lower() or "attn" in type(m).__name__.lower() for m in layer.modules())
+
+
+def _passing(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A layer's forward that gives back what it got, in the shape of what it would have given."""
+
+    def passed(*args: Any, **kwargs: Any) -> Any:
+        out = forward(*args, **kwargs)
+        states = args[0] if args else kwargs["hidden_states"]
+        made = out[0] if isinstance(out, tuple) else out
+        if getattr(made, "shape", None) != states.shape:
+            return out
+        return (states, *out[1:]) if isinstance(out, tuple) else states
+
+    return passed
 
 
 def paintable(layout: ImageLayout, tile: int, row: int, col: int) -> tuple[int, int, int, int] | None:

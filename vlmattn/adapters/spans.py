@@ -32,6 +32,15 @@ def unexpanded(offsets: NDArray[np.int64], replacements: Sequence[Mapping[str, A
     return np.where((offsets[:, 1] > offsets[:, 0])[:, None], out, -1).astype(np.int32)
 
 
+def inside(offsets: NDArray[np.int64], replacements: Sequence[Mapping[str, Any]]) -> NDArray[np.int32]:
+    """(N,) index of the picture in whose expanded placeholder a token of text lies, else -1; as :func:`unexpanded`."""
+    found = np.full(len(offsets), -1, dtype=np.int32)
+    for index, item in enumerate(replacements):
+        start, end = item["new_span"]
+        found[(offsets[:, 0] >= start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])] = index
+    return found
+
+
 def check_counts(
     found: int, written: Sequence[int], plans: Sequence[ImagePlan], image_sizes: Sequence[tuple[int, int]]
 ) -> None:
@@ -61,11 +70,15 @@ def token_layout(
     char_span: NDArray[np.int32],
     plans: Sequence[ImagePlan],
     *,
-    image_token: str,
+    inside: NDArray[np.int32],
+    placeholder: str,
     image_token_id: int,
     bos_token_id: int | None,
 ) -> TokenLayout:
-    """The layout of one prompt of N tokens, ``ids`` (N,) and ``char_span`` (N, 2)."""
+    """The layout of one prompt of N tokens: ``ids`` (N,), ``char_span`` (N, 2) and :func:`inside` (N,).
+
+    Tokens that the processor writes round or between a picture's image tokens are separators of that picture.
+    """
     is_image = ids == image_token_id
     kinds = np.full(len(ids), TokenKind.SYSTEM, dtype=np.int8)
     start, end = rendered.question_span
@@ -78,6 +91,8 @@ def token_layout(
         place[is_image] = np.concatenate([p.place for p in plans])
         image[is_image] = np.repeat(np.arange(len(plans)), [len(p) for p in plans])
     kinds[is_image] = np.where(place[is_image, 0] >= 0, TokenKind.IMAGE, TokenKind.SEPARATOR)
+    between = (inside >= 0) & ~is_image
+    kinds[between], image[between] = TokenKind.SEPARATOR, inside[between]
     return TokenLayout(
         text=rendered.text,
         input_ids=ids,
@@ -86,9 +101,9 @@ def token_layout(
         tile=place[:, 0].copy(),
         row=place[:, 1].copy(),
         col=place[:, 2].copy(),
-        char_span=np.where(is_image[:, None], -1, char_span).astype(np.int32),
+        char_span=np.where((is_image | between)[:, None], -1, char_span).astype(np.int32),
         question_span=rendered.question_span,
         answer_start=len(ids),
         images=tuple(p.layout for p in plans),
-        placeholders=tuple(m.span() for m in re.finditer(re.escape(image_token), rendered.text)),
+        placeholders=tuple(m.span() for m in re.finditer(re.escape(placeholder), rendered.text)),
     )

@@ -14,11 +14,12 @@ REASONS = {"pixtral": "its input has no fixed size: rows and columns follow the 
 
 @dataclass(frozen=True)
 class Tower:
-    """A vision tower with a fixed square input.
+    """A vision tower.
 
     Attributes:
         name: ``vision_config.model_type``.
-        image_size, patch_size: side of the input and of a patch, in pixels.
+        image_size, patch_size: side of the input and of a patch, in pixels; ``image_size`` is 0 where rows and columns
+            follow the picture.
         leading: tokens without a place that reach the language model before the patches of each view (CLS). -1: the
             first patch is dropped in its stead, because the tower has no CLS token.
     """
@@ -32,6 +33,11 @@ class Tower:
     def side(self) -> int:
         """Rows, and columns, of patches."""
         return self.image_size // self.patch_size
+
+    @property
+    def size_told(self) -> str:
+        """Rows and columns for the reader."""
+        return f"{self.side} x {self.side}" if self.image_size else f"patches of {self.patch_size} pixels"
 
 
 def tower_of(config: Any, *, towers: tuple[str, ...], strategy: str) -> Tower:

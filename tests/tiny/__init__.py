@@ -1,0 +1,13 @@
+"""Tiny models of every family, for the contract suite: real transformers classes, random weights, no network.
+
+``TINY`` maps a model type to a function that makes a new ``(model, processor)``, in eval mode, float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.tiny import dynamic_grid
+
+TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS}

@@ -1,0 +1,66 @@
+"""Families that see each picture once, on one fixed square grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vlmattn.adapters.adapter import Adapter, check_agreement
+from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
+from vlmattn.adapters.preprocess import fixed_view
+from vlmattn.adapters.registry import register
+from vlmattn.adapters.spec import FamilySpec
+from vlmattn.core.errors import LayoutError
+from vlmattn.core.layout import ImageLayout, Tile
+
+_ONE_VIEW = ("CLIPImageProcessor", "SiglipImageProcessor", "LlavaImageProcessor")
+
+
+class OneView(Adapter):
+    """Families that see each picture once, on one fixed grid."""
+
+    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
+        super().__init__(spec, model, processor)
+        check_agreement(self, "patch_size", processor.patch_size, self.tower.patch_size)
+        check_agreement(self, "vision_feature_select_strategy", processor.vision_feature_select_strategy, self.strategy)
+
+    def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
+        """One base tile; tokens without a place (CLS, if kept) come first, and a dropped first patch is lost."""
+        pads = type(self.image_processor).__name__.startswith("Llava")
+        canvas = fixed_view(self.image_processor, image_wh, pads_to_square=pads)
+        side = self.tower.image_size
+        if canvas.wh != (side, side):
+            raise LayoutError(
+                f"a picture of {image_wh[0]} x {image_wh[1]} is prepared as {canvas.wh[0]} x {canvas.wh[1]} pixels, but"
+                f" the vision tower takes {side} x {side}: check the image processor's size and crop_size"
+            )
+        grid_hw, box = canvas.grid(self.tower.patch_size)
+        first = max(-self.tower.leading, 0)
+        parts = [nowhere(max(self.tower.leading, 0)), raster(0, grid_hw)[first:]]
+        layout = ImageLayout(image_wh, (Tile("base", grid_hw, box, lost=((0, 0),) if first else ()),), 1)
+        return ImagePlan(layout, places(parts), (canvas.wh[1], canvas.wh[0]), 1)
+
+
+_LLAVA = FamilySpec(
+    name="llava",
+    model_types=("llava",),
+    processors=("LlavaProcessor",),
+    image_processors=_ONE_VIEW,
+    towers=("clip_vision_model", "siglip_vision_model"),
+    geometry=(
+        "base: shortest side resized and centre crop, or padded to a square, or stretched, as the processor says",
+    ),
+    notes="Several pictures per prompt. With CLIP's centre crop the model does not see the ends of long pictures; with "
+    "SigLIP and vision_feature_select_strategy 'default' it does not see the top-left patch.",
+)
+_VIPLLAVA = FamilySpec(
+    name="vipllava",
+    model_types=("vipllava",),
+    processors=("LlavaProcessor",),
+    image_processors=_ONE_VIEW,
+    towers=("clip_vision_model",),
+    geometry=_LLAVA.geometry,
+    strategy="default",
+    notes="Like llava; the model always drops the CLS token.",
+)
+register(_LLAVA)(OneView)
+register(_VIPLLAVA)(OneView)
