@@ -2,7 +2,8 @@
 
 Every text of a batch that is true of a picture is a positive (SigLIP's sigmoid loss, Zhai et al., 2023): a scene goes
 with its caption and with the names of all its objects, a region with the name of its object, with and without its size.
-The vision tower starts from that of ``scene``, which has learned to say what lies on every patch; the rest from nothing.
+The vision tower starts from that of ``scene``, which has learned to say what lies on every patch; the rest starts from
+nothing.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def train_clip(folder: Path, recipe: ClipRecipe, seed: int, base: Path, *, cpu: 
 
 
 def start_vision(visual: nn.Module, base: Path) -> None:
-    """Give an open_clip vision tower the weights of the tower of a scene model, all but its last norm and projection."""
+    """Give an open_clip vision tower the weights of a scene model's tower, all but last norm and projection."""
     from safetensors.torch import load_file
 
     held = {
