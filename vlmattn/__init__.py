@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlmattn import adapters, capture, grid, maps, overlay, scene, trace
-    from vlmattn.api import Look, Run, Vlm, load
+    from vlmattn.api import Clip, Look, Run, Vlm, load, load_clip
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
     from vlmattn.core.errors import VlmattnError
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CaptureSpec",
+    "Clip",
     "Look",
     "PatchMap",
     "PixelMap",
@@ -38,6 +39,7 @@ __all__ = [
     "errors",
     "grid",
     "load",
+    "load_clip",
     "load_image",
     "maps",
     "overlay",
@@ -47,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "CaptureSpec": "vlmattn.capture",
+    "Clip": "vlmattn.api",
     "Look": "vlmattn.api",
     "PatchMap": "vlmattn.grid",
     "PixelMap": "vlmattn.grid",
@@ -58,6 +61,7 @@ _HOMES = {
     "VlmattnError": "vlmattn.core.errors",
     "errors": "vlmattn.core",
     "load": "vlmattn.api",
+    "load_clip": "vlmattn.api",
     "load_image": "vlmattn.core.images",
 }
 

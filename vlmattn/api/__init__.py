@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from vlmattn.api.clip import Clip, load_clip
 from vlmattn.api.loading import load
 from vlmattn.api.look import Look
 from vlmattn.api.run import Run, WordGrounding
 from vlmattn.api.verify import Verification
 from vlmattn.api.vlm import Vlm
 
-__all__ = ["Look", "Run", "Verification", "Vlm", "WordGrounding", "load"]
+__all__ = ["Clip", "Look", "Run", "Verification", "Vlm", "WordGrounding", "load", "load_clip"]

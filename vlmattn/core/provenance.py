@@ -12,6 +12,8 @@ METHODS: dict[str, tuple[str, str]] = {
     "raw": ("raw attention", "attention on a patch, of 1 for all tokens"),
     "value": ("value-weighted attention", "attention on a patch times the norm of its value"),
     "relative": ("relative attention", "times the attention under a generic prompt"),
+    "similarity": ("text-to-patch similarity", "cosine of text and patch"),
+    "gradient": ("gradient-weighted attention", "attention times its positive gradient of the cosine"),
 }
 """Ways to make a map: what each is called, and what its numbers are."""
 
@@ -29,7 +31,7 @@ _LONGEST_QUESTION = 300
 def library_versions() -> dict[str, str]:
     """Versions of vlmattn and of the libraries that numbers depend on; those not installed are left out."""
     versions = {}
-    for name in ("vlmattn", "torch", "transformers", "numpy", "pillow"):
+    for name in ("vlmattn", "torch", "transformers", "open_clip_torch", "numpy", "pillow"):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmattn.maps.dual import DUAL_METHODS, dual_map
 from vlmattn.maps.normalise import NORMALISATIONS, normalise
 from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset, LayerPreset, RowPreset
 from vlmattn.maps.raw import raw_attention
@@ -9,6 +10,7 @@ from vlmattn.maps.relative import GENERIC_PROMPT, relative
 from vlmattn.maps.value_weighted import value_weighted
 
 __all__ = [
+    "DUAL_METHODS",
     "GENERIC_PROMPT",
     "HEAD_PRESETS",
     "NORMALISATIONS",
@@ -17,6 +19,7 @@ __all__ = [
     "HeadPreset",
     "LayerPreset",
     "RowPreset",
+    "dual_map",
     "normalise",
     "raw_attention",
     "relative",

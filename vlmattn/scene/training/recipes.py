@@ -92,4 +92,4 @@ class ClipRecipe:
         stage: its numbers; half of the pictures are scenes, half regions.
     """
 
-    stage: Stage = Stage("clip", steps=1_200, pictures=32, rate=1e-3, warm=100, flat=0.4)
+    stage: Stage = Stage("clip", steps=4_000, pictures=32, rate=8e-4, warm=200, flat=0.4)
