@@ -74,6 +74,7 @@ def mistral_large4() -> tuple[Any, Any]:
         "index_topk": 48,
         "index_head_dim": 16,
         "index_n_heads": 2,
+        "kv_source_layers": [0, 1, 1],
     }
     config = MistralLarge4Config(
         text_config=text,

@@ -45,7 +45,7 @@ def _ids(tok: Any) -> dict[str, int]:
 
 
 def gemma4() -> tuple[Any, Any]:
-    """Gemma 4, with embeddings per layer."""
+    """Gemma 4, with embeddings per layer and layers that read the keys of earlier ones."""
     from transformers import (
         Gemma4AudioFeatureExtractor,
         Gemma4Config,
@@ -60,6 +60,7 @@ def gemma4() -> tuple[Any, Any]:
         "vocab_size": len(tok),
         "vocab_size_per_layer_input": len(tok),
         "hidden_size_per_layer_input": 8,
+        "num_kv_shared_layers": 2,
     }
     vision = {
         "hidden_size": 32,

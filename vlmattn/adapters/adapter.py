@@ -87,6 +87,10 @@ class Adapter:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""
         return tower_of(self.config, towers=self.spec.towers, strategy=self.strategy)
 
+    def generation(self) -> dict[str, Any]:
+        """What ``generate`` needs besides the inputs, so that every layer computes all rows of the prompt."""
+        return {}
+
     # --- what users call ------------------------------------------------------------------------------------------
 
     @property

@@ -60,6 +60,13 @@ class PooledGrid(Adapter):
             ImageLayout(image_wh, (tile,), 1), raster(0, grid_hw), (grid_hw[0] * side, grid_hw[1] * side), 1
         )
 
+    def generation(self) -> dict[str, Any]:
+        """Layers that share keys skip all rows but the last, unless that is asked for as a tensor."""
+        import torch
+
+        shares = getattr(self.config.get_text_config(), "num_kv_shared_layers", 0)
+        return {"logits_to_keep": torch.tensor([-1])} if shares else {}
+
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """Pixels come as one row per entry of ``image_position_ids``, padded; what is in them was read already."""
 
