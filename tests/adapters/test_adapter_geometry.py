@@ -396,9 +396,18 @@ def test_geometry_that_is_not_known_is_refused(
 def test_pixtral_says_why() -> None:
     from transformers import PixtralVisionConfig
 
+    model, processor = build("vipllava")
+    model.config.vision_config = PixtralVisionConfig()
+    with pytest.raises(UnsupportedModel, match="'pixtral' is not supported with 'vipllava': its input has no fixed"):
+        adapter_for(model, processor)
+
+
+def test_the_tower_tells_families_of_one_model_type_apart() -> None:
+    from transformers import PixtralVisionConfig
+
     model, processor = build("llava")
     model.config.vision_config = PixtralVisionConfig()
-    with pytest.raises(UnsupportedModel, match="'pixtral' is not supported with 'llava': its input has no fixed size"):
+    with pytest.raises(UnsupportedModel, match="pixtral needs a PixtralProcessor, got LlavaProcessor"):
         adapter_for(model, processor)
 
 

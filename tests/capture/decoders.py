@@ -64,13 +64,21 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     ),
 }  # fmt: skip
 
+SHARING: dict[str, Callable[[], Any]] = {
+    "gemma4_shared": lambda: tf.Gemma4TextConfig(
+        **COMMON, head_dim=16, global_head_dim=24, sliding_window=9, layer_types=_full_and_sliding(),
+        num_kv_shared_layers=2, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCAB
+    ),
+}  # fmt: skip
+"""Decoders whose last layers read the keys of earlier ones, and compute one row of a prompt where one is asked for."""
+
 EAGER_ONLY = {"gemma2_softcap", "gpt_oss_sinks"}
 
 
 def decoder(name: str, *, attention: str = "sdpa", seed: int = 0) -> Any:
     """A tiny random causal LM; attention is made sharp so that an error would show."""
     torch.manual_seed(seed)
-    config = CONFIGS[name]()
+    config = (CONFIGS | SHARING)[name]()
     kernel = "eager" if name in EAGER_ONLY else attention
     model = tf.AutoModelForCausalLM.from_config(config, attn_implementation=kernel).eval()
     with torch.no_grad():

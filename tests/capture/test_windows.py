@@ -9,6 +9,7 @@ import torch
 
 from tests.capture.decoders import decoder, eager_twin, layouts_of, padded_batch
 from vlmattn.capture import CaptureSpec, Session
+from vlmattn.core.errors import CaptureError
 
 SPEC = CaptureSpec(rows="answer", dtype="float32")
 
@@ -32,6 +33,20 @@ def test_a_window_passes_over_the_picture(name: str, settings: dict[str, Any]) -
     assert kept.visible_lqk[0].sum(-1).tolist() == [max(9 - max(p - 8, 2) + 1, 0) for p in range(11, 23)]
     assert torch.allclose(kept.attn_lhqk, full[:, :, kept.positions][..., kept.columns], atol=1e-6)
     assert float(kept.attn_lhqk[0, :, 0, 1:].min()) > 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"cache_implementation": "static"}])
+def test_layers_that_read_the_keys_of_others_have_their_window(settings: dict[str, Any]) -> None:
+    kept, full = kept_of("gemma4_shared", 12, 12, logits_to_keep=torch.tensor([-1]), **settings)
+    assert kept.visible_lqk is not None
+    for layer in (0, 2):
+        assert kept.visible_lqk[layer].sum(-1).tolist() == [max(9 - max(p - 8, 2) + 1, 0) for p in range(11, 23)]
+    assert torch.allclose(kept.attn_lhqk, full[:, :, kept.positions][..., kept.columns], atol=1e-6)
+
+
+def test_layers_that_leave_rows_out_are_refused() -> None:
+    with pytest.raises(CaptureError, match=r"computes only 1 of 12 rows.*logits_to_keep=torch.tensor\(\[-1\]\)"):
+        kept_of("gemma4_shared", 12, 2)
 
 
 @pytest.mark.parametrize("settings", [{}, {"cache_implementation": "static"}])

@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid
+from tests.tiny import dynamic_grid, pixtral_grid, pooled_grid
 
-TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS}
+TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
+    **dynamic_grid.MODELS,
+    **pixtral_grid.MODELS,
+    **pooled_grid.MODELS,
+}

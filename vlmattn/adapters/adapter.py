@@ -73,7 +73,7 @@ class Adapter:
         return self.read(image_wh, self._processed([blank], [self.placeholder * pictures]), 0)
 
     def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
-        """The image tokens of picture ``number`` of a batch, of ``image_wh`` pixels, from what the processor made of it.
+        """The image tokens of picture ``number`` of a batch, of ``image_wh`` pixels, from what was made of it.
 
         ``outputs`` are the processor's, unpadded, as lists. Families with :attr:`reads` have it.
         """
@@ -86,6 +86,10 @@ class Adapter:
     def find_tower(self) -> Tower:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""
         return tower_of(self.config, towers=self.spec.towers, strategy=self.strategy)
+
+    def generation(self) -> dict[str, Any]:
+        """What ``generate`` needs besides the inputs, so that every layer computes all rows of the prompt."""
+        return {}
 
     # --- what users call ------------------------------------------------------------------------------------------
 

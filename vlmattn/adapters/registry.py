@@ -22,23 +22,35 @@ def register(spec: FamilySpec, *, override: bool = False) -> Callable[[T], T]:
     """Class decorator: serve the models of ``spec`` with this adapter.
 
     A family name or model type that is already served raises SpecError, unless ``override`` says that it is meant: it
-    replaces every family that it shares a name or model type with.
+    replaces every family that it shares a name or model type with. Families of one model type may stand side by side
+    if each names its vision towers and none is named twice.
     """
 
     def add(cls: T) -> T:
-        taken = {t: s.name for s, _ in _FAMILIES.values() for t in (*s.model_types, s.name)}
-        clashes = sorted({t for t in (*spec.model_types, spec.name) if t in taken})
+        shared = {s.name: _shared(spec, s) for s, _ in _FAMILIES.values() if _shared(spec, s)}
+        clashes = {name: what for name, what in shared.items() if not _told_apart(spec, _FAMILIES[name][0])}
         if clashes and not override:
+            name, what = next(iter(clashes.items()))
             raise SpecError(
-                f"{', '.join(map(repr, clashes))} is already served by family {taken[clashes[0]]!r}:"
+                f"{', '.join(map(repr, what))} is already served by family {name!r}:"
                 " choose another name, or register with override=True"
             )
-        for name in {taken[t] for t in clashes}:
+        for name in shared if override else ():
             del _FAMILIES[name]
         _FAMILIES[spec.name] = (spec, cls)
         return cls
 
     return add
+
+
+def _shared(one: FamilySpec, other: FamilySpec) -> list[str]:
+    """Names and model types that two families share."""
+    return sorted({one.name, *one.model_types} & {other.name, *other.model_types})
+
+
+def _told_apart(one: FamilySpec, other: FamilySpec) -> bool:
+    """Whether the vision tower tells which of two families serves a model type that they share."""
+    return one.name != other.name and bool(one.towers and other.towers) and not set(one.towers) & set(other.towers)
 
 
 def families() -> tuple[FamilySpec, ...]:
@@ -87,10 +99,11 @@ def check_config(config: Any) -> FamilySpec:
         UnsupportedModel: text-only, or of an unknown family; says which there are.
     """
     specs, kind = families(), str(getattr(config, "model_type", "") or "")
-    found = next((s for s in specs if kind in s.model_types), None)
-    if found is None:
+    found = [s for s in specs if kind in s.model_types]
+    if not found:
         raise UnsupportedModel(_reason(config, kind, specs))
-    return found
+    tower = getattr(getattr(config, "vision_config", None), "model_type", None)
+    return next((s for s in found if tower in s.towers), found[0])
 
 
 def check_pair(config: Any, processor: Any) -> None:

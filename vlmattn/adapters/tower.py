@@ -9,7 +9,7 @@ from vlmattn.core.errors import UnsupportedModel
 
 # Tokens without a place that come before the patches, by vision_config.model_type.
 LEADING_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
-REASONS = {"pixtral": "its input has no fixed size: rows and columns follow the picture, which is not supported yet"}
+REASONS = {"pixtral": "its input has no fixed size, and this family is known with towers of one size only"}
 
 
 @dataclass(frozen=True)

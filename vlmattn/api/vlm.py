@@ -256,7 +256,7 @@ class Vlm:
         processors = [p for p in (s.logits_processor() for s in request.steering) if p is not None]
         if processors:
             options["logits_processor"] = [*(options.get("logits_processor") or ()), *processors]
-        return settings | options | {"return_dict_in_generate": True}
+        return self.adapter.generation() | settings | options | {"return_dict_in_generate": True}
 
     def _pad_token(self) -> int | None:
         tokenizer = self.adapter.tokenizer

@@ -104,6 +104,12 @@ def cache_of(kwargs: dict[str, Any]) -> Any:
     return cache
 
 
+def holds_keys(cache: Any, layer_idx: int) -> bool:
+    """Whether a cache has keys of a layer's own; layers that read those of another one have none."""
+    layers = getattr(cache, "layers", ())
+    return layer_idx >= len(layers) or hasattr(layers[layer_idx], "get_mask_sizes")
+
+
 def check_input(plan: BatchPlan, mask: Any, length: int) -> bool:
     """Compare what the decoder got with the layouts.
 

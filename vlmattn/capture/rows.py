@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vlmattn.capture.door import AttentionCall
-from vlmattn.core.errors import UnsupportedAttention
+from vlmattn.core.errors import CaptureError, UnsupportedAttention
 
 RowIndex = slice | torch.Tensor
 """Rows of one call: a slice shared by the batch, (R,) indices shared by it, or (B, R) indices, one line per item."""
@@ -54,6 +54,20 @@ def check_call(call: AttentionCall) -> None:
     if sinks is not None and sinks.numel() != call.query.shape[1]:
         raise UnsupportedAttention(
             f"{name} has attention sinks of shape {tuple(sinks.shape)}; expected one per head, ({call.query.shape[1]},)"
+        )
+
+
+def check_all_rows(call: AttentionCall, count: int) -> None:
+    """Refuse a layer that computes fewer rows than the ``count`` tokens of its pass.
+
+    Raises:
+        CaptureError: layers that share the keys of earlier ones may leave out all but the last row of a prompt.
+    """
+    if call.query.shape[2] != count:
+        raise CaptureError(
+            f"{type(call.module).__name__} computes only {call.query.shape[2]} of {count} rows, because generate() asks"
+            " for one row of logits: pass logits_to_keep=torch.tensor([-1]) to generate(), which asks for the same row"
+            " and leaves no layer out"
         )
 
 

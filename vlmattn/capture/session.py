@@ -11,12 +11,13 @@ import torch
 
 from vlmattn.capture import door
 from vlmattn.capture.cost import estimate_capture, free_memory, home_of
-from vlmattn.capture.follow import Follower, cache_of, check_input
+from vlmattn.capture.follow import Follower, cache_of, check_input, holds_keys
 from vlmattn.capture.kept import KeptRows
 from vlmattn.capture.output import kept_outputs
 from vlmattn.capture.recording import Recording
 from vlmattn.capture.rows import (
     apply_mask,
+    check_all_rows,
     check_call,
     row_mask,
     row_probabilities,
@@ -234,7 +235,11 @@ class Session:
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
         if cache is None or not self._windowed:
             return {}
-        offsets = {layer: int(cache.get_mask_sizes(count, layer)[1]) for layer in self._windowed}
+        offsets, latest = {}, 0
+        for layer in (site.layer_idx for site in self.sites.attention if site.windowed):
+            if holds_keys(cache, layer):  # a layer without keys of its own reads those of the last one that has some
+                latest = int(cache.get_mask_sizes(count, layer)[1])
+            offsets[layer] = latest
         return {layer: offset for layer, offset in offsets.items() if offset}
 
     def _block_hook(self, layer_idx: int) -> Any:
@@ -276,6 +281,7 @@ class Session:
             self._check_recomputed(site)
             return output
         check_call(call)
+        check_all_rows(call, step.count)
         recording = self._recording if site in self._kept_sites else None
         if recording is not None:
             recording.saw(site, call, step)
