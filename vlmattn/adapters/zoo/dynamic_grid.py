@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
+from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.errors import LayoutError
-from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.layout import Box, ImageLayout, Tile
 
 
 class DynamicGrid(Adapter):
@@ -30,6 +32,8 @@ class DynamicGrid(Adapter):
         vision = self.config.vision_config
         for name in ("spatial_merge_size", "merge_size"):
             check_agreement(self, name, self.merge, getattr(vision, name, self.merge))
+        frames = getattr(self.image_processor, "temporal_patch_size", 1)
+        check_agreement(self, "temporal_patch_size", frames, getattr(vision, "temporal_patch_size", frames))
         check_agreement(self, "patch_size", self.image_processor.patch_size, self.tower.patch_size)
 
     def find_tower(self) -> Tower:
@@ -46,9 +50,13 @@ class DynamicGrid(Adapter):
                 f" {self.merge} x {self.merge} patches"
             )
         grid_hw = (rows // self.merge, cols // self.merge)
-        tile = Tile("base", grid_hw, (0.0, 0.0, float(image_wh[0]), float(image_wh[1])))
         view_hw = (rows * self.tower.patch_size, cols * self.tower.patch_size)
+        tile = Tile("base", grid_hw, self.box(image_wh, view_hw))
         return ImagePlan(ImageLayout(image_wh, (tile,), 1), raster(0, grid_hw), view_hw, 1)
+
+    def box(self, image_wh: tuple[int, int], view_hw: tuple[int, int]) -> Box:
+        """What a view of ``view_hw`` pixels spans in pixels of the picture: all of it."""
+        return Canvas.of(image_wh).resized(view_hw[1], view_hw[0]).box_xyxy
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """Pixels come as one row per patch."""
@@ -60,21 +68,80 @@ class DynamicGrid(Adapter):
             raise LayoutError(f"the image processor makes {got} patches, image_grid_thw says {want}")
 
 
-_GEOMETRY = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
+class PaddedGrid(DynamicGrid):
+    """Like :class:`DynamicGrid`, but the picture keeps its shape: it lies in the top-left corner, the rest is black.
 
-for _name, _types, _processor, _image_processor in (
-    ("qwen2_vl", ("qwen2_vl",), "Qwen2VLProcessor", "Qwen2VLImageProcessor"),
-    ("qwen2_5_vl", ("qwen2_5_vl",), "Qwen2_5_VLProcessor", "Qwen2VLImageProcessor"),
+    A picture that fits into whole cells keeps its size; one below ``min_image_tokens`` cells is enlarged.
+    """
+
+    def box(self, image_wh: tuple[int, int], view_hw: tuple[int, int]) -> Box:
+        """Beyond the right and bottom edge of the picture, where the view was padded."""
+        if not self.image_processor.do_resize:
+            return super().box(image_wh, view_hw)
+        (width, height), (view_height, view_width) = image_wh, view_hw
+        scale = min(view_height / height, view_width / width)
+        if height * width >= self._cell_side() ** 2 * int(self.image_processor.min_image_tokens):
+            scale = min(1.0, scale)
+        inner = tuple(max(1, min(most, math.floor(n * scale))) for n, most in zip(image_wh, view_hw[::-1], strict=True))
+        return Canvas.of(image_wh).resized(inner[0], inner[1]).window(0, 0, view_width, view_height).box_xyxy
+
+    def _cell_side(self) -> int:
+        # The PIL backend does not know of patch_expand_factor.
+        pil = getattr(self.image_processor, "backend", "") == "pil"
+        return self.tower.patch_size * self.merge * (1 if pil else int(self.image_processor.patch_expand_factor))
+
+
+_STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
+_PADDED = ("base: shrunk if it must be, then padded at the right and bottom to whole cells of merge_size x merge_size",)
+
+_QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
+_GLM = "[gMASK]<sop><|user|>\n{images}{question}<|assistant|>\n"
+_EXAONE = "[|user|]\n{images}{question}[|endofturn|]\n[|assistant|]\n"
+_VIDEOS = "Videos are not supported."
+_SOME_LAYERS = "Only some layers have attention; the others are linear and have no rows. " + _VIDEOS
+_THINKER = "The thinker of an omni model, loaded by itself. Sound and videos are not supported."
+
+for _name, _processor, _image_processor, _prompt, _notes in (
+    ("qwen2_vl", "Qwen2VLProcessor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
+    ("qwen2_5_vl", "Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
+    ("qwen3_vl", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
+    ("qwen3_vl_moe", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
+    ("qwen3_5", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _SOME_LAYERS),
+    ("qwen3_5_moe", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _SOME_LAYERS),
+    ("qwen4_exp", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _SOME_LAYERS),
+    ("qwen2_5_omni_thinker", "Qwen2_5OmniProcessor", "Qwen2VLImageProcessor", _QWEN, _THINKER),
+    ("qwen3_omni_moe_thinker", "Qwen3OmniMoeProcessor", "Qwen2VLImageProcessor", _QWEN, _THINKER),
+    ("glm4v", "Glm4vProcessor", "Glm4vImageProcessor", _GLM, _VIDEOS),
+    ("glm4v_moe", "Glm4vProcessor", "Glm4vImageProcessor", _GLM, _VIDEOS),
+    ("glm46v", "Glm46VProcessor", "Glm46VImageProcessor", _GLM, _VIDEOS),
+    ("glmga", "Glm46VProcessor", "GlmgaImageProcessor", _GLM, _VIDEOS),
+    ("glm_ocr", "Glm46VProcessor", "Glm46VImageProcessor", _GLM, _VIDEOS),
+    ("exaone4_5", "Exaone4_5_Processor", "Qwen2VLImageProcessor", _EXAONE, _VIDEOS),
+    ("hyperclovax_vision_v2", "HyperCLOVAXVisionV2Processor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
+    ("video_llama_3", "VideoLlama3Processor", "VideoLlama3ImageProcessor", _QWEN, _VIDEOS),
 ):
     register(
         FamilySpec(
             name=_name,
-            model_types=_types,
+            model_types=(_name,),
             processors=(_processor,),
             image_processors=(_image_processor,),
             towers=(),
-            geometry=_GEOMETRY,
-            prompt="<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n",
-            notes="Videos are not supported.",
+            geometry=_STRETCHED,
+            prompt=_prompt,
+            notes=_notes,
         )
     )(DynamicGrid)
+
+register(
+    FamilySpec(
+        name="glm5_next",
+        model_types=("glm5_next",),
+        processors=("Glm5NextProcessor",),
+        image_processors=("Glm5NextImageProcessor",),
+        towers=(),
+        geometry=_PADDED,
+        prompt=_GLM,
+        notes=_SOME_LAYERS,
+    )
+)(PaddedGrid)
