@@ -46,7 +46,7 @@ def check_call(call: AttentionCall) -> None:
             continue
         if key in _PACKED:
             raise UnsupportedAttention(f"{name} got packed or paged sequences ({key}): pass a padded batch instead")
-        if key in _SPARSE:
+        if key in _SPARSE and not _in_mask(call):
             raise UnsupportedAttention(f"{name} selects keys by {key}: sparse attention cannot be reproduced by rows")
         if key not in _HARMLESS and isinstance(value, torch.Tensor) and value.is_floating_point():
             raise UnsupportedAttention(f"{name} got an unknown attention input {key!r} of shape {tuple(value.shape)}")
@@ -55,6 +55,11 @@ def check_call(call: AttentionCall) -> None:
         raise UnsupportedAttention(
             f"{name} has attention sinks of shape {tuple(sinks.shape)}; expected one per head, ({call.query.shape[1]},)"
         )
+
+
+def _in_mask(call: AttentionCall) -> bool:
+    # For these two kernels, which take no selection of keys, models write theirs into the mask.
+    return call.kernel in ("eager", "sdpa") and isinstance(call.mask, torch.Tensor) and call.mask.ndim == 4
 
 
 def _is_packed(call: AttentionCall) -> bool:
