@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid, dynamic_grid_variants
+from tests.tiny import cut_patches, dynamic_grid, dynamic_grid_variants
 
-TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS, **dynamic_grid_variants.MODELS}
+TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
+    **cut_patches.MODELS,
+    **dynamic_grid.MODELS,
+    **dynamic_grid_variants.MODELS,
+}

@@ -316,6 +316,30 @@ def hy_v4_vl() -> tuple[Any, Any]:
     return made(hf.HYV4VLForConditionalGeneration, config), processor
 
 
+def nemotron_h_omni() -> tuple[Any, Any]:
+    """Nemotron Omni: state space layers with few attention layers between; RADIO's tower."""
+    marks = {"image_token": "<image>", "image_start_token": "<img>", "image_end_token": "</img>"}
+    tok = tokenizer("<video>", "<so_embedding>", "<so_start>", "<so_end>", bos=False, names=marks)
+    types = ["linear_attention", "full_attention", "mlp", "full_attention"]
+    mamba = {"mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 2, "chunk_size": 16}
+    tower = {"image_size": 64, "patch_size": 16, "max_img_size": 256, "num_cls_tokens": 1, "num_registers": 2}
+    config = hf.NemotronH_Omni_Reasoning_V3_Config(
+        text_config=WORDS | mamba | _vocabulary(tok) | {"layer_types": types},
+        vision_config=TOWER | tower | {"model_type": "radio", "video_temporal_patch_size": 2},
+        projector_hidden_size=64,
+        vision_hidden_size=32,
+        **_ids(tok, image_token_id="<image>", video_token_id="<video>", audio_token_id="<so_embedding>"),
+    )
+    processor = hf.NemotronH_Omni_Reasoning_V3Processor(
+        hf.NemotronH_Omni_Reasoning_V3ImageProcessor(min_num_patches=24, max_num_patches=96),
+        hf.NemotronH_Omni_Reasoning_V3VideoProcessor(),
+        tok,
+        hf.ParakeetFeatureExtractor(),
+        chat_template=chat("{role}: ", image="<image>", between="\n", end="a: "),
+    )
+    return made(hf.NemotronH_Omni_Reasoning_V3, config), processor
+
+
 MODELS = {
     "cohere_compass": cohere_compass,
     "cosmos3_edge": cosmos3_edge,
@@ -329,5 +353,6 @@ MODELS = {
     "minimax_m3_vl": minimax_m3_vl,
     "muse_glimmer": muse_glimmer,
     "muse_spark": muse_spark,
+    "nemotron_h_omni": nemotron_h_omni,
     "paddleocr_vl": paddleocr_vl,
 }

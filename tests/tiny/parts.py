@@ -83,7 +83,7 @@ def made(cls: type, config: Any, *, seed: int = 0) -> Any:
         torch.random.set_rng_state(state)
     with torch.no_grad():
         for name, weight in model.get_decoder().named_parameters():
-            if "q_proj.weight" in name or "k_proj.weight" in name:
+            if name.endswith("weight") and any(part in name for part in ("q_proj.", "k_proj.", "q_b_proj.")):
                 weight.mul_(4.5)
             if "embed_tokens" in name:
                 weight.mul_(3.0)

@@ -76,7 +76,7 @@ class Adapter:
         return self.read(image_wh, self._processed([blank], [self.placeholder * pictures]), 0)
 
     def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
-        """The image tokens of picture ``number`` of a batch, of ``image_wh`` pixels, from what the processor made of it.
+        """The image tokens of picture ``number`` of a batch, of ``image_wh`` pixels, from what came of it.
 
         ``outputs`` are the processor's, unpadded, as lists. Families with :attr:`reads` have it.
         """
@@ -89,6 +89,10 @@ class Adapter:
     def find_tower(self) -> Tower:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""
         return tower_of(self.config, towers=self.spec.towers, strategy=self.strategy)
+
+    def call_processor(self, **options: Any) -> Mapping[str, Any]:
+        """The processor's output with the offsets of its tokens and of what it wrote in place of pictures."""
+        return cast(Mapping[str, Any], self.processor(**options))
 
     # --- what users call ------------------------------------------------------------------------------------------
 
@@ -220,7 +224,7 @@ class Adapter:
             raise PromptError(f"either all or none of the prompts of a batch may start with {bos!r}")
         nested = [list(g) for g in groups if g]
         try:
-            output = self.processor(
+            output = self.call_processor(
                 images=nested or None,
                 text=texts,
                 padding=False,
@@ -231,11 +235,11 @@ class Adapter:
                 add_special_tokens=not all(own_bos),
                 **self.asks,
             )
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:  # some divide by a side that they rounded to nothing
             sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
             name = type(self.processor).__name__
             raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error
-        return cast(Mapping[str, Any], output)
+        return output
 
     def _read(self, groups: Sequence[Sequence[Image]], outputs: Mapping[str, Any]) -> list[list[ImagePlan]]:
         sizes = [[i.size for i in g] for g in groups]

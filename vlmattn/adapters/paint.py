@@ -59,7 +59,7 @@ def unmixed(model: Any) -> Iterator[None]:
     Layers that change the shape of their input are left as they are.
     """
     layers = tower_layers(model)
-    if not layers:
+    if not layers and any(_is_attention(m) for m in _outside(model)):
         raise ModelError(f"no layers of a vision tower were found in {type(model).__name__}")
     try:
         for layer in layers:
@@ -74,13 +74,19 @@ def tower_layers(model: Any) -> list[Any]:
     """The repeated layers, those with attention in them, of everything that is no part of the language model."""
     import torch
 
+    stacks = [m for m in _outside(model) if isinstance(m, torch.nn.ModuleList)]
+    return [layer for stack in stacks for layer in stack if any(_is_attention(m) for m in layer.modules())]
+
+
+def _outside(model: Any) -> list[Any]:
+    """The modules that are no part of the language model."""
     words = {id(m) for m in model.get_decoder().modules()}
-    stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and id(m) not in words]
-    return [layer for stack in stacks for layer in stack if _mixes(layer)]
+    return [m for m in model.modules() if id(m) not in words]
 
 
-def _mixes(layer: Any) -> bool:
-    return any("attention" in type(m).__name__.lower() or "attn" in type(m).__name__.lower() for m in layer.modules())
+def _is_attention(module: Any) -> bool:
+    name = type(module).__name__.lower()
+    return "attention" in name or "attn" in name
 
 
 def _passing(forward: Callable[..., Any]) -> Callable[..., Any]:

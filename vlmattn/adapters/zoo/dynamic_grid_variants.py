@@ -122,6 +122,27 @@ class PaddedGrid(DynamicGrid):
         return canvas.resized(width, height).window(0, 0, padded_width, padded_height)
 
 
+class ShuffledGrid(DynamicGrid):
+    """Nemotron Omni: cells are made by a pixel shuffle, and the grid has no frames."""
+
+    def find_merge(self) -> int:
+        """What the image processor's ratio says."""
+        ratio = float(self.image_processor.downsample_ratio)
+        check_agreement(self, "downsample_ratio", ratio, float(self.config.downsample_ratio))
+        return round(1 / ratio)
+
+    def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile of the whole picture."""
+        grid = {"image_grid_thw": {number: (1, *outputs["image_grid_hw"][number])}}
+        return super().read(image_wh, grid, number)
+
+    def call_processor(self, **options: Any) -> Mapping[str, Any]:
+        """The call that the processor inherits: its own gives no offsets back."""
+        from transformers.processing_utils import ProcessorMixin
+
+        return ProcessorMixin.__call__(self.processor, **options)
+
+
 _STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
 _PADDED = ("base: shrunk if need be, padded at right and bottom to whole cells of merge_size x merge_size patches",)
 _QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -140,6 +161,14 @@ for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
     (OnePromptGrid, "ernie4_5_vl_moe", "Ernie4_5_VLMoeProcessor", "Ernie4_5_VLMoeImageProcessor", _STRETCHED, _SAID),
     (RowEndGrid, "hy_v4_vl", "HYV4VLProcessor", "HYV4VLImageProcessor", _STRETCHED, _SAID),
     (FramedGrid, "hunyuan_vl", "HunYuanVLProcessor", "HunYuanVLImageProcessor", _STRETCHED, _SAID),
+    (
+        ShuffledGrid,
+        "nemotron_h_omni",
+        "NemotronH_Omni_Reasoning_V3Processor",
+        "NemotronH_Omni_Reasoning_V3ImageProcessor",
+        _STRETCHED,
+        _QWEN,
+    ),
     (PaddedGrid, "kimi_k25", "Kimi_K25Processor", "Kimi_K25ImageProcessor", _PADDED, _SAID),
 ):
     register(
