@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid, pixtral_grid, pooled_grid
+from tests.tiny import (
+    cut_patches,
+    dynamic_grid,
+    dynamic_grid_variants,
+    pixtral_grid,
+    pooled_grid,
+)
 
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
+    **cut_patches.MODELS,
     **dynamic_grid.MODELS,
+    **dynamic_grid_variants.MODELS,
     **pixtral_grid.MODELS,
     **pooled_grid.MODELS,
 }

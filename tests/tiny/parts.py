@@ -22,6 +22,9 @@ TEXT = {
 """Sizes of a tiny language model, for the configurations that use these names."""
 
 
+_SHARPENED = ("q_proj.", "k_proj.", "q_b_proj.", "kv_a_proj_with_mqa.", "kv_b_proj.")
+
+
 def tokenizer(
     *more: str, bos: bool = True, names: dict[str, str] | None = None, padding_side: str = "left"
 ) -> PreTrainedTokenizerFast:
@@ -83,7 +86,7 @@ def made(cls: type, config: Any, *, seed: int = 0) -> Any:
         torch.random.set_rng_state(state)
     with torch.no_grad():
         for name, weight in model.get_decoder().named_parameters():
-            if any(f"{part}.weight" in name for part in ("q_proj", "k_proj", "kv_a_proj_with_mqa", "kv_b_proj")):
+            if name.endswith("weight") and any(part in name for part in _SHARPENED):
                 weight.mul_(4.5)
             if "embed_tokens" in name:
                 weight.mul_(3.0)

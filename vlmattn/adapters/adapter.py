@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pictures = Sequence["Image"] | Sequence[Sequence["Image"]]
-_TYPE_KEYS = ("token_type_ids", "mm_token_type_ids")
+_TYPE_KEYS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 _TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *_TYPE_KEYS)
 
 
@@ -34,6 +35,7 @@ class Adapter:
     Attributes:
         reads: whether the grids are read off what the processor made (:meth:`read`) rather than planned before it.
         drops: what the processor makes that the model does not take.
+        asks: further options of the processor's call, for what the model needs and the processor makes only on demand.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
             or many times over.
 
@@ -42,6 +44,7 @@ class Adapter:
 
     reads = False
     drops: tuple[str, ...] = ()
+    asks: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         self.spec = spec
@@ -90,6 +93,10 @@ class Adapter:
     def generation(self) -> dict[str, Any]:
         """What ``generate`` needs besides the inputs, so that every layer computes all rows of the prompt."""
         return {}
+
+    def call_processor(self, **options: Any) -> Mapping[str, Any]:
+        """The processor's output with the offsets of its tokens and of what it wrote in place of pictures."""
+        return cast(Mapping[str, Any], self.processor(**options))
 
     # --- what users call ------------------------------------------------------------------------------------------
 
@@ -221,7 +228,7 @@ class Adapter:
             raise PromptError(f"either all or none of the prompts of a batch may start with {bos!r}")
         nested = [list(g) for g in groups if g]
         try:
-            output = self.processor(
+            output = self.call_processor(
                 images=nested or None,
                 text=texts,
                 padding=False,
@@ -230,12 +237,13 @@ class Adapter:
                 return_offsets_mapping=True,
                 return_text_replacement_offsets=True,
                 add_special_tokens=not all(own_bos),
+                **self.asks,
             )
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:  # some divide by a side that they rounded to nothing
             sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
             name = type(self.processor).__name__
             raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error
-        return cast(Mapping[str, Any], output)
+        return output
 
     def _read(self, groups: Sequence[Sequence[Image]], outputs: Mapping[str, Any]) -> list[list[ImagePlan]]:
         sizes = [[i.size for i in g] for g in groups]

@@ -18,7 +18,7 @@ RowIndex = slice | torch.Tensor
 """Rows of one call: a slice shared by the batch, (R,) indices shared by it, or (B, R) indices, one line per item."""
 
 _HARMLESS = {
-    "dropout", "scaling", "softcap", "sliding_window", "s_aux", "position_bias", "is_causal", "position_ids",
+    "dropout", "scaling", "softcap", "sliding_window", "s_aux", "sinks", "position_bias", "is_causal", "position_ids",
     "cache_position", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "deterministic",
     "layer_idx", "num_items_in_batch", "logits_to_keep", "token_type_ids", "mm_token_type_ids", "attention_mask",
     "position_embeddings", "past_key_values", "block_sequence_ids", "output_router_logits", "implementation",
@@ -46,7 +46,7 @@ def check_call(call: AttentionCall) -> None:
             continue
         if key in _PACKED:
             raise UnsupportedAttention(f"{name} got packed or paged sequences ({key}): pass a padded batch instead")
-        if key in _SPARSE:
+        if key in _SPARSE and not _in_mask(call):
             raise UnsupportedAttention(f"{name} selects keys by {key}: sparse attention cannot be reproduced by rows")
         if key not in _HARMLESS and isinstance(value, torch.Tensor) and value.is_floating_point():
             raise UnsupportedAttention(f"{name} got an unknown attention input {key!r} of shape {tuple(value.shape)}")
@@ -55,6 +55,16 @@ def check_call(call: AttentionCall) -> None:
         raise UnsupportedAttention(
             f"{name} has attention sinks of shape {tuple(sinks.shape)}; expected one per head, ({call.query.shape[1]},)"
         )
+    sinks, want = call.options.get("sinks"), (*call.query.shape[:3], 1)
+    if sinks is not None and tuple(sinks.shape) != want:
+        raise UnsupportedAttention(
+            f"{name} has attention sinks of shape {tuple(sinks.shape)}; expected one per head and query, {want}"
+        )
+
+
+def _in_mask(call: AttentionCall) -> bool:
+    # For these two kernels, which take no selection of keys, models write theirs into the mask.
+    return call.kernel in ("eager", "sdpa") and isinstance(call.mask, torch.Tensor) and call.mask.ndim == 4
 
 
 def check_all_rows(call: AttentionCall, count: int) -> None:
@@ -147,14 +157,23 @@ def apply_mask(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     return scores + mask.float()
 
 
-def row_probabilities(call: AttentionCall, scores: torch.Tensor) -> torch.Tensor:
+def row_probabilities(call: AttentionCall, scores: torch.Tensor, rows: RowIndex) -> torch.Tensor:
     """Softmax over the keys, (B, H, R, K) float32; learned sinks take their share, so such rows sum to less than 1."""
-    sinks = call.options.get("s_aux")
-    if sinks is None:
+    column = _sink_column(call, scores, rows)
+    if column is None:
         return torch.softmax(scores, dim=-1)
-    batch, heads, count, _ = scores.shape
-    column = sinks.float().reshape(1, heads, 1, 1).expand(batch, heads, count, 1)
     return torch.softmax(torch.cat([scores, column], dim=-1), dim=-1)[..., :-1]
+
+
+def _sink_column(call: AttentionCall, scores: torch.Tensor, rows: RowIndex) -> torch.Tensor | None:
+    """The sinks' logits of these rows, (B, H, R, 1): one per head, or one per head and query."""
+    per_head, per_query = call.options.get("s_aux"), call.options.get("sinks")
+    if per_query is not None:
+        return take_rows(per_query, rows).float()
+    if per_head is None:
+        return None
+    batch, heads, count, _ = scores.shape
+    return torch.as_tensor(per_head).float().reshape(1, heads, 1, 1).expand(batch, heads, count, 1)
 
 
 def visible(mask: torch.Tensor | None, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:

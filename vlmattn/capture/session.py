@@ -306,13 +306,13 @@ class Session:
         count = self._step.count if self._step is not None else 0
         if recording.gathers and count == 1 and not recording.visible.masked:
             scores = apply_mask(row_scores(call, kept.index), row_mask(call, kept.index))
-            recording.gather(site, kept, row_probabilities(call, scores))
+            recording.gather(site, kept, row_probabilities(call, scores, kept.index))
             return
         first = self._step.first_columns.get(site.layer_idx, 0) if self._step is not None else 0
         for part in kept.split(rows_per_chunk(call)):
             scores = row_scores(call, part.index)
             mask = row_mask(call, part.index)
-            probs = row_probabilities(call, apply_mask(scores, mask))
+            probs = row_probabilities(call, apply_mask(scores, mask), part.index)
             seen = visible_to(mask, scores) if recording.visible.wants(site, count) else None
             recording.add_rows(site, part, probs, seen, first)
             if recording.spec.head_norms:

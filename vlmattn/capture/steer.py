@@ -108,7 +108,7 @@ class SteeredRows:
         for steering in active:
             new = steering.edit_scores(scores, where)
             scores, changed = self._merge(steering, scores, new, rows, changed)
-        probs = row_probabilities(call, apply_mask(scores, mask))
+        probs = row_probabilities(call, apply_mask(scores, mask), rows)
         for steering in active:
             new = steering.edit_rows(probs, where)
             probs, changed = self._merge(steering, probs, new, rows, changed)
@@ -185,7 +185,7 @@ class SteeredRows:
         first = self.step.first_columns.get(site.layer_idx, 0)
         for part in kept.split(rows_per_chunk(call)):
             scores, mask = row_scores(call, part.index), row_mask(call, part.index)
-            probs = row_probabilities(call, apply_mask(scores, mask))
+            probs = row_probabilities(call, apply_mask(scores, mask), part.index)
             if rewritten:
                 probs = self._overlay_edits(part, probs)
             seen = visible_to(mask, scores) if recording.visible.wants(site, self.step.count) else None

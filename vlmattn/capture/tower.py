@@ -35,7 +35,7 @@ def tower_rows(call: AttentionCall, kind: str) -> torch.Tensor:
 
 def _rows(call: AttentionCall, rows: slice) -> torch.Tensor:
     scores = row_scores(call, rows)
-    return row_probabilities(call, apply_mask(scores, row_mask(call, rows)))
+    return row_probabilities(call, apply_mask(scores, row_mask(call, rows)), rows)
 
 
 def check_tower(kind: str, model: Any, sites: ModelSites) -> None:

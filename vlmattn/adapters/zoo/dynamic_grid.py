@@ -28,7 +28,7 @@ class DynamicGrid(Adapter):
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         super().__init__(spec, model, processor)
-        self.merge = int(self.image_processor.merge_size)
+        self.merge = self.find_merge()
         vision = self.config.vision_config
         for name in ("spatial_merge_size", "merge_size"):
             check_agreement(self, name, self.merge, getattr(vision, name, self.merge))
@@ -40,6 +40,10 @@ class DynamicGrid(Adapter):
         """Any tower of the family: its input has no size of its own."""
         vision = self.config.vision_config
         return Tower(str(vision.model_type), 0, int(vision.patch_size), 0)
+
+    def find_merge(self) -> int:
+        """Patches along a side of a cell, as the image processor says."""
+        return int(self.image_processor.merge_size)
 
     def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
         """One base tile of the whole picture."""

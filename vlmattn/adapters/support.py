@@ -1,0 +1,76 @@
+"""Which of transformers' picture-and-text models are supported: ``python -m vlmattn.adapters.support`` prints the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vlmattn.adapters.refused import REFUSED
+from vlmattn.adapters.registry import families
+
+
+@dataclass(frozen=True)
+class Support:
+    """One model type.
+
+    Attributes:
+        model_type: as ``config.model_type`` says it. families: names of the families that serve it; none if refused.
+        geometry: rules that place its image tokens. notes: what a reader should know.
+        reason: why it is refused; empty if it is supported.
+    """
+
+    model_type: str
+    families: tuple[str, ...]
+    geometry: tuple[str, ...] = ()
+    notes: str = ""
+    reason: str = ""
+
+    @property
+    def supported(self) -> bool:
+        """Whether a family serves it."""
+        return bool(self.families)
+
+
+def support_table() -> tuple[Support, ...]:
+    """A row for every model type of transformers' image-text-to-text mapping, and of installed adapters, by name."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    served = {t for family in families() for t in family.model_types}
+    return tuple(_row(kind) for kind in sorted({*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *served}))
+
+
+def _row(kind: str) -> Support:
+    serving = [f for f in families() if kind in f.model_types]
+    if not serving:
+        return Support(kind, (), reason=REFUSED.get(kind, "where its image tokens lie is not known"))
+    rules = tuple(dict.fromkeys(rule for family in serving for rule in family.geometry))
+    notes = " ".join(family.notes for family in serving if family.notes)
+    return Support(kind, tuple(f.name for f in serving), rules, notes)
+
+
+def support_markdown() -> str:
+    """The table as Markdown, with the numbers of supported and refused model types."""
+    rows = support_table()
+    yes = [row for row in rows if row.supported]
+    lines = [
+        "# Models",
+        "",
+        "Every model type of transformers' image-text-to-text mapping. This page is generated: "
+        "`python -m vlmattn.adapters.support`.",
+        "",
+        f"## Supported: {len(yes)}",
+        "",
+        "| model type | family | where its image tokens lie | notes |",
+        "|---|---|---|---|",
+        *(f"| `{r.model_type}` | {', '.join(r.families)} | {'; '.join(r.geometry)} | {r.notes} |" for r in yes),
+        "",
+        f"## Refused: {len(rows) - len(yes)}",
+        "",
+        "| model type | reason |",
+        "|---|---|",
+        *(f"| `{r.model_type}` | {r.reason} |" for r in rows if not r.supported),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(support_markdown(), end="")

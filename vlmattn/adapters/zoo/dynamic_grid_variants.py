@@ -1,0 +1,185 @@
+"""Families that see a picture as Qwen-VL does, and differ in what they write round it or in how they read settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from vlmattn.adapters.adapter import check_agreement
+from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
+from vlmattn.adapters.registry import register
+from vlmattn.adapters.spec import FamilySpec
+from vlmattn.adapters.zoo.dynamic_grid import DynamicGrid
+from vlmattn.core.errors import LayoutError
+from vlmattn.core.layout import ImageLayout, Tile
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class TypedGrid(DynamicGrid):
+    """Families whose processor marks words and pictures only when asked to, though the model needs it."""
+
+    asks = MappingProxyType({"return_mm_token_type_ids": True})
+
+
+class StillGrid(DynamicGrid):
+    """Families whose tower takes a picture as one frame, though the image processor they share doubles it for films."""
+
+    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
+        super().__init__(spec, model, processor)
+        check_agreement(self, "temporal_patch_size", int(self.image_processor.temporal_patch_size), 1)
+
+
+class OnePromptGrid(DynamicGrid):
+    """Families whose processor cannot take several prompts of different length without padding."""
+
+    def _processed(self, groups: Sequence[Sequence[Image]], texts: list[str]) -> Mapping[str, Any]:
+        parts = [super(OnePromptGrid, self)._processed([g], [t]) for g, t in zip(groups, texts, strict=True)]
+        return {
+            name: _joined([p[name] for p in parts if name in p]) for name in dict.fromkeys(k for p in parts for k in p)
+        }
+
+
+def _joined(values: list[Any]) -> Any:
+    """Lists or tensors of several calls, one after the other."""
+    if isinstance(values[0], list):
+        return [item for value in values for item in value]
+    import torch
+
+    return torch.cat(values)
+
+
+class RowEndGrid(DynamicGrid):
+    """Families that end every row of cells with an image token without a place.
+
+    Attributes:
+        edges: image tokens without a place before the first and after the last row.
+    """
+
+    edges = (0, 0)
+
+    def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile of the whole picture, its rows ended."""
+        plan = super().read(image_wh, outputs, number)
+        before, after = self.edges
+        rows = raster(0, plan.layout.tiles[0].grid_hw, newline=True)
+        return ImagePlan(plan.layout, places([nowhere(before), rows, nowhere(after)]), plan.view_hw, plan.views)
+
+
+class FramedGrid(RowEndGrid):
+    """HunYuan-VL: begin and end tokens round the picture, besides the row ends."""
+
+    edges = (1, 1)
+
+    def find_tokens(self) -> tuple[str, str]:
+        """The processor takes a picture's place only between its start and end tokens."""
+        mark = str(self.processor.image_token)
+        return f"{self.processor.image_start_token}{mark}{self.processor.image_end_token}", mark
+
+    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
+        super().__init__(spec, model, processor)
+        check_agreement(self, "cat_extra_token", bool(processor.cat_extra_token), True)
+        check_agreement(self, "spatial_patch_size", int(self.image_processor.spatial_patch_size), 1)
+
+
+class PaddedGrid(DynamicGrid):
+    """Kimi: shrunk if need be, never enlarged, and padded at right and bottom to whole cells."""
+
+    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
+        super().__init__(spec, model, processor)
+        kernel = tuple(int(n) for n in self.config.vision_config.merge_kernel_size)
+        check_agreement(self, "merge_size", (self.merge, self.merge), kernel)
+
+    def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile that reaches beyond the picture where it was padded."""
+        plan = super().read(image_wh, outputs, number)
+        canvas = self._canvas(image_wh)
+        if canvas.wh != (plan.view_hw[1], plan.view_hw[0]):
+            raise LayoutError(
+                f"picture {number}: image_grid_thw says {plan.view_hw[1]} x {plan.view_hw[0]} pixels, the image"
+                f" processor's settings say {canvas.wh[0]} x {canvas.wh[1]}"
+            )
+        tile = Tile("base", plan.layout.tiles[0].grid_hw, canvas.box_xyxy)
+        return ImagePlan(ImageLayout(image_wh, (tile,), 1), plan.place, plan.view_hw, 1)
+
+    def _canvas(self, image_wh: tuple[int, int]) -> Canvas:
+        from transformers.models.kimi_k25.image_processing_kimi_k25 import navit_resize
+
+        maker, canvas = self.image_processor, Canvas.of(image_wh)
+        if not maker.do_resize:
+            return canvas
+        (height, width), (padded_height, padded_width) = navit_resize(
+            height=image_wh[1],
+            width=image_wh[0],
+            patch_size=maker.patch_size,
+            merge_kernel_size=self.merge,
+            max_patches=maker.max_patches,
+            max_size_per_side=maker.size["max_height"],
+        )
+        return canvas.resized(width, height).window(0, 0, padded_width, padded_height)
+
+
+class ShuffledGrid(DynamicGrid):
+    """Nemotron Omni: cells are made by a pixel shuffle, and the grid has no frames."""
+
+    def find_merge(self) -> int:
+        """What the image processor's ratio says."""
+        ratio = float(self.image_processor.downsample_ratio)
+        check_agreement(self, "downsample_ratio", ratio, float(self.config.downsample_ratio))
+        return round(1 / ratio)
+
+    def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile of the whole picture."""
+        grid = {"image_grid_thw": {number: (1, *outputs["image_grid_hw"][number])}}
+        return super().read(image_wh, grid, number)
+
+    def call_processor(self, **options: Any) -> Mapping[str, Any]:
+        """The call that the processor inherits: its own gives no offsets back."""
+        from transformers.processing_utils import ProcessorMixin
+
+        return ProcessorMixin.__call__(self.processor, **options)
+
+
+_STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
+_PADDED = ("base: shrunk if need be, padded at right and bottom to whole cells of merge_size x merge_size patches",)
+_QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
+_SAID = "User: {images}{question}\nAssistant: "
+
+for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
+    (DynamicGrid, "paddleocr_vl", "PaddleOCRVLProcessor", "PaddleOCRVLImageProcessor", _STRETCHED, _SAID),
+    (DynamicGrid, "cohere_compass", "CohereCompassProcessor", "CohereCompassImageProcessor", _STRETCHED, _SAID),
+    (DynamicGrid, "cosmos3_omni", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _STRETCHED, _QWEN),
+    (DynamicGrid, "lfm3_vl", "Lfm3VlProcessor", "Qwen2VLImageProcessor", _STRETCHED, _QWEN),
+    (DynamicGrid, "minimax_m3_vl", "MiniMaxM3VLProcessor", "MiniMaxM3VLImageProcessor", _STRETCHED, _SAID),
+    (DynamicGrid, "muse_glimmer", "MuseGlimmerProcessor", "MuseGlimmerImageProcessor", _STRETCHED, _SAID),
+    (DynamicGrid, "muse_spark", "MuseSparkProcessor", "MuseGlimmerImageProcessor", _STRETCHED, _SAID),
+    (StillGrid, "dots3_note", "Dots3NoteProcessor", "Qwen2VLImageProcessor", _STRETCHED, _SAID),
+    (TypedGrid, "cosmos3_edge", "Cosmos3EdgeProcessor", "Cosmos3EdgeImageProcessor", _STRETCHED, _QWEN),
+    (OnePromptGrid, "ernie4_5_vl_moe", "Ernie4_5_VLMoeProcessor", "Ernie4_5_VLMoeImageProcessor", _STRETCHED, _SAID),
+    (RowEndGrid, "hy_v4_vl", "HYV4VLProcessor", "HYV4VLImageProcessor", _STRETCHED, _SAID),
+    (FramedGrid, "hunyuan_vl", "HunYuanVLProcessor", "HunYuanVLImageProcessor", _STRETCHED, _SAID),
+    (
+        ShuffledGrid,
+        "nemotron_h_omni",
+        "NemotronH_Omni_Reasoning_V3Processor",
+        "NemotronH_Omni_Reasoning_V3ImageProcessor",
+        _STRETCHED,
+        _QWEN,
+    ),
+    (PaddedGrid, "kimi_k25", "Kimi_K25Processor", "Kimi_K25ImageProcessor", _PADDED, _SAID),
+):
+    register(
+        FamilySpec(
+            name=_name,
+            model_types=(_name,),
+            processors=(_processor,),
+            image_processors=(_image_processor,),
+            towers=(),
+            geometry=_geometry,
+            prompt=_prompt,
+            notes="Videos are not supported.",
+        )
+    )(_cls)
