@@ -8,6 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid, tiles
+from tests.tiny import dynamic_grid, slices, tiles
 
-TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS, **tiles.MODELS}
+TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS, **slices.MODELS, **tiles.MODELS}

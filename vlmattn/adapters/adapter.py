@@ -75,7 +75,7 @@ class Adapter:
         return self.read(image_wh, self._processed([blank], [self.placeholder * pictures]), 0)
 
     def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
-        """The image tokens of picture ``number`` of a batch, of ``image_wh`` pixels, from what the processor made of it.
+        """The image tokens of picture ``number`` of a batch, ``image_wh`` pixels large, from what was made of it.
 
         ``outputs`` are the processor's, unpadded, as lists. Families with :attr:`reads` have it.
         """

@@ -64,7 +64,7 @@ def rule_of(image_processor: Any, name: str) -> Callable[..., Any]:
             f"{type(image_processor).__name__} has no {name!r} in this version of transformers: how it cuts pictures"
             " is not known. Use a version that vlmattn is tested with"
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def check_square(image_processor: Any, side: int, tower_side: int) -> None:
