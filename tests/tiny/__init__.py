@@ -14,6 +14,8 @@ from tests.tiny import (
     dynamic_grid_variants,
     pixtral_grid,
     pooled_grid,
+    slices,
+    tiles,
 )
 
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
@@ -22,4 +24,6 @@ TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
     **dynamic_grid_variants.MODELS,
     **pixtral_grid.MODELS,
     **pooled_grid.MODELS,
+    **slices.MODELS,
+    **tiles.MODELS,
 }

@@ -36,6 +36,7 @@ class Adapter:
         reads: whether the grids are read off what the processor made (:meth:`read`) rather than planned before it.
         drops: what the processor makes that the model does not take.
         asks: further options of the processor's call, for what the model needs and the processor makes only on demand.
+        image_tensors: whether the processor itself needs what its image processor makes as tensors, not as lists.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
             or many times over.
 
@@ -45,6 +46,7 @@ class Adapter:
     reads = False
     drops: tuple[str, ...] = ()
     asks: Mapping[str, Any] = MappingProxyType({})
+    image_tensors = False
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         self.spec = spec
@@ -227,17 +229,20 @@ class Adapter:
         if any(own_bos) != all(own_bos):
             raise PromptError(f"either all or none of the prompts of a batch may start with {bos!r}")
         nested = [list(g) for g in groups if g]
+        kinds: dict[str, Any] = {"return_tensors": None}
+        if self.image_tensors:
+            kinds = {"images_kwargs": {"return_tensors": "pt"}, "text_kwargs": kinds}
         try:
             output = self.call_processor(
                 images=nested or None,
                 text=texts,
                 padding=False,
                 truncation=False,
-                return_tensors=None,
                 return_offsets_mapping=True,
                 return_text_replacement_offsets=True,
                 add_special_tokens=not all(own_bos),
                 **self.asks,
+                **kinds,
             )
         except (ValueError, ArithmeticError) as error:  # some divide by a side that they rounded to nothing
             sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
@@ -285,17 +290,21 @@ class Adapter:
         groups: Sequence[Sequence[Image]],
         plans: list[ImagePlan],
     ) -> Encoded:
-        from transformers import BatchFeature
-
         pad = getattr(self.tokenizer, "pad_token_id", None)
         eos = getattr(self.tokenizer, "eos_token_id", None)
         extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in _TYPE_KEYS if k in outputs}
         fill = pad if pad is not None else eos if eos is not None else 0
         inputs, pads = left_padded([t.input_ids for t in layouts], extra, int(fill))
         pixels = {k: v for k, v in outputs.items() if k not in (*_TOKEN_KEYS, *self.drops)}
-        inputs |= dict(BatchFeature(pixels, tensor_type="pt"))
+        inputs |= self.tensors(pixels)
         self.check_views(inputs, plans)
         return Encoded(inputs, tuple(layouts), pads, tuple(tuple(g) for g in groups))
+
+    def tensors(self, pixels: dict[str, Any]) -> dict[str, Any]:
+        """What the processor made besides tokens, as the model takes it."""
+        from transformers import BatchFeature
+
+        return dict(BatchFeature(pixels, tensor_type="pt"))
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """The pixels that came out must have the size that the geometry says."""

@@ -8,7 +8,16 @@ from typing import Any
 from vlmattn.core.errors import UnsupportedModel
 
 # Tokens without a place that come before the patches, by vision_config.model_type.
-LEADING_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+LEADING_TOKENS = {
+    "clip_vision_model": 1,
+    "granite_docling_vision": 0,
+    "idefics3_vision": 0,
+    "internvl_vision": 1,
+    "ovis2_vision": 0,
+    "qianfan_ocr_vision": 1,
+    "siglip_vision_model": 0,
+    "smolvlm_vision": 0,
+}
 REASONS = {"pixtral": "its input has no fixed size, and this family is known with towers of one size only"}
 
 
@@ -55,10 +64,11 @@ def tower_of(config: Any, *, towers: tuple[str, ...], strategy: str) -> Tower:
             f" Supported: {', '.join(towers)}"
         )
     leading = LEADING_TOKENS[name] - (1 if strategy == "default" else 0)
-    return Tower(name, _one(vision.image_size, "image_size"), _one(vision.patch_size, "patch_size"), leading)
+    return Tower(name, one_side(vision.image_size, "image_size"), one_side(vision.patch_size, "patch_size"), leading)
 
 
-def _one(value: Any, name: str) -> int:
+def one_side(value: Any, name: str) -> int:
+    """A size that may be told as (height, width). Raises UnsupportedModel if these differ."""
     sides = set(value) if isinstance(value, (list, tuple)) else {value}
     if len(sides) != 1:
         raise UnsupportedModel(f"vision_config.{name} must be one number (square), got {value}")

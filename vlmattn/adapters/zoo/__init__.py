@@ -8,6 +8,8 @@ from vlmattn.adapters.zoo import (
     one_view,
     pixtral_grid,
     pooled_grid,
+    slices,
+    tiles,
 )
 
 __all__ = [
@@ -18,4 +20,6 @@ __all__ = [
     "one_view",
     "pixtral_grid",
     "pooled_grid",
+    "slices",
+    "tiles",
 ]
