@@ -8,6 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid
+from tests.tiny import dynamic_grid, fixed_views
 
-TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS}
+TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS, **fixed_views.MODELS}

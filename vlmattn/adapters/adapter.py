@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.adapters.decode import decoded
-from vlmattn.adapters.encoded import Encoded, left_padded
+from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
 from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.render import Rendered, render, render_raw, template_of
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Pictures = Sequence["Image"] | Sequence[Sequence["Image"]]
-_TYPE_KEYS = ("token_type_ids", "mm_token_type_ids")
-_TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *_TYPE_KEYS)
+_TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *TYPE_KEYS)
 
 
 class Adapter:
@@ -34,6 +34,8 @@ class Adapter:
     Attributes:
         reads: whether the grids are read off what the processor made (:meth:`read`) rather than planned before it.
         drops: what the processor makes that the model does not take.
+        one_by_one: whether the processor takes one prompt at a time.
+        answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
             or many times over.
 
@@ -42,6 +44,8 @@ class Adapter:
 
     reads = False
     drops: tuple[str, ...] = ()
+    one_by_one = False
+    answer_types: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         self.spec = spec
@@ -57,7 +61,7 @@ class Adapter:
         self._check_tokenizer()
         self._check_image_processor()
         self.tower = self.find_tower()
-        self._template = template_of(processor, self.placeholder, spec.prompt)
+        self._template = template_of(processor, self.placeholder, spec.prompt, spec.after_image)
 
     # --- what a family adds ---------------------------------------------------------------------------------------
 
@@ -86,6 +90,14 @@ class Adapter:
     def find_tower(self) -> Tower:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""
         return tower_of(self.config, towers=self.spec.towers, strategy=self.strategy)
+
+    def completed(self, rendered: Rendered) -> Rendered:
+        """The prompt with what the processor writes of its own besides pictures; :meth:`given` takes it off again."""
+        return rendered
+
+    def given(self, text: str) -> str:
+        """What the processor is given so that the model reads ``text``, pictures aside."""
+        return text
 
     # --- what users call ------------------------------------------------------------------------------------------
 
@@ -134,7 +146,7 @@ class Adapter:
             raise SpecError("question= only goes with raw=True: otherwise the prompt itself is the question")
         rendered = [self._rendered(p, len(g), system, raw, question) for p, g in zip(prompts, groups, strict=True)]
         planned = None if self.reads else [[self.plan(i.size, len(g)) for i in g] for g in groups]
-        outputs = self._processed(groups, [r.text for r in rendered])
+        outputs = self._processed(groups, [self.given(r.text) for r in rendered])
         plans = self._read(groups, outputs) if planned is None else planned
         layouts = [self._layout(r, p, outputs, i) for i, (r, p) in enumerate(zip(rendered, plans, strict=True))]
         return self._encoded(outputs, layouts, groups, [p for ps in plans for p in ps])
@@ -202,12 +214,11 @@ class Adapter:
         if raw:
             if not isinstance(prompt, str) or system is not None:
                 raise PromptError("raw=True takes a rendered prompt as text, without system")
-            return render_raw(prompt, pictures, self._template, self.placeholder, question)
+            return self.completed(render_raw(prompt, pictures, self._template, self.placeholder, question))
         video = getattr(self.processor, "video_token", None)
         marks = tuple(dict.fromkeys((self.placeholder, self.image_token, *([str(video)] if video else []))))
-        return render(
-            conversation(prompt, pictures, system=system, placeholders=marks), self._template, self.placeholder
-        )
+        messages = conversation(prompt, pictures, system=system, placeholders=marks)
+        return self.completed(render(messages, self._template, self.placeholder))
 
     def _processed(self, groups: Sequence[Sequence[Image]], texts: list[str]) -> Mapping[str, Any]:
         """The processor's output, unpadded, as lists."""
@@ -215,22 +226,31 @@ class Adapter:
         own_bos = [bool(bos) and t.startswith(str(bos)) for t in texts]
         if any(own_bos) != all(own_bos):
             raise PromptError(f"either all or none of the prompts of a batch may start with {bos!r}")
-        nested = [list(g) for g in groups if g]
         try:
-            output = self.processor(
-                images=nested or None,
-                text=texts,
-                padding=False,
-                truncation=False,
-                return_tensors=None,
-                return_offsets_mapping=True,
-                return_text_replacement_offsets=True,
-                add_special_tokens=not all(own_bos),
-            )
+            if not self.one_by_one:
+                return self.prepared(groups, texts, add_special_tokens=not all(own_bos))
+            pairs = zip(groups, texts, strict=True)
+            parts = [self.prepared([g], [t], add_special_tokens=not all(own_bos)) for g, t in pairs]
+            return {k: [row for part in parts for row in part.get(k, ())] for part in parts for k in part}
         except ValueError as error:
             sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
             name = type(self.processor).__name__
             raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error
+
+    def prepared(
+        self, groups: Sequence[Sequence[Image]], texts: list[str], *, add_special_tokens: bool
+    ) -> Mapping[str, Any]:
+        """What the processor makes of prompts and their pictures: unpadded lists, with offsets of tokens and pictures."""
+        output = self.processor(
+            images=[list(g) for g in groups if g] or None,
+            text=texts,
+            padding=False,
+            truncation=False,
+            return_tensors=None,
+            return_offsets_mapping=True,
+            return_text_replacement_offsets=True,
+            add_special_tokens=add_special_tokens,
+        )
         return cast(Mapping[str, Any], output)
 
     def _read(self, groups: Sequence[Sequence[Image]], outputs: Mapping[str, Any]) -> list[list[ImagePlan]]:
@@ -277,7 +297,7 @@ class Adapter:
 
         pad = getattr(self.tokenizer, "pad_token_id", None)
         eos = getattr(self.tokenizer, "eos_token_id", None)
-        extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in _TYPE_KEYS if k in outputs}
+        extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in TYPE_KEYS if k in outputs}
         fill = pad if pad is not None else eos if eos is not None else 0
         inputs, pads = left_padded([t.input_ids for t in layouts], extra, int(fill))
         pixels = {k: v for k, v in outputs.items() if k not in (*_TOKEN_KEYS, *self.drops)}
