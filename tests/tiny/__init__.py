@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid, fixed_views
+from tests.tiny import dynamic_grid, fixed_views, gemma, llava_like
 
-TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS, **fixed_views.MODELS}
+TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
+    **dynamic_grid.MODELS,
+    **fixed_views.MODELS,
+    **gemma.MODELS,
+    **llava_like.MODELS,
+}

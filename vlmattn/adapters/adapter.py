@@ -14,7 +14,7 @@ from vlmattn.adapters.decode import decoded
 from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
 from vlmattn.adapters.plan import ImagePlan
-from vlmattn.adapters.render import Rendered, render, render_raw, template_of
+from vlmattn.adapters.render import Rendered, plain_template, render, render_raw, template_of
 from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, tower_of
@@ -23,6 +23,17 @@ from vlmattn.core.layout import TokenLayout
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+UNPADDED: Mapping[str, Any] = MappingProxyType(
+    {
+        "padding": False,
+        "truncation": False,
+        "return_tensors": None,
+        "return_offsets_mapping": True,
+        "return_text_replacement_offsets": True,
+    }
+)
+"""What a processor is asked for: unpadded lists, with offsets of tokens and of pictures' places."""
 
 Pictures = Sequence["Image"] | Sequence[Sequence["Image"]]
 _TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *TYPE_KEYS)
@@ -35,6 +46,7 @@ class Adapter:
         reads: whether the grids are read off what the processor made (:meth:`read`) rather than planned before it.
         drops: what the processor makes that the model does not take.
         one_by_one: whether the processor takes one prompt at a time.
+        needs_picture: whether the processor takes no prompt without a picture.
         answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
             or many times over.
@@ -45,6 +57,7 @@ class Adapter:
     reads = False
     drops: tuple[str, ...] = ()
     one_by_one = False
+    needs_picture = False
     answer_types: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
@@ -61,7 +74,8 @@ class Adapter:
         self._check_tokenizer()
         self._check_image_processor()
         self.tower = self.find_tower()
-        self._template = template_of(processor, self.placeholder, spec.prompt, spec.after_image)
+        wording = (self.placeholder, spec.prompt, spec.after_image)
+        self._template = plain_template(*wording) if spec.own_prompt else template_of(processor, *wording)
 
     # --- what a family adds ---------------------------------------------------------------------------------------
 
@@ -77,7 +91,7 @@ class Adapter:
         return self.read(image_wh, self._processed([blank], [self.placeholder * pictures]), 0)
 
     def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
-        """The image tokens of picture ``number`` of a batch, of ``image_wh`` pixels, from what the processor made of it.
+        """The image tokens of picture ``number`` of a batch, of ``image_wh`` pixels, from what the processor made.
 
         ``outputs`` are the processor's, unpadded, as lists. Families with :attr:`reads` have it.
         """
@@ -98,6 +112,10 @@ class Adapter:
     def given(self, text: str) -> str:
         """What the processor is given so that the model reads ``text``, pictures aside."""
         return text
+
+    def merged(self, given: Mapping[str, Any]) -> Any:
+        """(B, N, d) what the language model gets of every token, out of the keywords that it is called with."""
+        return given.get("inputs_embeds")
 
     # --- what users call ------------------------------------------------------------------------------------------
 
@@ -201,8 +219,9 @@ class Adapter:
 
     def _check_pictures(self, group: Sequence[Image], index: int | None, text_only: bool) -> None:
         where = "" if index is None else f"prompt {index}: "
-        if not group and not text_only:
-            raise PromptError(f"{where}no picture was given")
+        if not group and (self.needs_picture or not text_only):
+            always = f": {self.spec.name} takes no prompt without one" if text_only else ""
+            raise PromptError(f"{where}no picture was given{always}")
         if self.max_images is not None and len(group) > self.max_images:
             raise PromptError(f"{where}{len(group)} pictures, but {self.spec.name} takes at most {self.max_images}")
         for number, picture in enumerate(group):
@@ -240,15 +259,11 @@ class Adapter:
     def prepared(
         self, groups: Sequence[Sequence[Image]], texts: list[str], *, add_special_tokens: bool
     ) -> Mapping[str, Any]:
-        """What the processor makes of prompts and their pictures: unpadded lists, with offsets of tokens and pictures."""
+        """What the processor makes of prompts and their pictures, as :data:`UNPADDED` says."""
         output = self.processor(
             images=[list(g) for g in groups if g] or None,
             text=texts,
-            padding=False,
-            truncation=False,
-            return_tensors=None,
-            return_offsets_mapping=True,
-            return_text_replacement_offsets=True,
+            **UNPADDED,
             add_special_tokens=add_special_tokens,
         )
         return cast(Mapping[str, Any], output)

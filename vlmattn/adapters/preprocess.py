@@ -69,7 +69,7 @@ def prepared_view(image_processor: Any, canvas: Canvas, *, pads_to_square: bool 
     if getattr(image_processor, "do_resize", False):
         canvas = canvas.resized(*resized_wh(canvas.wh, image_processor.size))
     if getattr(image_processor, "do_center_crop", False):
-        floor = getattr(image_processor, "backend", "") == "pil"
+        floor = getattr(image_processor, "backend", "") != "torchvision"
         canvas = cropped(canvas, image_processor.crop_size, floor=floor)
     return canvas
 

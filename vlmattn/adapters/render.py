@@ -20,14 +20,16 @@ class Rendered:
     question_span: tuple[int, int]
 
 
-def template_of(processor: Any, image_token: str, fallback: str, after_image: str = "\n") -> Template:
-    """How this processor renders messages: its chat template, its tokenizer's, or the family's ``fallback``.
+def plain_template(image_token: str, wording: str, after_image: str = "\n") -> Template:
+    """A family's own ``wording``, with ``after_image`` after each picture's placeholder."""
+    return lambda messages: _plain(messages, image_token + after_image, wording)
 
-    In the fallback, ``after_image`` follows each picture's placeholder.
-    """
+
+def template_of(processor: Any, image_token: str, fallback: str, after_image: str = "\n") -> Template:
+    """How this processor renders messages: its chat template, its tokenizer's, or the family's ``fallback``."""
     template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
     if template is None:
-        return lambda messages: _plain(messages, image_token + after_image, fallback)
+        return plain_template(image_token, fallback, after_image)
 
     def render(messages: list[Message]) -> str:
         chat = [{"role": m.role, "content": [_as_dict(p) for p in m.parts]} for m in messages]

@@ -72,13 +72,11 @@ def _checked_ids(adapter: Adapter, answer: Sequence[int]) -> np.ndarray:
     return given.astype(np.int64)
 
 
-def _longer(
-    adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]
-) -> tuple[dict[str, Any], tuple[int, ...]]:
+def _longer(adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:
     """The inputs with longer rows of tokens: what is told per token is told of the answer too."""
     old = encoded.inputs
     types = {name: old[name].cpu().numpy() for name in TYPE_KEYS if name in old}
-    extra = {name: [] for name in types}
+    extra: dict[str, list[np.ndarray]] = {name: [] for name in types}
     for name, told in types.items():
         for line, (row, pad) in enumerate(zip(rows, encoded.pad_left, strict=True)):
             answer = np.full(len(row) - (told.shape[1] - pad), adapter.answer_types.get(name, 0))
