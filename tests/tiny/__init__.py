@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid, fixed_views, gemma, llava_like
+from tests.tiny import convolved, dynamic_grid, fixed_views, gemma, llava_like
 
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
+    **convolved.MODELS,
     **dynamic_grid.MODELS,
     **fixed_views.MODELS,
     **gemma.MODELS,

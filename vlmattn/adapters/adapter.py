@@ -45,6 +45,7 @@ class Adapter:
     Attributes:
         reads: whether the grids are read off what the processor made (:meth:`read`) rather than planned before it.
         drops: what the processor makes that the model does not take.
+        nested: whether the processor takes one list of pictures per prompt, rather than one of all.
         one_by_one: whether the processor takes one prompt at a time.
         needs_picture: whether the processor takes no prompt without a picture.
         answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
@@ -56,6 +57,7 @@ class Adapter:
 
     reads = False
     drops: tuple[str, ...] = ()
+    nested = True
     one_by_one = False
     needs_picture = False
     answer_types: Mapping[str, int] = MappingProxyType({})
@@ -116,6 +118,11 @@ class Adapter:
     def merged(self, given: Mapping[str, Any]) -> Any:
         """(B, N, d) what the language model gets of every token, out of the keywords that it is called with."""
         return given.get("inputs_embeds")
+
+    def setting(self, name: str) -> Any:
+        """A setting of the image processor: what the processor tells it comes before what it says itself."""
+        told = getattr(self.processor, "images_kwargs", {})
+        return told[name] if name in told else getattr(self.image_processor, name, None)
 
     # --- what users call ------------------------------------------------------------------------------------------
 
@@ -260,8 +267,9 @@ class Adapter:
         self, groups: Sequence[Sequence[Image]], texts: list[str], *, add_special_tokens: bool
     ) -> Mapping[str, Any]:
         """What the processor makes of prompts and their pictures, as :data:`UNPADDED` says."""
+        pictures = [list(g) for g in groups if g] if self.nested else [i for g in groups for i in g]
         output = self.processor(
-            images=[list(g) for g in groups if g] or None,
+            images=pictures or None,
             text=texts,
             **UNPADDED,
             add_special_tokens=add_special_tokens,

@@ -41,7 +41,7 @@ class Gemma3(FixedViews):
 
     def _crops(self, image_wh: tuple[int, int]) -> list[tuple[int, int, int, int]]:
         """Left, top, width and height of each crop, by the image processor's own rule."""
-        if not self._setting("do_pan_and_scan"):
+        if not self.setting("do_pan_and_scan"):
             return []
         shapes = [p.shape[-2:] for p in self._cut_up(image_wh)]
         if any(0 in shape for shape in shapes):
@@ -55,7 +55,7 @@ class Gemma3(FixedViews):
 
     def _cut_up(self, image_wh: tuple[int, int]) -> Sequence[Any]:
         names = ("min_crop_size", "max_num_crops", "min_ratio_to_activate")
-        options = {f"pan_and_scan_{name}": self._setting(f"pan_and_scan_{name}") for name in names}
+        options = {f"pan_and_scan_{name}": self.setting(f"pan_and_scan_{name}") for name in names}
         width, height = image_wh
         if hasattr(self.image_processor, "pan_and_scan_batched"):
             import torch
@@ -68,11 +68,6 @@ class Gemma3(FixedViews):
             Sequence[Any],
             self.image_processor.pan_and_scan(np.broadcast_to(np.uint8(0), (3, height, width)), **options),
         )
-
-    def _setting(self, name: str) -> Any:
-        """What the processor tells its image processor comes before what the latter says itself."""
-        told = getattr(self.processor, "images_kwargs", {})
-        return told[name] if name in told else getattr(self.image_processor, name, None)
 
 
 _GEMMA3 = FamilySpec(
