@@ -9,9 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.tiny import (
+    convolved,
     cut_patches,
     dynamic_grid,
     dynamic_grid_variants,
+    fixed_views,
+    gemma,
+    llava_like,
     pixtral_grid,
     pooled_grid,
     slices,
@@ -19,9 +23,13 @@ from tests.tiny import (
 )
 
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
+    **convolved.MODELS,
     **cut_patches.MODELS,
     **dynamic_grid.MODELS,
     **dynamic_grid_variants.MODELS,
+    **fixed_views.MODELS,
+    **gemma.MODELS,
+    **llava_like.MODELS,
     **pixtral_grid.MODELS,
     **pooled_grid.MODELS,
     **slices.MODELS,

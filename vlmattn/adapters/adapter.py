@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.adapters.decode import decoded
-from vlmattn.adapters.encoded import Encoded, left_padded
+from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
 from vlmattn.adapters.plan import ImagePlan
-from vlmattn.adapters.render import Rendered, render, render_raw, template_of
+from vlmattn.adapters.render import Rendered, plain_template, render, render_raw, template_of
 from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, tower_of
@@ -24,9 +24,19 @@ from vlmattn.core.layout import TokenLayout
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+UNPADDED: Mapping[str, Any] = MappingProxyType(
+    {
+        "padding": False,
+        "truncation": False,
+        "return_tensors": None,
+        "return_offsets_mapping": True,
+        "return_text_replacement_offsets": True,
+    }
+)
+"""What a processor is asked for: unpadded lists, with offsets of tokens and of pictures' places."""
+
 Pictures = Sequence["Image"] | Sequence[Sequence["Image"]]
-_TYPE_KEYS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
-_TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *_TYPE_KEYS)
+_TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *TYPE_KEYS)
 
 
 class Adapter:
@@ -37,6 +47,10 @@ class Adapter:
         drops: what the processor makes that the model does not take.
         asks: further options of the processor's call, for what the model needs and the processor makes only on demand.
         image_tensors: whether the processor itself needs what its image processor makes as tensors, not as lists.
+        nested: whether the processor takes one list of pictures per prompt, rather than one of all.
+        one_by_one: whether the processor takes one prompt at a time.
+        needs_picture: whether the processor takes no prompt without a picture.
+        answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
             or many times over.
 
@@ -47,6 +61,10 @@ class Adapter:
     drops: tuple[str, ...] = ()
     asks: Mapping[str, Any] = MappingProxyType({})
     image_tensors = False
+    nested = True
+    one_by_one = False
+    needs_picture = False
+    answer_types: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         self.spec = spec
@@ -62,7 +80,8 @@ class Adapter:
         self._check_tokenizer()
         self._check_image_processor()
         self.tower = self.find_tower()
-        self._template = template_of(processor, self.placeholder, spec.prompt)
+        wording = (self.placeholder, spec.prompt, spec.after_image)
+        self._template = plain_template(*wording) if spec.own_prompt else template_of(processor, *wording)
 
     # --- what a family adds ---------------------------------------------------------------------------------------
 
@@ -99,6 +118,23 @@ class Adapter:
     def call_processor(self, **options: Any) -> Mapping[str, Any]:
         """The processor's output with the offsets of its tokens and of what it wrote in place of pictures."""
         return cast(Mapping[str, Any], self.processor(**options))
+
+    def completed(self, rendered: Rendered) -> Rendered:
+        """The prompt with what the processor writes of its own besides pictures; :meth:`given` takes it off again."""
+        return rendered
+
+    def given(self, text: str) -> str:
+        """What the processor is given so that the model reads ``text``, pictures aside."""
+        return text
+
+    def merged(self, given: Mapping[str, Any]) -> Any:
+        """(B, N, d) what the language model gets of every token, out of the keywords that it is called with."""
+        return given.get("inputs_embeds")
+
+    def setting(self, name: str) -> Any:
+        """A setting of the image processor: what the processor tells it comes before what it says itself."""
+        told = getattr(self.processor, "images_kwargs", {})
+        return told[name] if name in told else getattr(self.image_processor, name, None)
 
     # --- what users call ------------------------------------------------------------------------------------------
 
@@ -147,7 +183,7 @@ class Adapter:
             raise SpecError("question= only goes with raw=True: otherwise the prompt itself is the question")
         rendered = [self._rendered(p, len(g), system, raw, question) for p, g in zip(prompts, groups, strict=True)]
         planned = None if self.reads else [[self.plan(i.size, len(g)) for i in g] for g in groups]
-        outputs = self._processed(groups, [r.text for r in rendered])
+        outputs = self._processed(groups, [self.given(r.text) for r in rendered])
         plans = self._read(groups, outputs) if planned is None else planned
         layouts = [self._layout(r, p, outputs, i) for i, (r, p) in enumerate(zip(rendered, plans, strict=True))]
         return self._encoded(outputs, layouts, groups, [p for ps in plans for p in ps])
@@ -202,8 +238,9 @@ class Adapter:
 
     def _check_pictures(self, group: Sequence[Image], index: int | None, text_only: bool) -> None:
         where = "" if index is None else f"prompt {index}: "
-        if not group and not text_only:
-            raise PromptError(f"{where}no picture was given")
+        if not group and (self.needs_picture or not text_only):
+            always = f": {self.spec.name} takes no prompt without one" if text_only else ""
+            raise PromptError(f"{where}no picture was given{always}")
         if self.max_images is not None and len(group) > self.max_images:
             raise PromptError(f"{where}{len(group)} pictures, but {self.spec.name} takes at most {self.max_images}")
         for number, picture in enumerate(group):
@@ -215,12 +252,11 @@ class Adapter:
         if raw:
             if not isinstance(prompt, str) or system is not None:
                 raise PromptError("raw=True takes a rendered prompt as text, without system")
-            return render_raw(prompt, pictures, self._template, self.placeholder, question)
+            return self.completed(render_raw(prompt, pictures, self._template, self.placeholder, question))
         video = getattr(self.processor, "video_token", None)
         marks = tuple(dict.fromkeys((self.placeholder, self.image_token, *([str(video)] if video else []))))
-        return render(
-            conversation(prompt, pictures, system=system, placeholders=marks), self._template, self.placeholder
-        )
+        messages = conversation(prompt, pictures, system=system, placeholders=marks)
+        return self.completed(render(messages, self._template, self.placeholder))
 
     def _processed(self, groups: Sequence[Sequence[Image]], texts: list[str]) -> Mapping[str, Any]:
         """The processor's output, unpadded, as lists."""
@@ -228,27 +264,27 @@ class Adapter:
         own_bos = [bool(bos) and t.startswith(str(bos)) for t in texts]
         if any(own_bos) != all(own_bos):
             raise PromptError(f"either all or none of the prompts of a batch may start with {bos!r}")
-        nested = [list(g) for g in groups if g]
-        kinds: dict[str, Any] = {"return_tensors": None}
-        if self.image_tensors:
-            kinds = {"images_kwargs": {"return_tensors": "pt"}, "text_kwargs": kinds}
         try:
-            output = self.call_processor(
-                images=nested or None,
-                text=texts,
-                padding=False,
-                truncation=False,
-                return_offsets_mapping=True,
-                return_text_replacement_offsets=True,
-                add_special_tokens=not all(own_bos),
-                **self.asks,
-                **kinds,
-            )
+            if not self.one_by_one:
+                return self.prepared(groups, texts, add_special_tokens=not all(own_bos))
+            pairs = zip(groups, texts, strict=True)
+            parts = [self.prepared([g], [t], add_special_tokens=not all(own_bos)) for g, t in pairs]
+            return {k: [row for part in parts for row in part.get(k, ())] for part in parts for k in part}
         except (ValueError, ArithmeticError) as error:  # some divide by a side that they rounded to nothing
             sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
             name = type(self.processor).__name__
             raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error
-        return output
+
+    def prepared(
+        self, groups: Sequence[Sequence[Image]], texts: list[str], *, add_special_tokens: bool
+    ) -> Mapping[str, Any]:
+        """What the processor makes of prompts and their pictures, as :data:`UNPADDED` says."""
+        pictures = [list(g) for g in groups if g] if self.nested else [i for g in groups for i in g]
+        options = {**UNPADDED, **self.asks, "add_special_tokens": add_special_tokens}
+        if self.image_tensors:
+            options["text_kwargs"] = {"return_tensors": options.pop("return_tensors")}
+            options["images_kwargs"] = {"return_tensors": "pt"}
+        return self.call_processor(images=pictures or None, text=texts, **options)
 
     def _read(self, groups: Sequence[Sequence[Image]], outputs: Mapping[str, Any]) -> list[list[ImagePlan]]:
         sizes = [[i.size for i in g] for g in groups]
@@ -292,7 +328,7 @@ class Adapter:
     ) -> Encoded:
         pad = getattr(self.tokenizer, "pad_token_id", None)
         eos = getattr(self.tokenizer, "eos_token_id", None)
-        extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in _TYPE_KEYS if k in outputs}
+        extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in TYPE_KEYS if k in outputs}
         fill = pad if pad is not None else eos if eos is not None else 0
         inputs, pads = left_padded([t.input_ids for t in layouts], extra, int(fill))
         pixels = {k: v for k, v in outputs.items() if k not in (*_TOKEN_KEYS, *self.drops)}

@@ -127,7 +127,7 @@ def _count_faults(adapter: Adapter, size: tuple[int, int], rng: np.random.Genera
     encoded = adapter.encode([_picture(size, rng)], "What?")
     where = next(adapter.model.parameters()).device
     try:
-        merged = merged_embeddings(adapter.model, encoded.to(where).inputs)
+        merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.merged)
     except (ValueError, RuntimeError) as error:
         return [f"the model refuses the input: {error}"]
     layout = encoded.layouts[0]

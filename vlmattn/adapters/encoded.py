@@ -15,6 +15,9 @@ from vlmattn.core.layout import TokenLayout
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+TYPE_KEYS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
+"""Inputs with one number per token that say what kind of token it is."""
+
 
 @dataclass(frozen=True)
 class Encoded:

@@ -30,15 +30,22 @@ class _MergedError(Exception):
         self.embeddings = embeddings
 
 
-def merged_embeddings(model: Any, inputs: Mapping[str, Any]) -> Any:
+def _embeddings(given: Mapping[str, Any]) -> Any:
+    return given.get("inputs_embeds")
+
+
+def merged_embeddings(
+    model: Any, inputs: Mapping[str, Any], read: Callable[[Mapping[str, Any]], Any] = _embeddings
+) -> Any:
     """(B, N, d) embeddings that the language model gets: words and image tokens at their positions.
 
-    The language model itself does not run. Raises ModelError if the model does not pass ``inputs_embeds`` on.
+    The language model itself does not run. ``read`` finds them in the keywords that it is called with.
+    Raises ModelError if the model does not pass ``inputs_embeds`` on.
     """
     import torch
 
     def stop(_module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _MergedError(kwargs.get("inputs_embeds"))
+        raise _MergedError(read(kwargs))
 
     handle = model.get_decoder().register_forward_pre_hook(stop, with_kwargs=True)
     try:
@@ -122,7 +129,7 @@ def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[
         pixels[spot[1] : spot[3], spot[0] : spot[2]] = _WHITE
     encoded = adapter.encode([Image.fromarray(pixels)], "?")
     where = next(adapter.model.parameters()).device
-    merged = merged_embeddings(adapter.model, encoded.to(where).inputs)
+    merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.merged)
     return merged[0].float().cpu().numpy(), encoded.layouts[0]
 
 

@@ -57,7 +57,11 @@ def cropped(canvas: Canvas, size: Any, *, floor: bool) -> Canvas:
 
 def fixed_view(image_processor: Any, image_wh: tuple[int, int], *, pads_to_square: bool) -> Canvas:
     """The one view of a picture that CLIP, SigLIP and LLaVA image processors make: pad, resize, centre crop."""
-    canvas = Canvas.of(image_wh)
+    return prepared_view(image_processor, Canvas.of(image_wh), pads_to_square=pads_to_square)
+
+
+def prepared_view(image_processor: Any, canvas: Canvas, *, pads_to_square: bool = False) -> Canvas:
+    """As :func:`fixed_view`, of a part of a picture."""
     if getattr(image_processor, "do_pad", False):
         if not pads_to_square:
             raise LayoutError(f"{type(image_processor).__name__} with do_pad=True: what it pads is not known here")
@@ -65,7 +69,7 @@ def fixed_view(image_processor: Any, image_wh: tuple[int, int], *, pads_to_squar
     if getattr(image_processor, "do_resize", False):
         canvas = canvas.resized(*resized_wh(canvas.wh, image_processor.size))
     if getattr(image_processor, "do_center_crop", False):
-        floor = getattr(image_processor, "backend", "") == "pil"
+        floor = getattr(image_processor, "backend", "") != "torchvision"
         canvas = cropped(canvas, image_processor.crop_size, floor=floor)
     return canvas
 

@@ -89,6 +89,8 @@ def adapter_for(model: Any, processor: Any) -> Adapter:
         raise UnsupportedModel(f"{type(model).__name__} is not a transformers model: it has no config.model_type")
     spec, cls = _FAMILIES[check_config(config).name]
     _check_processor(spec, processor)
+    if hasattr(model, "parameters") and not hasattr(model, "generate"):
+        raise UnsupportedModel(f"{type(model).__name__} writes no text: load it with AutoModelForImageTextToText")
     return cls(spec, model, processor)
 
 

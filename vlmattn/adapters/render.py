@@ -20,11 +20,16 @@ class Rendered:
     question_span: tuple[int, int]
 
 
-def template_of(processor: Any, image_token: str, fallback: str) -> Template:
+def plain_template(image_token: str, wording: str, after_image: str = "\n") -> Template:
+    """A family's own ``wording``, with ``after_image`` after each picture's placeholder."""
+    return lambda messages: _plain(messages, image_token + after_image, wording)
+
+
+def template_of(processor: Any, image_token: str, fallback: str, after_image: str = "\n") -> Template:
     """How this processor renders messages: its chat template, its tokenizer's, or the family's ``fallback``."""
     template = getattr(processor, "chat_template", None) or getattr(processor.tokenizer, "chat_template", None)
     if template is None:
-        return lambda messages: _plain(messages, image_token, fallback)
+        return plain_template(image_token, fallback, after_image)
 
     def render(messages: list[Message]) -> str:
         chat = [{"role": m.role, "content": [_as_dict(p) for p in m.parts]} for m in messages]
@@ -42,14 +47,13 @@ def _as_dict(part: Part) -> dict[str, str]:
     return {"type": "image"} if part.text is None else {"type": "text", "text": part.text}
 
 
-def _plain(messages: list[Message], image_token: str, fallback: str) -> str:
+def _plain(messages: list[Message], slot: str, fallback: str) -> str:
     """The family's own wording, for processors without a chat template."""
     out = [m.said for m in messages if m.role == "system"]
     for message in messages:
         if message.role == "user":
-            slots = f"{image_token}\n" * message.pictures
             # Not str.format: the question may hold braces.
-            out.append(fallback.replace("{images}", slots).replace("{question}", message.said))
+            out.append(fallback.replace("{images}", slot * message.pictures).replace("{question}", message.said))
         elif message.role == "assistant":
             out.append(message.said)
     return " ".join(out)

@@ -83,8 +83,9 @@ def token_layout(
     kinds = np.full(len(ids), TokenKind.SYSTEM, dtype=np.int8)
     start, end = rendered.question_span
     kinds[(char_span[:, 0] >= 0) & (char_span[:, 0] < end) & (char_span[:, 1] > start)] = TokenKind.QUESTION
-    if bos_token_id is not None and len(ids) and ids[0] == bos_token_id:
-        kinds[0] = TokenKind.BOS
+    first = np.flatnonzero(~is_image & (inside < 0))[:1]  # some processors write it after the pictures
+    if bos_token_id is not None and (ids[first] == bos_token_id).any():
+        kinds[first] = TokenKind.BOS
     place = np.full((len(ids), 3), -1, dtype=np.int32)
     image = np.full(len(ids), -1, dtype=np.int32)
     if plans:

@@ -22,6 +22,8 @@ class FamilySpec:
             ``default`` if the model always drops it.
         max_images: most pictures per prompt; None for no limit of its own.
         prompt: what a question is wrapped in when the processor has no chat template.
+        own_prompt: whether ``prompt`` is used even where the processor has a chat template.
+        after_image: what follows each picture's placeholder in ``prompt``.
         notes: what a reader should know.
     """
 
@@ -34,6 +36,8 @@ class FamilySpec:
     strategy: str = "config"
     max_images: int | None = None
     prompt: str = "USER: {images}{question} ASSISTANT:"
+    own_prompt: bool = False
+    after_image: str = "\n"
     notes: str = ""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.adapters import Adapter, Encoded
+from vlmattn.adapters.encoded import TYPE_KEYS, left_padded
 from vlmattn.core.errors import PromptError
 from vlmattn.core.layout import extend_layout
 
@@ -43,7 +44,7 @@ def with_answers(
         extend_layout(layout, ids, *adapter.decode_answer(ids))
         for layout, ids in zip(encoded.layouts, written, strict=True)
     ]
-    inputs, pads = _left_padded(encoded, [layout.input_ids for layout in layouts])
+    inputs, pads = _longer(adapter, encoded, [layout.input_ids for layout in layouts])
     return replace(encoded, inputs=inputs, layouts=tuple(layouts), pad_left=pads), written
 
 
@@ -71,16 +72,15 @@ def _checked_ids(adapter: Adapter, answer: Sequence[int]) -> np.ndarray:
     return given.astype(np.int64)
 
 
-def _left_padded(encoded: Encoded, rows: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:
-    import torch
-
-    old = encoded.inputs["input_ids"]
-    longest = max(len(row) for row in rows)
-    pads = tuple(longest - len(row) for row in rows)
-    ids = torch.zeros((len(rows), longest), dtype=old.dtype)
-    mask = torch.zeros_like(ids)
-    for line, (row, pad) in enumerate(zip(rows, pads, strict=True)):
-        ids[line, pad:] = torch.as_tensor(row)
-        mask[line, pad:] = 1
-    inputs = {k: v for k, v in encoded.inputs.items() if k not in ("input_ids", "attention_mask", "token_type_ids")}
-    return inputs | {"input_ids": ids.to(old.device), "attention_mask": mask.to(old.device)}, pads
+def _longer(adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The inputs with longer rows of tokens: what is told per token is told of the answer too."""
+    old = encoded.inputs
+    types = {name: old[name].cpu().numpy() for name in TYPE_KEYS if name in old}
+    extra: dict[str, list[np.ndarray]] = {name: [] for name in types}
+    for name, told in types.items():
+        for line, (row, pad) in enumerate(zip(rows, encoded.pad_left, strict=True)):
+            answer = np.full(len(row) - (told.shape[1] - pad), adapter.answer_types.get(name, 0))
+            extra[name].append(np.concatenate([told[line, pad:], answer]))
+    inputs, pads = left_padded(list(rows), extra, 0)
+    where = old["input_ids"].device
+    return dict(old) | {name: value.to(where) for name, value in inputs.items()}, pads

@@ -2,9 +2,12 @@
 
 from vlmattn.adapters.zoo import (
     any_resolution,
+    convolved,
     cut_patches,
     dynamic_grid,
     dynamic_grid_variants,
+    fixed_views,
+    gemma,
     one_view,
     pixtral_grid,
     pooled_grid,
@@ -14,9 +17,12 @@ from vlmattn.adapters.zoo import (
 
 __all__ = [
     "any_resolution",
+    "convolved",
     "cut_patches",
     "dynamic_grid",
     "dynamic_grid_variants",
+    "fixed_views",
+    "gemma",
     "one_view",
     "pixtral_grid",
     "pooled_grid",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
@@ -10,6 +13,7 @@ from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.preprocess import tile_side
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
+from vlmattn.adapters.tower import Tower
 from vlmattn.core.errors import LayoutError
 
 
@@ -32,24 +36,86 @@ class AnyResolution(Adapter):
         return plan_anyres(self.rule, image_wh)
 
 
-@register(
-    FamilySpec(
-        name="llava_next",
-        model_types=("llava_next",),
-        processors=("LlavaNextProcessor",),
-        image_processors=("LlavaNextImageProcessor",),
-        towers=("clip_vision_model", "siglip_vision_model"),
-        geometry=("base: stretched to a square", "tiles: fitted, padded, joined, unpadded in whole cells"),
-        prompt="[INST] {images}{question} [/INST]",
-        notes="Several pictures per prompt; each gets its own tiles.",
-    )
+_LLAVA_NEXT = FamilySpec(
+    name="llava_next",
+    model_types=("llava_next",),
+    processors=("LlavaNextProcessor",),
+    image_processors=("LlavaNextImageProcessor",),
+    towers=("clip_vision_model", "siglip_vision_model"),
+    geometry=("base: stretched to a square", "tiles: fitted, padded, joined, unpadded in whole cells"),
+    prompt="[INST] {images}{question} [/INST]",
+    notes="Several pictures per prompt; each gets its own tiles.",
 )
+
+
+@register(_LLAVA_NEXT)
 class LlavaNext(AnyResolution):
     """LLaVA-NeXT (LLaVA-1.6)."""
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         super().__init__(spec, model, processor)
-        check_agreement(self, "patch_size", processor.patch_size, self.tower.patch_size)
+        check_agreement(self, "patch_size", processor.patch_size, self.patch_size)
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch as the processor counts it."""
+        return self.tower.patch_size
+
+
+register(
+    replace(
+        _LLAVA_NEXT,
+        name="llava_next_video",
+        model_types=("llava_next_video",),
+        processors=("LlavaNextVideoProcessor",),
+        prompt="USER: {images}{question} ASSISTANT:",
+        notes="Pictures only. Several pictures per prompt; each gets its own tiles.",
+    )
+)(LlavaNext)
+
+
+@register(
+    replace(
+        _LLAVA_NEXT,
+        name="granite4_vision",
+        model_types=("granite4_vision",),
+        processors=("Granite4VisionProcessor",),
+        geometry=(*_LLAVA_NEXT.geometry, "a cell is 2 x 2 patches"),
+        prompt="<|start_of_role|>user<|end_of_role|>{images}{question}<|end_of_text|>\n"
+        "<|start_of_role|>assistant<|end_of_role|>",
+        notes="Image tokens start empty; several decoder layers add what the tower saw to them. Each token is made of "
+        "its own cell and, by attention, of the window of cells round it.",
+    )
+)
+class Granite4Vision(LlavaNext):
+    """Granite 4 Vision: LLaVA-NeXT with cells of 2 x 2 patches, added at several layers of the decoder."""
+
+    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
+        super().__init__(spec, model, processor)
+        rates = (Fraction(processor.downsample_rate or 1), Fraction(self.config.downsample_rate or 1))
+        check_agreement(self, "downsample_rate", *rates)
+
+    @property
+    def patch_size(self) -> int:
+        """A cell holds 2 x 2 patches."""
+        return self.tower.patch_size // 2
+
+    def find_tower(self) -> Tower:
+        """With cells for patches."""
+        tower, rate = super().find_tower(), str(self.config.downsample_rate)
+        window = int(rate.rpartition("/")[2])
+        if Fraction(rate) != Fraction(1, 2) or tower.side % window:
+            raise LayoutError(
+                f"downsample_rate must halve a window that divides the {tower.side} patches of the vision tower, as"
+                f" '4/8' halves one of 8; got {rate!r}"
+            )
+        return replace(tower, patch_size=2 * tower.patch_size)
+
+    def merged(self, given: Mapping[str, Any]) -> Any:
+        """With all that decoder layers add to image tokens."""
+        added, mask = given.get("deepstack_features"), given.get("vision_mask")
+        embeddings = given["inputs_embeds"]
+        return embeddings if not added else embeddings.masked_scatter(mask, sum(added.values()))
 
 
 @register(

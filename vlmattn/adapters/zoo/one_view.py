@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
@@ -64,3 +65,22 @@ _VIPLLAVA = FamilySpec(
 )
 register(_LLAVA)(OneView)
 register(_VIPLLAVA)(OneView)
+
+
+@register(
+    FamilySpec(
+        name="video_llava",
+        model_types=("video_llava",),
+        processors=("VideoLlavaProcessor",),
+        image_processors=("VideoLlavaImageProcessor",),
+        towers=("clip_vision_model",),
+        geometry=("base: shortest side resized and centre crop",),
+        notes="Pictures only. The model does not see the ends of long pictures.",
+    )
+)
+class VideoLlava(OneView):
+    """Video-LLaVA, asked about pictures."""
+
+    def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
+        """Pixels of pictures and of videos have names of their own."""
+        super().check_views({"pixel_values": inputs.get("pixel_values_images", inputs.get("pixel_values"))}, plans)
