@@ -56,8 +56,12 @@ def config(**fields: Any) -> Any:
     ("model", "processor", "match"),
     [
         (object(), None, "not a transformers model"),
-        (config(model_type="llama"), None, "'llama' is a text-only model.*Supported: .*llava"),
-        (config(model_type="qwen9_vl", vision_config=object()), None, r"'qwen9_vl' is not supported.*llava_onevision"),
+        (config(model_type="llama"), None, "'llama' is a text-only model.*'vlmattn models' lists"),
+        (
+            config(model_type="qwen9_vl", vision_config=object()),
+            None,
+            r"'qwen9_vl' is not supported.*'vlmattn models' lists",
+        ),
         (config(model_type="llava", vision_config=object()), None, "no processor was given.*LlavaProcessor"),
         (config(model_type="llava", vision_config=object()), object(), "llava needs a LlavaProcessor, got object"),
     ],

@@ -127,7 +127,7 @@ class Adapter:
         """What the processor is given so that the model reads ``text``, pictures aside."""
         return text
 
-    def merged(self, given: Mapping[str, Any]) -> Any:
+    def language_inputs(self, given: Mapping[str, Any]) -> Any:
         """(B, N, d) what the language model gets of every token, out of the keywords that it is called with."""
         return given.get("inputs_embeds")
 

@@ -80,7 +80,14 @@ def check_adapter(
         LayoutError: the report, if a clause does not hold and ``raises``.
         UnsupportedModel: no adapter serves the model.
     """
-    adapter = adapter_for(model, processor)
+    report = contract_of(adapter_for(model, processor), sizes=sizes, painted=painted, seed=seed)
+    if raises and not report.ok:
+        raise LayoutError(str(report))
+    return report
+
+
+def contract_of(adapter: Adapter, *, sizes: Sizes = SIZES, painted: Sizes = PAINTED, seed: int = 0) -> ContractReport:
+    """The contract's clauses for an adapter; see :func:`check_adapter`."""
     rng = np.random.default_rng(seed)
     checks = (
         _over("image tokens match what the model makes", sizes, lambda s: _count_faults(adapter, s, rng)),
@@ -91,10 +98,7 @@ def check_adapter(
         _over("a batch is its prompts, padded", (2,), lambda _: _batch_faults(adapter, rng)),
         _paint_check(adapter, painted, rng),
     )
-    report = ContractReport(repr(adapter), checks)
-    if raises and not report.ok:
-        raise LayoutError(str(report))
-    return report
+    return ContractReport(repr(adapter), checks)
 
 
 def _over(name: str, cases: Sequence[Any], faults: Callable[[Any], list[str]]) -> Check:
@@ -127,7 +131,7 @@ def _count_faults(adapter: Adapter, size: tuple[int, int], rng: np.random.Genera
     encoded = adapter.encode([_picture(size, rng)], "What?")
     where = next(adapter.model.parameters()).device
     try:
-        merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.merged)
+        merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.language_inputs)
     except (ValueError, RuntimeError) as error:
         return [f"the model refuses the input: {error}"]
     layout = encoded.layouts[0]

@@ -23,7 +23,7 @@ from vlmattn.core.layout import ImageLayout, Tile
 
 _PROOF_SIZES = ((64, 64), (90, 60), (333, 777), (640, 480))
 _PROOF_PAINTED = ((180, 120), (113, 201))
-EXAMPLE = '''from vlmattn.adapters import Adapter, FamilySpec, ImagePlan, register
+EXAMPLE = """from vlmattn.adapters import Adapter, FamilySpec, ImagePlan, register
 from vlmattn.adapters.plan import raster
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.layout import ImageLayout, Tile
@@ -37,7 +37,7 @@ class Mine(Adapter):
     def plan(self, image_wh, pictures=1):
         tile = Tile("base", (16, 16), (0.0, 0.0, float(image_wh[0]), float(image_wh[1])))
         return ImagePlan(ImageLayout(image_wh, (tile,), 1), raster(0, (16, 16)), (224, 224), 1)
-'''
+"""
 
 
 class Derived(Adapter):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from vlmattn.adapters.adapter import Adapter
+from vlmattn.adapters.refused import REFUSED
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.core.errors import SpecError, UnsupportedModel
 
@@ -87,25 +88,29 @@ def adapter_for(model: Any, processor: Any) -> Adapter:
     config = getattr(model, "config", None)
     if not getattr(config, "model_type", None):
         raise UnsupportedModel(f"{type(model).__name__} is not a transformers model: it has no config.model_type")
-    spec, cls = _FAMILIES[check_config(config).name]
+    spec = check_config(config)
+    if spec is None:
+        return _derived(model, processor)
     _check_processor(spec, processor)
     if hasattr(model, "parameters") and not hasattr(model, "generate"):
         raise UnsupportedModel(f"{type(model).__name__} writes no text: load it with AutoModelForImageTextToText")
-    return cls(spec, model, processor)
+    return _FAMILIES[spec.name][1](spec, model, processor)
 
 
-def check_config(config: Any) -> FamilySpec:
-    """The family that serves models of a configuration; needs no weights.
+def check_config(config: Any) -> FamilySpec | None:
+    """The family that serves models of a configuration, without weights; None where an adapter may be derived.
 
     Raises:
-        UnsupportedModel: text-only, or of an unknown family; says which there are.
+        UnsupportedModel: text-only, refused for a reason, or of an unknown kind that gives nothing to derive from.
     """
-    specs, kind = families(), str(getattr(config, "model_type", "") or "")
-    found = [s for s in specs if kind in s.model_types]
-    if not found:
-        raise UnsupportedModel(_reason(config, kind, specs))
+    from vlmattn.adapters.derived import derivable
+
+    kind = str(getattr(config, "model_type", "") or "")
+    found = [s for s in families() if kind in s.model_types]
+    if not found and (kind in REFUSED or not derivable(config)):
+        raise UnsupportedModel(_reason(config, kind))
     tower = getattr(getattr(config, "vision_config", None), "model_type", None)
-    return next((s for s in found if tower in s.towers), found[0])
+    return next((s for s in found if tower in s.towers), found[0]) if found else None
 
 
 def check_pair(config: Any, processor: Any) -> None:
@@ -114,20 +119,32 @@ def check_pair(config: Any, processor: Any) -> None:
     Raises:
         UnsupportedModel, LayoutError: as :func:`adapter_for`.
     """
-    spec, cls = _FAMILIES[check_config(config).name]
+    spec = check_config(config)
+    if spec is None:
+        return
     _check_processor(spec, processor)
     try:
-        cls(spec, SimpleNamespace(config=config), processor)
+        _FAMILIES[spec.name][1](spec, SimpleNamespace(config=config), processor)
     except AttributeError:
         # An adapter that looks at the weights themselves is asked when they are there.
         return
 
 
-def _reason(config: Any, kind: str, specs: tuple[FamilySpec, ...]) -> str:
-    known = ", ".join(t for s in specs for t in s.model_types)
+def _derived(model: Any, processor: Any) -> Adapter:
+    from vlmattn.adapters.derived import derive
+
+    if processor is None:
+        raise UnsupportedModel("no processor was given: pictures cannot be prepared")
+    return derive(model, processor)
+
+
+def _reason(config: Any, kind: str) -> str:
+    if kind in REFUSED:
+        return f"model type {kind!r} is not supported: {REFUSED[kind]}"
+    known = "'vlmattn models' lists what is supported"
     if getattr(config, "vision_config", None) is None:
-        return f"{kind!r} is a text-only model: it takes no pictures. Supported: {known}"
-    return f"model type {kind!r} is not supported: where its image tokens lie is not known. Supported: {known}"
+        return f"{kind!r} is a text-only model: it takes no pictures; {known}"
+    return f"model type {kind!r} is not supported: where its image tokens lie is not known; {known}"
 
 
 def _check_processor(spec: FamilySpec, processor: Any) -> None:

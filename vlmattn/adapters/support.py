@@ -1,4 +1,4 @@
-"""Which of transformers' picture-and-text models are supported: ``python -m vlmattn.adapters.support`` prints the table."""
+"""Which picture-and-text models of transformers are supported: ``python -m vlmattn.adapters.support`` prints them."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class Granite4Vision(LlavaNext):
             )
         return replace(tower, patch_size=2 * tower.patch_size)
 
-    def merged(self, given: Mapping[str, Any]) -> Any:
+    def language_inputs(self, given: Mapping[str, Any]) -> Any:
         """With all that decoder layers add to image tokens."""
         added, mask = given.get("deepstack_features"), given.get("vision_mask")
         embeddings = given["inputs_embeds"]
