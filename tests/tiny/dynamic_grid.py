@@ -164,6 +164,7 @@ INDEXED = {
     "indexer_compress_ratio": 4,
 }
 LATENT = {
+    "initializer_range": 0.3,  # its queries and keys have other names than those that are scaled
     "num_key_value_heads": 4,
     "q_lora_rank": 32,
     "kv_lora_rank": 16,
@@ -256,7 +257,7 @@ KINDS = {
     "glm5_next": _of(
         *(GLM, "Glm5Next", "Glm5NextProcessor", "Glm5NextImageProcessor", "Glm5NextVideoProcessor"),
         vision=GLM_TOWER | {"projection_intermediate_size": 64},
-        text=ROUTED | LATENT,
+        text=ROUTED | LATENT | {"rope_parameters": None},
         pixels={"min_image_tokens": 4, "max_image_tokens": 24},
     ),
     "exaone4_5": _of(

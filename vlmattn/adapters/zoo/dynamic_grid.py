@@ -75,7 +75,7 @@ class DynamicGrid(Adapter):
 class PaddedGrid(DynamicGrid):
     """Like :class:`DynamicGrid`, but the picture keeps its shape: it lies in the top-left corner, the rest is black.
 
-    A picture that fits into whole cells keeps its size; one below ``min_image_tokens`` cells is enlarged.
+    It keeps its size too, if it holds neither fewer than ``min_image_tokens`` nor more than ``max_image_tokens`` cells.
     """
 
     def box(self, image_wh: tuple[int, int], view_hw: tuple[int, int]) -> Box:
@@ -102,34 +102,44 @@ _QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n
 _GLM = "[gMASK]<sop><|user|>\n{images}{question}<|assistant|>\n"
 _EXAONE = "[|user|]\n{images}{question}[|endofturn|]\n[|assistant|]\n"
 _VIDEOS = "Videos are not supported."
-_SOME_LAYERS = "Only some layers have attention; the others are linear and have no rows. " + _VIDEOS
-_THINKER = "The thinker of an omni model, loaded by itself. Sound and videos are not supported."
+_SOME_LAYERS = f"Only some layers have attention; the others are linear and have no rows. {_VIDEOS}"
+_CHOSEN = (
+    "Only some layers have attention, and a row of theirs sees a chosen part of the tokens before it; the others are"
+    f" linear and have no rows. {_VIDEOS}"
+)
+_THINKER = "The thinker of an omni model: load(model.thinker, processor). Sound and videos are not supported."
 
-for _name, _processor, _image_processor, _prompt, _notes in (
-    ("qwen2_vl", "Qwen2VLProcessor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
-    ("qwen2_5_vl", "Qwen2_5_VLProcessor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
-    ("qwen3_vl", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
-    ("qwen3_vl_moe", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
-    ("qwen3_5", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _SOME_LAYERS),
-    ("qwen3_5_moe", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _SOME_LAYERS),
-    ("qwen4_exp", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _QWEN, _SOME_LAYERS),
-    ("qwen2_5_omni_thinker", "Qwen2_5OmniProcessor", "Qwen2VLImageProcessor", _QWEN, _THINKER),
-    ("qwen3_omni_moe_thinker", "Qwen3OmniMoeProcessor", "Qwen2VLImageProcessor", _QWEN, _THINKER),
-    ("glm4v", "Glm4vProcessor", "Glm4vImageProcessor", _GLM, _VIDEOS),
-    ("glm4v_moe", "Glm4vProcessor", "Glm4vImageProcessor", _GLM, _VIDEOS),
-    ("glm46v", "Glm46VProcessor", "Glm46VImageProcessor", _GLM, _VIDEOS),
-    ("glmga", "Glm46VProcessor", "GlmgaImageProcessor", _GLM, _VIDEOS),
-    ("glm_ocr", "Glm46VProcessor", "Glm46VImageProcessor", _GLM, _VIDEOS),
-    ("exaone4_5", "Exaone4_5_Processor", "Qwen2VLImageProcessor", _EXAONE, _VIDEOS),
-    ("hyperclovax_vision_v2", "HyperCLOVAXVisionV2Processor", "Qwen2VLImageProcessor", _QWEN, _VIDEOS),
-    ("video_llama_3", "VideoLlama3Processor", "VideoLlama3ImageProcessor", _QWEN, _VIDEOS),
+_QWEN2_5_PROCESSORS = ("Qwen2_5_VLProcessor", "Qwen2VLProcessor")
+_QWEN_IMAGES = ("Qwen2VLImageProcessor",)
+# Checkpoints of the line come with each other's processors, which differ in videos only.
+_GLM_PROCESSORS = ("Glm4vProcessor", "Glm46VProcessor")
+_GLM_IMAGES = ("Glm4vImageProcessor", "Glm46VImageProcessor", "GlmgaImageProcessor")
+
+for _name, _processors, _image_processors, _prompt, _notes in (
+    ("qwen2_vl", ("Qwen2VLProcessor",), _QWEN_IMAGES, _QWEN, _VIDEOS),
+    ("qwen2_5_vl", _QWEN2_5_PROCESSORS, _QWEN_IMAGES, _QWEN, _VIDEOS),
+    ("qwen3_vl", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _VIDEOS),
+    ("qwen3_vl_moe", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _VIDEOS),
+    ("qwen3_5", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _SOME_LAYERS),
+    ("qwen3_5_moe", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _SOME_LAYERS),
+    ("qwen4_exp", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _CHOSEN),
+    ("qwen2_5_omni_thinker", ("Qwen2_5OmniProcessor",), _QWEN_IMAGES, _QWEN, _THINKER),
+    ("qwen3_omni_moe_thinker", ("Qwen3OmniMoeProcessor",), _QWEN_IMAGES, _QWEN, _THINKER),
+    ("glm4v", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
+    ("glm4v_moe", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
+    ("glm46v", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
+    ("glmga", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
+    ("glm_ocr", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
+    ("exaone4_5", ("Exaone4_5_Processor",), _QWEN_IMAGES, _EXAONE, _VIDEOS),
+    ("hyperclovax_vision_v2", ("HyperCLOVAXVisionV2Processor",), _QWEN_IMAGES, _QWEN, _VIDEOS),
+    ("video_llama_3", ("VideoLlama3Processor",), ("VideoLlama3ImageProcessor",), _QWEN, _VIDEOS),
 ):
     register(
         FamilySpec(
             name=_name,
             model_types=(_name,),
-            processors=(_processor,),
-            image_processors=(_image_processor,),
+            processors=_processors,
+            image_processors=_image_processors,
             towers=(),
             geometry=_STRETCHED,
             prompt=_prompt,
@@ -146,6 +156,6 @@ register(
         towers=(),
         geometry=_PADDED,
         prompt=_GLM,
-        notes=_SOME_LAYERS,
+        notes=_CHOSEN,
     )
 )(PaddedGrid)
