@@ -136,7 +136,8 @@ def test_the_presets_are_listed_with_their_papers(name: str, capsys: pytest.Capt
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert "llava_next" in Told(["models"], capsys).out
-    assert {r["name"] for r in Told(["models", "--json"], capsys).record} >= {"llava", "llava_onevision"}
+    assert {r["model_type"] for r in Told(["models", "--json"], capsys).record} >= {"llava", "llava_onevision"}
+    assert "geometry  base: stretched" in Told(["models", "qwen2_vl"], capsys).out
 
 
 def test_verify(photo: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,9 +66,7 @@ def test_pictures_of_the_readme_are_there() -> None:
         assert (REPO / path).is_file(), path
 
 
-def test_the_table_of_models_is_the_registry() -> None:
-    from vlmattn.adapters import families
+def test_the_page_of_models_is_the_registry() -> None:
+    from vlmattn.adapters.support import support_markdown
 
-    rows = re.findall(r"^\| (\w+) \| (.+?) \|", README, flags=re.MULTILINE)
-    told = {name: set(re.findall(r"`(\w+)`", types)) for name, types in rows if "`" in types}
-    assert told == {f.name: set(f.model_types) for f in families()}
+    assert (REPO / "docs/models.md").read_text(encoding="utf-8") == support_markdown()

@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlmattn.cli.options import Json, Quiet, print_json
+from vlmattn.core.errors import UnsupportedModel
 
 if TYPE_CHECKING:
-    from vlmattn.adapters import FamilySpec
+    from vlmattn.adapters.support import Support
 
 
-def models(json: Json = False, quiet: Quiet = False) -> None:
-    """The model families that are supported and what is known of each; the presets of maps and their papers."""
+def models(
+    kind: Annotated[str | None, typer.Argument(help="A model type, for all that is known of it.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The model types that are supported or refused, and the presets of maps; or all that is known of one type."""
     from dataclasses import asdict
 
-    from vlmattn.adapters import families
+    from vlmattn.adapters.support import support_table
 
-    rows = families()
+    rows = support_table()
+    if kind is not None:
+        rows = tuple(row for row in rows if kind in (row.model_type, *row.families))
+        if not rows:
+            raise UnsupportedModel(f"{kind!r} is no model type that is known; 'vlmattn models' lists them")
     if json:
         print_json([asdict(row) for row in rows])
     elif not quiet:
-        _tell_families(rows)
-        _tell_presets()
+        for row in rows:
+            _tell(row, in_full=kind is not None)
+        if kind is None:
+            _tell_presets()
 
 
-def _tell_families(rows: tuple[FamilySpec, ...]) -> None:
-    for row in rows:
-        most = "any number of" if row.max_images is None else f"at most {row.max_images}"
-        typer.echo(f"{row.name}: {', '.join(row.model_types)}")
-        typer.echo(f"  towers    {', '.join(row.towers)}")
-        typer.echo(f"  pictures  {most}")
-        for rule in row.geometry:
-            typer.echo(f"  geometry  {rule}")
-        if row.notes:
-            typer.echo(f"  note      {row.notes}")
+def _tell(row: Support, *, in_full: bool) -> None:
+    if not row.supported:
+        typer.echo(f"{row.model_type:<24} refused: {row.reason}")
+        return
+    typer.echo(f"{row.model_type:<24} {', '.join(row.families)}")
+    for rule in row.geometry if in_full else ():
+        typer.echo(f"  geometry  {rule}")
+    if in_full and row.notes:
+        typer.echo(f"  note      {row.notes}")
 
 
 def _tell_presets() -> None:
