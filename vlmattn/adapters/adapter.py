@@ -232,7 +232,7 @@ class Adapter:
                 return_tensors=None,
                 return_offsets_mapping=True,
                 return_text_replacement_offsets=True,
-                add_special_tokens=not all(own_bos),
+                **({"add_special_tokens": False} if all(own_bos) else {}),
                 **self.asks,
             )
         except (ValueError, ArithmeticError) as error:  # some divide by a side that they rounded to nothing
