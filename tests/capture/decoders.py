@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,12 @@ CONFIGS: dict[str, Callable[[], Any]] = {
         linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=4, num_experts=4,
         num_experts_per_tok=2, moe_intermediate_size=32, shared_expert_intermediate_size=32, decoder_sparse_step=1
     ),
+    "inkling2_hybrid_sinks": lambda: tf.Inkling2TextConfig(
+        **{k: v for k, v in COMMON.items() if k != "intermediate_size"}, head_dim=16, swa_num_attention_heads=4,
+        swa_num_key_value_heads=2, swa_head_dim=16, sliding_window_size=9, rel_extent=12, d_rel=8,
+        layer_types=["hybrid_sliding", "hybrid"] * 2, n_routed_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=32, n_layers_per_attn_res_block=2, unpadded_vocab_size=VOCAB
+    ),
 }  # fmt: skip
 
 SHARING: dict[str, Callable[[], Any]] = {
@@ -72,7 +79,7 @@ SHARING: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 """Decoders whose last layers read the keys of earlier ones, and compute one row of a prompt where one is asked for."""
 
-EAGER_ONLY = {"gemma2_softcap", "gpt_oss_sinks"}
+EAGER_ONLY = {"gemma2_softcap", "gpt_oss_sinks", "inkling2_hybrid_sinks"}
 
 
 def decoder(name: str, *, attention: str = "sdpa", seed: int = 0) -> Any:
@@ -112,6 +119,6 @@ def layouts_of(inputs: dict[str, torch.Tensor], pads: list[int]) -> list[TokenLa
 
 def eager_twin(model: Any) -> Any:
     """The same weights under eager attention."""
-    twin = type(model)._from_config(model.config, attn_implementation="eager").eval()
+    twin = type(model)._from_config(copy.deepcopy(model.config), attn_implementation="eager").eval()
     twin.load_state_dict(model.state_dict())
     return twin

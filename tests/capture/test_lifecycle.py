@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -239,6 +240,7 @@ def test_gradients_flow_while_rows_are_kept() -> None:
         ({"indices": torch.tensor([0])}, "sparse"),
         ({"mystery": torch.ones(3)}, "unknown attention input 'mystery'"),
         ({"s_aux": torch.ones(7)}, r"attention sinks of shape \(7,\)"),
+        ({"sinks": torch.ones(1, 4, 2, 1)}, r"expected one per head and query, \(1, 4, 3, 1\)"),
     ],
 )
 def test_calls_that_cannot_be_reproduced_are_refused(options: dict[str, Any], message: str) -> None:
@@ -247,6 +249,25 @@ def test_calls_that_cannot_be_reproduced_are_refused(options: dict[str, Any], me
     q = torch.ones(1, 4, 3, 8)
     with pytest.raises(UnsupportedAttention, match=message):
         check_call(door.AttentionCall("sdpa", nn.Identity(), q, q, q, None, options))
+
+
+@pytest.mark.parametrize(("kernel", "told"), [("eager", True), ("sdpa", True), ("flash_mla", False)])
+def test_chosen_keys_are_reproduced_where_the_mask_tells_them(kernel: str, told: bool) -> None:
+    from vlmattn.capture.rows import check_call
+
+    q, mask = torch.ones(1, 4, 3, 8), torch.ones(1, 1, 3, 3, dtype=torch.bool)
+    call = door.AttentionCall(kernel, nn.Identity(), q, q, q, mask, {"block_indices": torch.tensor([0])})
+    with nullcontext() if told else pytest.raises(UnsupportedAttention, match="sparse"):
+        check_call(call)
+
+
+@torch.no_grad()
+def test_a_layer_that_runs_twice_in_a_pass_is_refused() -> None:
+    model, inputs, layouts, _ = prepared()
+    model.model.layers[2] = model.model.layers[1]
+    session = Session(model, layouts, FULL)
+    with session, pytest.raises(UnsupportedAttention, match="layer 1 runs several times in one pass"):
+        model(**inputs, use_cache=False)
 
 
 def test_a_paged_kernel_is_refused() -> None:

@@ -280,7 +280,7 @@ class Adapter:
     ) -> Mapping[str, Any]:
         """What the processor makes of prompts and their pictures, as :data:`UNPADDED` says."""
         pictures = [list(g) for g in groups if g] if self.nested else [i for g in groups for i in g]
-        options = {**UNPADDED, **self.asks, "add_special_tokens": add_special_tokens}
+        options = {**UNPADDED, **self.asks, **({} if add_special_tokens else {"add_special_tokens": False})}
         if self.image_tensors:
             options["text_kwargs"] = {"return_tensors": options.pop("return_tensors")}
             options["images_kwargs"] = {"return_tensors": "pt"}

@@ -69,8 +69,8 @@ class Canvas:
         return (rows, cols), self.window(0, 0, cols * patch, rows * patch).box_xyxy
 
     def _check_size(self, width: int, height: int) -> None:
-        if width * height > MOST_PIXELS:
+        if width < 1 or height < 1 or width * height > MOST_PIXELS:
             raise ImageError(
                 f"the picture is too long and thin for this model: its preparation would make {width} x {height}"
-                f" pixels (at most {MOST_PIXELS} in all); cut it into less extreme parts"
+                f" pixels (at least 1 x 1, at most {MOST_PIXELS} in all); cut it into less extreme parts"
             )

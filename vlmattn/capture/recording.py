@@ -90,8 +90,17 @@ class Recording:
             self.rows.advance(step.kept.positions)
 
     def saw(self, site: AttentionSite, call: AttentionCall, step: Step) -> None:
-        """Note that ``site`` came through the door in this pass."""
+        """Note that ``site`` came through the door in this pass.
+
+        Raises:
+            UnsupportedAttention: it came a second time.
+        """
         self.seen[site.layer_idx] += 1
+        if self.seen[site.layer_idx] > self.passes:
+            raise UnsupportedAttention(
+                f"layer {site.layer_idx} runs several times in one pass: it has several attention matrices, and rows"
+                " are kept by layer. Choose layers= without it"
+            )
         if self.values.kind is not None and step.start < self.plan.prompt_end:
             self._add_values(site, call, step)
         if self.order.watches(site):

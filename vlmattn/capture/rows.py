@@ -186,9 +186,9 @@ def visible(mask: torch.Tensor | None, shape: tuple[int, int, int], device: torc
 
 
 def visible_to(mask: torch.Tensor | None, scores: torch.Tensor) -> torch.Tensor:
-    """(B, 1, R, K) bool: which keys of (B, H, R, K) ``scores`` the first head can see."""
+    """(B, 1, R, K) bool: which keys of (B, H, R, K) ``scores`` any head can see."""
     batch, _, count, keys = scores.shape
-    return visible(mask, (batch, count, keys), scores.device)[:, :1]
+    return visible(mask, (batch, count, keys), scores.device).any(1, keepdim=True)
 
 
 def rows_per_chunk(call: AttentionCall, limit_bytes: int = 32 << 20) -> int:

@@ -146,6 +146,10 @@ class ShuffledGrid(DynamicGrid):
 _STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
 _PADDED = ("base: shrunk if need be, padded at right and bottom to whole cells of merge_size x merge_size patches",)
 _QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
+_NOTES = {
+    "minimax_m3_vl": "Videos are not supported. Its sparse layers choose other keys in a padded batch than for a prompt"
+    " alone, by the model's own rule: ask prompts of different length one at a time.",
+}
 _SAID = "User: {images}{question}\nAssistant: "
 
 for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
@@ -180,6 +184,6 @@ for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
             towers=(),
             geometry=_geometry,
             prompt=_prompt,
-            notes="Videos are not supported.",
+            notes=_NOTES.get(_name, "Videos are not supported."),
         )
     )(_cls)
