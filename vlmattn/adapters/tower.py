@@ -58,6 +58,13 @@ def tower_of(config: Any, *, towers: tuple[str, ...], strategy: str) -> Tower:
     return Tower(name, _one(vision.image_size, "image_size"), _one(vision.patch_size, "patch_size"), leading)
 
 
+def square_tower(vision: Any) -> Tower:
+    """A tower of a square input, all of whose tokens are patches in reading order."""
+    return Tower(
+        str(vision.model_type), _one(vision.image_size, "image_size"), _one(vision.patch_size, "patch_size"), 0
+    )
+
+
 def _one(value: Any, name: str) -> int:
     sides = set(value) if isinstance(value, (list, tuple)) else {value}
     if len(sides) != 1:
