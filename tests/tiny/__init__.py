@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid, fitted_square, pixtral_grid, pooled_grid
+from tests.tiny import dynamic_grid, fitted_square, pixtral_grid, pooled_grid, tiled_lfm2
 
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
     **dynamic_grid.MODELS,
     **fitted_square.MODELS,
     **pixtral_grid.MODELS,
     **pooled_grid.MODELS,
+    **tiled_lfm2.MODELS,
 }

@@ -231,7 +231,7 @@ class Adapter:
                 return_text_replacement_offsets=True,
                 add_special_tokens=not all(own_bos),
             )
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:
             sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
             name = type(self.processor).__name__
             raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error
