@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid, fitted_square, pixtral_grid, pooled_grid, tiled_lfm2
+from tests.tiny import coded_grid, dynamic_grid, fitted_square, pixtral_grid, pooled_grid, tiled_lfm2
 
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
+    **coded_grid.MODELS,
     **dynamic_grid.MODELS,
     **fitted_square.MODELS,
     **pixtral_grid.MODELS,

@@ -2,6 +2,7 @@
 
 from vlmattn.adapters.zoo import (
     any_resolution,
+    coded_grid,
     dynamic_grid,
     fitted_square,
     one_view,
@@ -10,4 +11,13 @@ from vlmattn.adapters.zoo import (
     tiled_lfm2,
 )
 
-__all__ = ["any_resolution", "dynamic_grid", "fitted_square", "one_view", "pixtral_grid", "pooled_grid", "tiled_lfm2"]
+__all__ = [
+    "any_resolution",
+    "coded_grid",
+    "dynamic_grid",
+    "fitted_square",
+    "one_view",
+    "pixtral_grid",
+    "pooled_grid",
+    "tiled_lfm2",
+]

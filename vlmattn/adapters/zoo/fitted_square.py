@@ -40,8 +40,8 @@ class FittedSquare(Adapter):
             )
 
     def find_tower(self) -> Tower:
-        """A tower without a CLS token, or any of the family."""
-        return square_tower(self.config.vision_config)
+        """A tower without a CLS token."""
+        return square_tower(self.config, self.spec.towers)
 
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """One base tile that reaches into the padding."""

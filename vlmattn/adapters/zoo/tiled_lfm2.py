@@ -10,7 +10,7 @@ from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, places, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower import Tower, free_tower
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile, TileKind
 
@@ -49,8 +49,7 @@ class Lfm2Vl(Adapter):
 
     def find_tower(self) -> Tower:
         """The input of the tower has no size of its own."""
-        vision = self.config.vision_config
-        return Tower(str(vision.model_type), 0, int(vision.patch_size), 0)
+        return free_tower(self.config, self.spec.towers)
 
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """Tiles row by row, then the thumbnail; or the base tile alone."""
