@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import coded_grid, dynamic_grid, fitted_square, pixtral_grid, pooled_grid, tiled_lfm2
+from tests.tiny import coded_grid, dynamic_grid, fitted_square, pixtral_grid, pooled_grid, raw_patches, tiled_lfm2
 
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
     **coded_grid.MODELS,
@@ -16,5 +16,6 @@ TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
     **fitted_square.MODELS,
     **pixtral_grid.MODELS,
     **pooled_grid.MODELS,
+    **raw_patches.MODELS,
     **tiled_lfm2.MODELS,
 }

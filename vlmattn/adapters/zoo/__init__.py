@@ -8,6 +8,7 @@ from vlmattn.adapters.zoo import (
     one_view,
     pixtral_grid,
     pooled_grid,
+    raw_patches,
     tiled_lfm2,
 )
 
@@ -19,5 +20,6 @@ __all__ = [
     "one_view",
     "pixtral_grid",
     "pooled_grid",
+    "raw_patches",
     "tiled_lfm2",
 ]
