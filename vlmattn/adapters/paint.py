@@ -45,9 +45,18 @@ def merged_embeddings(
     import torch
 
     def stop(_module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _MergedError(read(kwargs))
+        found = read(kwargs)
+        if found is not None or not _takes_pictures(kwargs):
+            raise _MergedError(found)
 
-    handle = model.get_decoder().register_forward_pre_hook(stop, with_kwargs=True)
+    def stop_later(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _MergedError(args[0] if args else kwargs.get("hidden_states"))
+
+    decoder = model.get_decoder()
+    layers = getattr(decoder, "layers", None)
+    handles = [decoder.register_forward_pre_hook(stop, with_kwargs=True)]
+    if layers is not None and len(layers):  # of a decoder that merges words and pictures itself
+        handles.append(layers[0].register_forward_pre_hook(stop_later, with_kwargs=True))
     try:
         with torch.no_grad():
             model(**inputs)
@@ -55,26 +64,34 @@ def merged_embeddings(
         if merged.embeddings is not None:
             return merged.embeddings
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     raise ModelError(f"{type(model).__name__} does not hand merged embeddings to its language model")
+
+
+def _takes_pictures(kwargs: Mapping[str, Any]) -> bool:
+    return kwargs.get("pixel_values") is not None
 
 
 @contextmanager
 def unmixed(model: Any) -> Iterator[None]:
     """The layers of everything before the language model pass their input through unchanged while inside.
 
-    Layers that change the shape of their input are left as they are. Models without any attention before their
-    language model are taken as they are; where there is some, but in no layers, ModelError is raised.
+    Layers that change the shape of their input are left as they are, and so is attention that stands alone (as in the
+    middle of a tokenizer of pictures) and gets more than one input. Models that only have weights without attention
+    before their language model are taken as they are; ModelError is raised for those that have none.
     """
-    layers = tower_layers(model)
-    if not layers and any(_attends(m) for m in _before_words(model)):
+    layers, alone = tower_layers(model), lone_attention(model)
+    if not layers and not alone and not _weighs_before_words(model):
         raise ModelError(f"no layers of a vision tower were found in {type(model).__name__}")
     try:
         for layer in layers:
             layer.forward = _passing(layer.forward)
+        for module in alone:
+            module.forward = _passing(module.forward, most=1)
         yield
     finally:
-        for layer in layers:
+        for layer in (*layers, *alone):
             layer.__dict__.pop("forward", None)
 
 
@@ -86,10 +103,28 @@ def tower_layers(model: Any) -> list[Any]:
     return [layer for stack in stacks for layer in stack if any(_attends(m) for m in layer.modules())]
 
 
+def lone_attention(model: Any) -> list[Any]:
+    """Attention before the language model that is in none of :func:`tower_layers`, outermost modules only."""
+    inside = {id(m) for layer in tower_layers(model) for m in layer.modules()}
+    found = [m for m in _before_words(model) if _attends(m) and id(m) not in inside]
+    nested = {id(m) for one in found for m in one.modules() if m is not one}
+    return [m for m in found if id(m) not in nested]
+
+
 def _before_words(model: Any) -> list[Any]:
-    """All modules that are no part of the language model."""
-    words = {id(m) for m in model.get_decoder().modules()}
+    """All modules that are no part of the language model; models inside it (tokenizers of pictures) are none."""
+    from transformers import PreTrainedModel
+
+    decoder = model.get_decoder()
+    guests = [m for m in decoder.modules() if isinstance(m, PreTrainedModel) and m is not decoder]
+    words = {id(m) for m in decoder.modules()} - {id(m) for guest in guests for m in guest.modules()}
     return [m for m in model.modules() if id(m) not in words]
+
+
+def _weighs_before_words(model: Any) -> bool:
+    """Whether anything but the language model and its head has weights."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    return any(list(m.parameters(recurse=False)) for m in _before_words(model) if m is not head)
 
 
 def _attends(module: Any) -> bool:
@@ -97,11 +132,16 @@ def _attends(module: Any) -> bool:
     return "attention" in name or "attn" in name
 
 
-def _passing(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """A layer's forward that gives back what it got, in the shape of what it would have given."""
+def _passing(forward: Callable[..., Any], most: int | None = None) -> Callable[..., Any]:
+    """A layer's forward that gives back what it got, in the shape of what it would have given.
+
+    ``most``: with more inputs than that it stays as it is.
+    """
 
     def passed(*args: Any, **kwargs: Any) -> Any:
         out = forward(*args, **kwargs)
+        if most is not None and len(args) + len(kwargs) > most:
+            return out
         states = args[0] if args else kwargs["hidden_states"]
         made = out[0] if isinstance(out, tuple) else out
         if getattr(made, "shape", None) != states.shape:

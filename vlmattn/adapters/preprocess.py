@@ -74,6 +74,14 @@ def prepared_view(image_processor: Any, canvas: Canvas, *, pads_to_square: bool 
     return canvas
 
 
+def square_side(image_processor: Any, name: str) -> int:
+    """Side in pixels of a square size of an image processor. Raises LayoutError if it is not square."""
+    edges = _edges(getattr(image_processor, name))
+    if set(edges) != {"height", "width"} or edges["height"] != edges["width"]:
+        raise LayoutError(f"the image processor's {name} must be a square height and width, got {edges}")
+    return edges["height"]
+
+
 def tile_side(image_processor: Any) -> int:
     """Side in pixels of the square views that any-resolution image processors cut.
 

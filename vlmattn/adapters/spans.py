@@ -77,8 +77,10 @@ def token_layout(
 ) -> TokenLayout:
     """The layout of one prompt of N tokens: ``ids`` (N,), ``char_span`` (N, 2) and :func:`inside` (N,).
 
-    Tokens that the processor writes round or between a picture's image tokens are separators of that picture.
+    Tokens that the processor writes round or between a picture's image tokens are separators of that picture. What it
+    appends to the prompt has no characters there.
     """
+    char_span = np.where((char_span[:, 1] > len(rendered.text))[:, None], -1, char_span)
     is_image = ids == image_token_id
     kinds = np.full(len(ids), TokenKind.SYSTEM, dtype=np.int8)
     start, end = rendered.question_span

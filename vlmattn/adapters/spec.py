@@ -16,7 +16,8 @@ class FamilySpec:
         model_types: values of ``config.model_type`` that belong to it.
         processors: class names of processors that it is prepared with.
         image_processors: class names of image processors whose geometry is known.
-        towers: ``vision_config.model_type`` of vision towers whose tokens are known.
+        towers: ``vision_config.model_type`` of vision towers whose tokens are known; families of one model type are
+            told apart by them.
         geometry: names of the rules that place image tokens, for the reader.
         strategy: ``config`` if ``vision_feature_select_strategy`` decides whether the first vision token is dropped;
             ``default`` if the model always drops it.

@@ -56,15 +56,36 @@ def tower_of(config: Any, *, towers: tuple[str, ...], strategy: str) -> Tower:
         UnsupportedModel: if the tower is not one of ``towers``.
     """
     vision = config.vision_config
-    name = str(vision.model_type)
-    if name not in towers or name not in LEADING_TOKENS:
-        reason = REASONS.get(name, "the order of its tokens is not known")
-        raise UnsupportedModel(
-            f"vision tower {name!r} is not supported with {config.model_type!r}: {reason}."
-            f" Supported: {', '.join(towers)}"
-        )
+    name = _known(config, tuple(t for t in towers if t in LEADING_TOKENS))
     leading = LEADING_TOKENS[name] - (1 if strategy == "default" else 0)
     return Tower(name, one_side(vision.image_size, "image_size"), one_side(vision.patch_size, "patch_size"), leading)
+
+
+def square_tower(config: Any, towers: tuple[str, ...]) -> Tower:
+    """The tower of a square input, all of whose tokens are patches in reading order.
+
+    Raises UnsupportedModel if it is not one of ``towers``.
+    """
+    vision, name = config.vision_config, _known(config, towers)
+    return Tower(name, one_side(vision.image_size, "image_size"), one_side(vision.patch_size, "patch_size"), 0)
+
+
+def free_tower(config: Any, towers: tuple[str, ...]) -> Tower:
+    """The tower of an input without a size of its own, all of whose tokens are patches in reading order.
+
+    Raises UnsupportedModel if it is not one of ``towers``.
+    """
+    return Tower(_known(config, towers), 0, one_side(config.vision_config.patch_size, "patch_size"), 0)
+
+
+def _known(config: Any, towers: tuple[str, ...]) -> str:
+    name = str(config.vision_config.model_type)
+    if name in towers:
+        return name
+    reason = REASONS.get(name, "the order of its tokens is not known")
+    raise UnsupportedModel(
+        f"vision tower {name!r} is not supported with {config.model_type!r}: {reason}. Supported: {', '.join(towers)}"
+    )
 
 
 def one_side(value: Any, name: str) -> int:

@@ -151,13 +151,27 @@ def _below_head(decoder: Any) -> Any:
 def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[str]]:
     sites: list[AttentionSite] = []
     own: list[str] = []
+    guests = _guests(stack)
     for name, module in stack.named_modules():
         index = getattr(module, "layer_idx", None)
         if index is not None and _dispatches(type(module)):
             sites.append(_site(name, module, int(index)))
-        elif _looks_like_attention(module) and not any(name.startswith(f"{outer}.") for outer in own):
+        elif (
+            id(module) not in guests
+            and _looks_like_attention(module)
+            and not any(name.startswith(f"{outer}.") for outer in own)
+        ):
             own.append(name)
     return sites, own
+
+
+def _guests(stack: Any) -> set[int]:
+    """Modules of models inside a stack that take pixels: a tokenizer of pictures is no part of a text decoder."""
+    from transformers import PreTrainedModel
+
+    inside = (m for m in stack.modules() if isinstance(m, PreTrainedModel) and m is not stack)
+    guests = [m for m in inside if "pixel_values" in inspect.signature(getattr(m, "encode", m.forward)).parameters]
+    return {id(m) for guest in guests for m in guest.modules()}
 
 
 def _looks_like_attention(module: Any) -> bool:

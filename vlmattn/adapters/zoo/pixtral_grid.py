@@ -10,39 +10,27 @@ from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower import Tower, free_tower
 from vlmattn.core.errors import ImageError, LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
 
 
-class PixtralGrid(Adapter):
+class SizedGrid(Adapter):
     """One view per picture, at the size that the processor says in ``image_sizes``.
 
-    Cells are ``patch_size * spatial_merge_size`` pixels wide and high; what is left over at right and bottom is cut.
-    Pictures of one batch are padded at right and bottom to the size of the largest; the model cuts that off again.
-    ``fewest_cells`` is the least that the model takes.
+    Cells are ``cell`` pixels wide and high; what is left over at right and bottom is cut. Pictures of one batch are
+    padded at right and bottom to the size of the largest; the model cuts that off again.
+
+    Attributes:
+        cell: side of a cell in pixels, set by the family.
+        row_ends: whether an image token without a place ends each row.
+        fewest_cells: the least that the model takes.
     """
 
     reads = True
+    row_ends = False
     fewest_cells = 1
-
-    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
-        super().__init__(spec, model, processor)
-        merge = int(getattr(self.config, "spatial_merge_size", 1))
-        check_agreement(self, "patch_size", processor.patch_size, self.tower.patch_size)
-        check_agreement(self, "spatial_merge_size", processor.spatial_merge_size, merge)
-        self.cell = self.tower.patch_size * merge
-        if self.strategy == "default":
-            raise LayoutError(
-                "vision_feature_select_strategy must be 'full' with a Pixtral tower, which has no CLS token to drop"
-            )
-        if getattr(self.image_processor, "do_center_crop", False) or not self.image_processor.do_pad:
-            raise LayoutError("the image processor must have do_pad=True and do_center_crop=False with a Pixtral tower")
-
-    def find_tower(self) -> Tower:
-        """Any tower of the family: its input has no size of its own."""
-        vision = self.config.vision_config
-        return Tower(str(vision.model_type), 0, int(vision.patch_size), 0)
+    cell: int
 
     def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
         """One base tile: the whole picture, but for what holds no whole cell."""
@@ -59,7 +47,7 @@ class PixtralGrid(Adapter):
                 f" enlarge it to more than {self.cell} pixels"
             )
         layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),), 1)
-        return ImagePlan(layout, raster(0, grid_hw), (height, width), 1)
+        return ImagePlan(layout, raster(0, grid_hw, newline=self.row_ends), (height, width), 1)
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """Pixels come padded to the largest picture of the batch."""
@@ -69,6 +57,27 @@ class PixtralGrid(Adapter):
         got = tuple(int(s) for s in inputs["pixel_values"].shape[-2:])
         if got != want:
             raise LayoutError(f"the image processor makes views of {got} pixels (height, width), but says {want}")
+
+
+class PixtralGrid(SizedGrid):
+    """Families with a Pixtral tower: a cell is a square of merged patches."""
+
+    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
+        super().__init__(spec, model, processor)
+        merge = int(getattr(self.config, "spatial_merge_size", 1))
+        check_agreement(self, "patch_size", processor.patch_size, self.tower.patch_size)
+        check_agreement(self, "spatial_merge_size", processor.spatial_merge_size, merge)
+        self.cell = self.tower.patch_size * merge
+        if self.strategy == "default":
+            raise LayoutError(
+                "vision_feature_select_strategy must be 'full' with a Pixtral tower, which has no CLS token to drop"
+            )
+        if getattr(self.image_processor, "do_center_crop", False) or not self.image_processor.do_pad:
+            raise LayoutError("the image processor must have do_pad=True and do_center_crop=False with a Pixtral tower")
+
+    def find_tower(self) -> Tower:
+        """The input of the tower has no size of its own."""
+        return free_tower(self.config, self.spec.towers)
 
 
 class MistralGrid(PixtralGrid):

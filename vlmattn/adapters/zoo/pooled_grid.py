@@ -11,7 +11,7 @@ from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower import Tower, free_tower
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
 
@@ -40,9 +40,8 @@ class PooledGrid(Adapter):
         return self.pool
 
     def find_tower(self) -> Tower:
-        """Any tower of the family: its input has no size of its own."""
-        vision = self.config.vision_config
-        return Tower(str(vision.model_type), 0, int(vision.patch_size), 0)
+        """The input of the tower has no size of its own."""
+        return free_tower(self.config, self.spec.towers)
 
     def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
         """One base tile of the whole picture."""
