@@ -8,6 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.tiny import dynamic_grid, slices, tiles
+from tests.tiny import dynamic_grid, padded_tiles, pooled_crops, slices, strided, tiles
 
-TINY: dict[str, Callable[[], tuple[Any, Any]]] = {**dynamic_grid.MODELS, **slices.MODELS, **tiles.MODELS}
+TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
+    **dynamic_grid.MODELS,
+    **padded_tiles.MODELS,
+    **pooled_crops.MODELS,
+    **slices.MODELS,
+    **strided.MODELS,
+    **tiles.MODELS,
+}

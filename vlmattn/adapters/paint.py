@@ -88,7 +88,7 @@ def _passing(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def passed(*args: Any, **kwargs: Any) -> Any:
         out = forward(*args, **kwargs)
-        states = args[0] if args else kwargs["hidden_states"]
+        states = next(given for given in (*args, *kwargs.values()) if hasattr(given, "shape"))
         made = out[0] if isinstance(out, tuple) else out
         if getattr(made, "shape", None) != states.shape:
             return out
