@@ -1,4 +1,4 @@
-"""Families whose vision tower halves its grid twice with convolutions, and that see a picture as a whole and in tiles."""
+"""Families whose vision tower halves its grid twice with convolutions; they see a picture in tiles and as a whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vlmattn.adapters.cells import Cells, placed, repeated, strided_cells
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.adapters.tiling import rule_of
+from vlmattn.adapters.tiling import plan_tiles, rule_of
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.errors import ImageError, LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
@@ -94,8 +94,7 @@ class Step3p7(Strided):
         tiles = [placed("crop", w.resized(self.tile_side, self.tile_side), own, own) for w in windows]
         kind = "thumbnail" if tiles else "base"
         tiles.append(placed(kind, canvas.resized(self.side, self.side), side, side))
-        parts = [raster(index, tile.grid_hw) for index, tile in enumerate(tiles)]
-        return ImagePlan(ImageLayout(image_wh, tuple(tiles), len(tiles)), places(parts), (self.side,) * 2, len(tiles))
+        return plan_tiles(image_wh, tiles, (self.side, self.side))
 
     def _windows(self, image_wh: tuple[int, int]) -> tuple[list[Canvas], Canvas]:
         """The windows row by row, and the whole picture, padded if it has to be."""
