@@ -28,7 +28,7 @@ from vlmattn.capture.sites import AttentionSite, model_sites, unwrap
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
-from vlmattn.capture.step import BatchPlan, KeptPart, Step
+from vlmattn.capture.step import BatchPlan, KeptPart, Step, keeps_prompt
 from vlmattn.capture.tower import check_tower, check_views, split_views, tower_rows
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenLayout
@@ -234,7 +234,8 @@ class Session:
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
         if cache is None or not self._windowed:
             return {}
-        offsets = {layer: int(cache.get_mask_sizes(count, layer)[1]) for layer in self._windowed}
+        moving = [layer for layer in self._windowed if not keeps_prompt(cache, layer)]
+        offsets = {layer: int(cache.get_mask_sizes(count, layer)[1]) for layer in moving}
         return {layer: offset for layer, offset in offsets.items() if offset}
 
     def _block_hook(self, layer_idx: int) -> Any:
