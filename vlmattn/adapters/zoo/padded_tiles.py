@@ -72,7 +72,7 @@ class Llama4(Tiles):
         """Height and width of the picture on its canvas; it grows no further than to one tile, unless set to."""
         room = canvas_hw
         if not self.image_processor.resize_to_max_canvas:
-            room = tuple(min(max(side, self.side), most) for side, most in zip(image_hw, canvas_hw, strict=True))
+            room = min(max(image_hw[0], self.side), room[0]), min(max(image_hw[1], self.side), room[1])
         height, width = rule_of(self.image_processor, "get_max_res_without_distortion")(image_hw, room)
         return max(int(height), 1), max(int(width), 1)
 

@@ -92,8 +92,7 @@ class Step3p7(Strided):
         windows, canvas = self._windows(image_wh)
         own, side = self.cells(self.tile_side), self.cells(self.side)
         tiles = [placed("crop", w.resized(self.tile_side, self.tile_side), own, own) for w in windows]
-        kind = "thumbnail" if tiles else "base"
-        tiles.append(placed(kind, canvas.resized(self.side, self.side), side, side))
+        tiles.append(placed("thumbnail" if tiles else "base", canvas.resized(self.side, self.side), side, side))
         return plan_tiles(image_wh, tiles, (self.side, self.side))
 
     def _windows(self, image_wh: tuple[int, int]) -> tuple[list[Canvas], Canvas]:
