@@ -20,12 +20,11 @@ from itertools import pairwise
 from typing import Any
 
 from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.cells import Cells, placed
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.errors import LayoutError, UnsupportedModel
-from vlmattn.core.layout import ImageLayout, Spans, Tile
-
-_Exact = tuple[Fraction, Fraction]
+from vlmattn.core.layout import ImageLayout, Tile
 
 
 @dataclass(frozen=True)
@@ -145,15 +144,12 @@ def _large_view(image_wh: tuple[int, int], best_hw: tuple[int, int]) -> Canvas:
 
 def _joined_tile(rule: TileRule, view: Canvas, rows: _Span, cols: _Span, grid_hw: tuple[int, int]) -> Tile:
     """The grid's cells in the original: one by one where pixels were dropped between the joined cells."""
-    x0, y0, x1, y1 = view.edges
-    in_x = _cell_spans(rule.tower, cols, grid_hw[1], x0, (x1 - x0) / view.wh[0])
-    in_y = _cell_spans(rule.tower, rows, grid_hw[0], y0, (y1 - y0) / view.wh[1])
-    box = (float(in_x[0][0]), float(in_y[0][0]), float(in_x[-1][1]), float(in_y[-1][1]))
-    return Tile("tiles", grid_hw, box, _if_uneven(in_y), _if_uneven(in_x))
+    across, down = _cells(rule.tower, cols, grid_hw[1]), _cells(rule.tower, rows, grid_hw[0])
+    return placed("tiles", view, down, across)
 
 
-def _cell_spans(tower: Tower, joined: _Span, count: int, low: Fraction, scale: Fraction) -> list[_Exact]:
-    """Start and end of each of ``count`` cells that divide a run of joined cells evenly, in original pixels."""
+def _cells(tower: Tower, joined: _Span, count: int) -> Cells:
+    """Start and end of each of ``count`` cells that divide a run of joined cells evenly, in pixels of the view."""
 
     def pixel(cell: int) -> int:
         return cell // tower.side * tower.image_size + cell % tower.side * tower.patch_size
@@ -167,15 +163,7 @@ def _cell_spans(tower: Tower, joined: _Span, count: int, low: Fraction, scale: F
         return pixel(cell) + (place - cell) * tower.patch_size
 
     edges = [joined.first + Fraction(k * joined.count, count) for k in range(count + 1)]
-    return [(low + start(a) * scale, low + end(b) * scale) for a, b in pairwise(edges)]
-
-
-def _if_uneven(spans: list[_Exact]) -> Spans | None:
-    """The spans if any two neighbours do not touch or differ in length, else None."""
-    touch = all(a[1] == b[0] for a, b in pairwise(spans))
-    if touch and len({b - a for a, b in spans}) == 1:
-        return None
-    return tuple((float(a), float(b)) for a, b in spans)
+    return [(start(a), end(b)) for a, b in pairwise(edges)]
 
 
 def resolutions_of(points: Any) -> tuple[tuple[int, int], ...]:

@@ -142,7 +142,7 @@ def _passing(forward: Callable[..., Any], most: int | None = None) -> Callable[.
         out = forward(*args, **kwargs)
         if most is not None and len(args) + len(kwargs) > most:
             return out
-        states = args[0] if args else kwargs["hidden_states"]
+        states = next(given for given in (*args, *kwargs.values()) if hasattr(given, "shape"))
         made = out[0] if isinstance(out, tuple) else out
         if getattr(made, "shape", None) != states.shape:
             return out

@@ -8,7 +8,7 @@ from sys import modules
 from typing import Any
 
 from vlmattn.adapters.canvas import Canvas
-from vlmattn.adapters.plan import ImagePlan, places, raster
+from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.core.errors import LayoutError, UnsupportedModel
 from vlmattn.core.layout import ImageLayout, Tile, TileKind
 
@@ -45,10 +45,21 @@ def whole(image_wh: tuple[int, int], side: int, kind: TileKind) -> View:
 
 def plan_views(image_wh: tuple[int, int], views: Sequence[View], cell: int) -> ImagePlan:
     """The views' grids one after the other, each row by row; a token stands for ``cell`` x ``cell`` pixels."""
-    tiles = tuple(Tile(v.kind, *v.canvas.grid(cell)) for v in views)
-    parts = [raster(index, tile.grid_hw) for index, tile in enumerate(tiles)]
     width, height = views[0].canvas.wh
-    return ImagePlan(ImageLayout(image_wh, tiles, len(views)), places(parts), (height, width), len(views))
+    return plan_tiles(image_wh, [Tile(v.kind, *v.canvas.grid(cell)) for v in views], (height, width))
+
+
+def plan_tiles(image_wh: tuple[int, int], grids: Sequence[Tile], view_hw: tuple[int, int]) -> ImagePlan:
+    """One grid per view, one after the other; tokens of views that hold nothing but padding have no place."""
+    tiles = tuple(tile for tile in grids if _holds_picture(tile, image_wh))
+    index = iter(range(len(tiles)))
+    parts = [raster(next(index), g.grid_hw) if _holds_picture(g, image_wh) else nowhere(g.cells) for g in grids]
+    return ImagePlan(ImageLayout(image_wh, tiles, len(grids)), places(parts), view_hw, len(grids))
+
+
+def _holds_picture(tile: Tile, image_wh: tuple[int, int]) -> bool:
+    x0, y0, x1, y1 = tile.source_box_xyxy
+    return x0 < image_wh[0] and y0 < image_wh[1] and x1 > 0 and y1 > 0
 
 
 def rule_of(image_processor: Any, name: str) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ LEADING_TOKENS = {
     "granite_docling_vision": 0,
     "idefics3_vision": 0,
     "internvl_vision": 1,
+    "llama4_vision_model": 0,
     "ovis2_vision": 0,
     "qianfan_ocr_vision": 1,
     "siglip_vision_model": 0,

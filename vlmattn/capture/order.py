@@ -35,7 +35,8 @@ class LineOrder:
     @torch.no_grad()
     def look(self, key: torch.Tensor, step: Step, first_column: int) -> None:
         """Take the keys (B, H, K, D) of a pass."""
-        newest, before = step.start + step.count - 1 - first_column, step.start - 1 - first_column
+        newest = min(step.start + step.count - 1 - first_column, key.shape[2] - 1)
+        before = newest - 1
         if self._newest is not None and step.count == 1 and before >= 0:
             moved = ((key[:, :, before].float() - self._newest).abs() > 1e-6).any()
             self._moved = moved if self._moved is None else self._moved | moved

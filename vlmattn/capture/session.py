@@ -29,7 +29,7 @@ from vlmattn.capture.sites import AttentionSite, model_sites, unwrap
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
-from vlmattn.capture.step import BatchPlan, KeptPart, Step
+from vlmattn.capture.step import BatchPlan, KeptPart, Step, keeps_prompt
 from vlmattn.capture.tower import check_tower, check_views, split_views, tower_rows
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenLayout
@@ -237,6 +237,8 @@ class Session:
             return {}
         offsets, latest = {}, 0
         for layer in (site.layer_idx for site in self.sites.attention if site.windowed):
+            if keeps_prompt(cache, layer):
+                continue
             if holds_keys(cache, layer):  # a layer without keys of its own reads those of the last one that has some
                 latest = int(cache.get_mask_sizes(count, layer)[1])
             offsets[layer] = latest

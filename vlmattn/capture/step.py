@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,8 @@ class Step:
         batch: sequences in the pass, beams and samples included.
         kept: the rows to keep, or None.
         begins: whether a run begins with it.
-        first_columns: padded position of key column 0, per layer where it is not 0.
+        first_columns: padded position of key column 0, per layer where it is not 0. Columns go on from there without
+            a gap, but for tokens of the answer that :func:`keeps_prompt` names.
     """
 
     start: int
@@ -237,6 +239,15 @@ class KeptColumns:
         if known < rows.shape[-1]:
             masses[..., self.segments.index("answer")] += rows[..., known:].sum(-1)
         return masses
+
+
+def keeps_prompt(cache: Any, layer_idx: int) -> bool:
+    """Whether a cache keeps the prompt in front of a window over the answer: key column 0 stays where it was.
+
+    The oldest tokens of the answer are left out between the two; of the answer, only kinds and masses are known.
+    """
+    layers = getattr(cache, "layers", ())
+    return layer_idx < len(layers) and getattr(layers[layer_idx], "prefill_length", None) is not None
 
 
 def column_kinds(plan: BatchPlan, first_column: int, keys: int, end: int, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,107 @@
+"""Families that pool patches of overlapping crops: the whole picture on a small grid, then on one joined from crops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vlmattn.adapters.adapter import Adapter, check_agreement
+from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.cells import placed, pooled_cells
+from vlmattn.adapters.plan import ImagePlan, places, raster
+from vlmattn.adapters.registry import register
+from vlmattn.adapters.render import Rendered
+from vlmattn.adapters.spec import FamilySpec
+from vlmattn.adapters.tiling import check_square, rule_of
+from vlmattn.adapters.tower import Tower, one_side
+from vlmattn.core.errors import LayoutError
+from vlmattn.core.layout import ImageLayout
+
+
+@register(
+    FamilySpec(
+        name="molmo2",
+        model_types=("molmo2",),
+        processors=("Molmo2Processor",),
+        image_processors=("Molmo2ImageProcessor",),
+        towers=("molmo2_vision",),
+        geometry=(
+            "thumbnail: the whole picture stretched to a square, before its crops",
+            "tiles: the picture stretched to rows x cols overlapping crops; each patch counts once; one joined grid",
+            "cells: patches pooled in squares; the last of a side may hold fewer",
+        ),
+        prompt="<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n",
+        notes="Videos are not supported.",
+    )
+)
+class Molmo2(Adapter):
+    """Molmo 2."""
+
+    def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
+        super().__init__(spec, model, processor)
+        images = self.image_processor
+        check_agreement(self, "patch_size", images.patch_size, self.tower.patch_size)
+        check_square(
+            images, one_side(tuple(images.size[n] for n in ("height", "width")), "size"), self.tower.image_size
+        )
+        if self.tower.image_size % self.tower.patch_size:
+            raise LayoutError(
+                f"a view of {self.tower.image_size} pixels is no whole number of patches of {self.tower.patch_size}:"
+                " crops would not join"
+            )
+        self.pool_hw = int(images.pooling_size[0]), int(images.pooling_size[1])
+
+    def find_tokens(self) -> tuple[str, str]:
+        """A placeholder stands for all patches."""
+        return str(self.processor.image_token), "<im_patch>"
+
+    def find_tower(self) -> Tower:
+        """The family's own tower: patches only."""
+        vision = self.config.vision_config
+        return Tower(
+            str(vision.model_type), one_side(vision.image_size, "image_size"), one_side(vision.patch_size, "patch"), 0
+        )
+
+    def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
+        """The small grid, then the joined one; tokens of other kinds end their rows."""
+        images, side = self.image_processor, self.tower.image_size
+        rows, cols, height, width = rule_of(images, "compute_crop_geometry")(
+            image_wh[1],
+            image_wh[0],
+            max_crops=images.max_crops,
+            overlap_margins=images.overlap_margins,
+            crop_size=side,
+            patch_size=images.patch_size,
+        )
+        grids = [("thumbnail", side, side), ("tiles", int(width), int(height))]
+        tiles = tuple(self._tile(kind, Canvas.of(image_wh).resized(w, h)) for kind, w, h in grids)
+        parts = [raster(index, tile.grid_hw) for index, tile in enumerate(tiles)]
+        views = 1 + int(rows) * int(cols)
+        return ImagePlan(ImageLayout(image_wh, tiles, views), places(parts), (side, side), views)
+
+    def _tile(self, kind: Any, canvas: Canvas) -> Any:
+        patch, (pool_h, pool_w) = self.tower.patch_size, self.pool_hw
+        return placed(
+            kind, canvas, pooled_cells(canvas.wh[1], patch, pool_h), pooled_cells(canvas.wh[0], patch, pool_w)
+        )
+
+    def _rendered(self, prompt: Any, pictures: int, system: str | None, raw: bool, question: str | None) -> Rendered:
+        """The processor would write this token before a prompt that does not start with it."""
+        rendered = super()._rendered(prompt, pictures, system, raw, question)
+        first = str(self.tokenizer.bos_token or self.tokenizer.eos_token)
+        if rendered.text.startswith(first):
+            return rendered
+        start, end = rendered.question_span
+        return replace(rendered, text=first + rendered.text, question_span=(start + len(first), end + len(first)))
+
+    def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
+        """Pixels come as one row per patch of each view."""
+        if "pixel_values" not in inputs:
+            return
+        got, want = tuple(inputs["pixel_values"].shape[:2]), (sum(p.views for p in plans), self.tower.side**2)
+        if got != want:
+            raise LayoutError(
+                f"the image processor makes {got} (views, patches of each), but its settings say {want}: its class"
+                " does more than vlmattn knows of"
+            )
