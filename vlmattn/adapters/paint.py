@@ -82,7 +82,8 @@ def tower_layers(model: Any) -> list[Any]:
     import torch
 
     words = {id(m) for m in model.get_decoder().modules()}
-    stacks = [m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and id(m) not in words]
+    kinds = (torch.nn.ModuleList, torch.nn.Sequential)
+    stacks = [m for m in model.modules() if isinstance(m, kinds) and id(m) not in words]
     return [layer for stack in stacks for layer in stack if _mixes(layer)]
 
 

@@ -234,7 +234,12 @@ class Session:
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
         if cache is None or not self._windowed:
             return {}
-        offsets = {layer: int(cache.get_mask_sizes(count, layer)[1]) for layer in self._windowed}
+        layers, offsets, last = getattr(cache, "layers", ()), {}, 0
+        for layer in sorted(self._windowed):
+            # A layer without keys of its own reads those of the last windowed layer before it that has some.
+            if layer >= len(layers) or hasattr(layers[layer], "get_mask_sizes"):
+                last = int(cache.get_mask_sizes(count, layer)[1])
+            offsets[layer] = last
         return {layer: offset for layer, offset in offsets.items() if offset}
 
     def _block_hook(self, layer_idx: int) -> Any:
