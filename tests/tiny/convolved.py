@@ -158,6 +158,12 @@ def gemma3n() -> tuple[Any, Any]:
     )
     model = made(Gemma3nForConditionalGeneration, config)
     belled(model.model.vision_tower)
+    for name, weight in model.model.vision_tower.named_parameters():
+        # Its norms leave no trace of how bright a picture is, and its layers start next to nothing.
+        if name.endswith("stem.conv.bias"):
+            weight.data.copy_(torch.linspace(-1, 1, len(weight)))
+        if name.endswith("layer_scale.gamma"):
+            weight.data.fill_(0.1)
     return model, processor
 
 
