@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from vlmattn.adapters.adapter import Adapter
+from vlmattn.adapters.refused import REFUSED
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.core.errors import SpecError, UnsupportedModel
 
@@ -112,6 +113,8 @@ def check_pair(config: Any, processor: Any) -> None:
 
 def _reason(config: Any, kind: str, specs: tuple[FamilySpec, ...]) -> str:
     known = ", ".join(t for s in specs for t in s.model_types)
+    if kind in REFUSED:
+        return f"model type {kind!r} cannot be supported: {REFUSED[kind]}. Supported: {known}"
     if getattr(config, "vision_config", None) is None:
         return f"{kind!r} is a text-only model: it takes no pictures. Supported: {known}"
     return f"model type {kind!r} is not supported: where its image tokens lie is not known. Supported: {known}"
