@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage import data
 
 from tests.tiny import TINY
-from vlmattn.adapters import check_adapter
+from vlmattn.adapters import adapter_for, check_adapter, check_config, families
+from vlmattn.adapters.refused import REFUSED
 from vlmattn.api.vlm import Vlm
+from vlmattn.core.errors import PromptError, UnsupportedModel
+from vlmattn.core.layout import TokenKind
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))
@@ -30,3 +34,50 @@ def test_a_given_answer_is_looked_at_as_it_was_written(kind: str) -> None:
     given = vlm.ask_many(items, answers=ids)
     for one, other in zip(written, given, strict=True):
         assert np.allclose(one.trace.attn_lhqk, other.trace.attn_lhqk, atol=2e-3)  # kept in half precision
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSED))
+def test_what_cannot_be_served_says_why(kind: str) -> None:
+    from transformers import AutoConfig
+
+    assert not any(kind in family.model_types for family in families())
+    with pytest.raises(UnsupportedModel) as refused:
+        check_config(AutoConfig.for_model(kind))
+    assert REFUSED[kind] in str(refused.value)
+
+
+def test_a_model_that_writes_nothing_is_refused() -> None:
+    from transformers import ShieldGemma2ForImageClassification
+
+    model, processor = TINY["shieldgemma2"]()
+    with pytest.raises(UnsupportedModel, match="ShieldGemma2ForImageClassification writes no text"):
+        adapter_for(ShieldGemma2ForImageClassification(model.config), processor)
+
+
+@pytest.mark.parametrize("kind", ["paligemma", "shieldgemma2", "got_ocr2", "pp_chart2table"])
+def test_a_processor_that_needs_a_picture_gets_one(kind: str) -> None:
+    adapter = adapter_for(*TINY[kind]())
+    with pytest.raises(PromptError, match="takes no prompt without one"):
+        adapter.encode([], "What?", text_only=True)
+
+
+def test_paligemma_reads_its_prompt_as_the_processor_writes_it() -> None:
+    adapter = adapter_for(*TINY["paligemma"]())
+    picture = Image.fromarray(data.coffee()[:80, :120])
+    for raw in (False, True):
+        prompt = "<image>What is it?" if raw else "What is it?"
+        layout = adapter.encode([picture], prompt, raw=raw).layouts[0]
+        assert layout.text == "<image><s>What is it?\n"
+        assert layout.text[slice(*layout.question_span)] == "What is it?"
+        assert np.flatnonzero(layout.kinds == TokenKind.BOS).tolist() == [16]
+        words = [layout.text[a:b] for a, b in layout.char_span[layout.kinds == TokenKind.QUESTION]]
+        assert "".join(words) == "What is it?"
+
+
+def test_pan_and_scan_crops_cover_the_picture() -> None:
+    adapter = adapter_for(*TINY["gemma3_scanned"]())
+    boxes = [tile.source_box_xyxy for tile in adapter.plan((200, 61)).layout.tiles]
+    assert boxes == [(0, 0, 200, 61), (0, 0, 67, 61), (67, 0, 134, 61), (134, 0, 200, 61)]
+    kinds = [tile.kind for tile in adapter.plan((61, 200)).layout.tiles]
+    assert kinds == ["base", "crop", "crop", "crop"]
+    assert len(adapter.plan((100, 100)).layout.tiles) == 1

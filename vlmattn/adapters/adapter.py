@@ -270,7 +270,11 @@ class Adapter:
             pairs = zip(groups, texts, strict=True)
             parts = [self.prepared([g], [t], add_special_tokens=not all(own_bos)) for g, t in pairs]
             return {k: [row for part in parts for row in part.get(k, ())] for part in parts for k in part}
-        except (ValueError, ArithmeticError, RuntimeError) as error:  # some divide by a side that they rounded to nothing
+        except (
+            ValueError,
+            ArithmeticError,
+            RuntimeError,
+        ) as error:  # some divide by a side that they rounded to nothing
             sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
             name = type(self.processor).__name__
             raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error

@@ -99,7 +99,8 @@ def tower_layers(model: Any) -> list[Any]:
     """The repeated layers, those with attention in them, of everything that is no part of the language model."""
     import torch
 
-    stacks = [m for m in _before_words(model) if isinstance(m, torch.nn.ModuleList)]
+    kinds = (torch.nn.ModuleList, torch.nn.Sequential)
+    stacks = [m for m in _before_words(model) if isinstance(m, kinds)]
     return [layer for stack in stacks for layer in stack if any(_attends(m) for m in layer.modules())]
 
 

@@ -1,5 +1,18 @@
-"""Model types of transformers' image-text-to-text mapping that are not supported, each with the reason."""
+"""Model types that take pictures and still cannot be served, and why."""
 
 from __future__ import annotations
 
-REFUSED: dict[str, str] = {}
+from collections.abc import Mapping
+from types import MappingProxyType
+
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "aria": "its image tokens are learned queries that look at the whole picture: they have no place on a grid",
+        "blip": "its text decoder computes attention past transformers' dispatch, where it cannot be seen",
+        "evolla": "it reads proteins, not pictures",
+        "git": "its decoder computes attention past transformers' dispatch, where it cannot be seen, and its pictures "
+        "have no place in the prompt",
+        "pi0": "it makes a robot's movements, not text: there is no answer whose words could be followed",
+        "t5gemma2": "it is an encoder-decoder model: its decoder looks at the encoder's output, not at image tokens",
+    }
+)
