@@ -56,10 +56,11 @@ def merged_embeddings(model: Any, inputs: Mapping[str, Any]) -> Any:
 def unmixed(model: Any) -> Iterator[None]:
     """The layers of everything before the language model pass their input through unchanged while inside.
 
-    Layers that change the shape of their input are left as they are.
+    Layers that change the shape of their input are left as they are. A tower whose layers have no attention mixes
+    nothing: it stays as it is.
     """
     layers = tower_layers(model)
-    if not layers and any(_is_attention(m) for m in _outside(model)):
+    if not layers and (not _stacks(model) or any(_is_attention(m) for m in _outside(model))):
         raise ModelError(f"no layers of a vision tower were found in {type(model).__name__}")
     try:
         for layer in layers:
@@ -72,10 +73,14 @@ def unmixed(model: Any) -> Iterator[None]:
 
 def tower_layers(model: Any) -> list[Any]:
     """The repeated layers, those with attention in them, of everything that is no part of the language model."""
+    return [layer for stack in _stacks(model) for layer in stack if any(_is_attention(m) for m in layer.modules())]
+
+
+def _stacks(model: Any) -> list[Any]:
+    """The lists of layers that are no part of the language model."""
     import torch
 
-    stacks = [m for m in _outside(model) if isinstance(m, torch.nn.ModuleList)]
-    return [layer for stack in stacks for layer in stack if any(_is_attention(m) for m in layer.modules())]
+    return [m for m in _outside(model) if isinstance(m, torch.nn.ModuleList)]
 
 
 def _outside(model: Any) -> list[Any]:
