@@ -12,6 +12,9 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "evolla": "it reads proteins, not pictures",
         "git": "its decoder computes attention past transformers' dispatch, where it cannot be seen, and its pictures "
         "have no place in the prompt",
+        "inkling2_loop": "its middle layers run three times per pass, so a layer has several attention matrices, while rows are "
+        "kept by layer",
+        "mistral4": "it is a text-only model: it takes no pictures",
         "pi0": "it makes a robot's movements, not text: there is no answer whose words could be followed",
         "t5gemma2": "it is an encoder-decoder model: its decoder looks at the encoder's output, not at image tokens",
     }
