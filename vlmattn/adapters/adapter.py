@@ -269,7 +269,7 @@ class Adapter:
                 return self.prepared(groups, texts, add_special_tokens=not all(own_bos))
             pairs = zip(groups, texts, strict=True)
             parts = [self.prepared([g], [t], add_special_tokens=not all(own_bos)) for g, t in pairs]
-            return {k: [row for part in parts for row in part.get(k, ())] for part in parts for k in part}
+            return {k: joined([part[k] for part in parts if k in part]) for part in parts for k in part}
         except (
             ValueError,
             ArithmeticError,
@@ -369,6 +369,15 @@ def _grouped(images: Any, prompts: int, *, batch: bool) -> list[list[Image]]:
     if len(groups) != prompts:
         raise PromptError(f"{prompts} prompts came with {len(groups)} sets of pictures: give one list of pictures each")
     return groups
+
+
+def joined(values: Sequence[Any]) -> Any:
+    """Lists or tensors of several calls of a processor, one after the other."""
+    if all(isinstance(value, list) for value in values):
+        return [item for value in values for item in value]
+    import torch
+
+    return torch.cat([torch.as_tensor(value) for value in values])
 
 
 def check_agreement(adapter: Adapter, name: str, processor_says: Any, model_says: Any) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vlmattn.adapters.adapter import check_agreement
 from vlmattn.adapters.canvas import Canvas
@@ -14,9 +14,6 @@ from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.zoo.dynamic_grid import DynamicGrid
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class TypedGrid(DynamicGrid):
@@ -36,20 +33,7 @@ class StillGrid(DynamicGrid):
 class OnePromptGrid(DynamicGrid):
     """Families whose processor cannot take several prompts of different length without padding."""
 
-    def _processed(self, groups: Sequence[Sequence[Image]], texts: list[str]) -> Mapping[str, Any]:
-        parts = [super(OnePromptGrid, self)._processed([g], [t]) for g, t in zip(groups, texts, strict=True)]
-        return {
-            name: _joined([p[name] for p in parts if name in p]) for name in dict.fromkeys(k for p in parts for k in p)
-        }
-
-
-def _joined(values: list[Any]) -> Any:
-    """Lists or tensors of several calls, one after the other."""
-    if isinstance(values[0], list):
-        return [item for value in values for item in value]
-    import torch
-
-    return torch.cat(values)
+    one_by_one = True
 
 
 class RowEndGrid(DynamicGrid):
@@ -85,7 +69,7 @@ class FramedGrid(RowEndGrid):
         check_agreement(self, "spatial_patch_size", int(self.image_processor.spatial_patch_size), 1)
 
 
-class PaddedGrid(DynamicGrid):
+class NavitGrid(DynamicGrid):
     """Kimi: shrunk if need be, never enlarged, and padded at right and bottom to whole cells."""
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
@@ -173,7 +157,7 @@ for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
         _STRETCHED,
         _QWEN,
     ),
-    (PaddedGrid, "kimi_k25", "Kimi_K25Processor", "Kimi_K25ImageProcessor", _PADDED, _SAID),
+    (NavitGrid, "kimi_k25", "Kimi_K25Processor", "Kimi_K25ImageProcessor", _PADDED, _SAID),
 ):
     register(
         FamilySpec(
