@@ -11,24 +11,6 @@ from vlmattn.core.layout import Spans, Tile, TileKind
 Cells = list[tuple[Fraction, Fraction]]
 
 
-def even_cells(size: int, cell: int) -> Cells:
-    """Whole cells of ``cell`` pixels; what is left over at the end is cut."""
-    return [(Fraction(k * cell), Fraction((k + 1) * cell)) for k in range(size // cell)]
-
-
-def strided_cells(size: int, patch: int, halvings: int) -> Cells:
-    """Cells of a tower that halves its grid of patches with convolutions of 3 patches, a step of 2 and 1 of padding.
-
-    Such a convolution looks at patch 2k and its neighbours: with s patches to a cell, cell k is centred on the middle
-    of patch s·k, not on that of its s patches. Every patch belongs to the cell whose centre is nearest, so the first
-    cell is smaller than the others and the last one larger.
-    """
-    patches, step = size // patch, 2**halvings
-    count = -(-patches // step)
-    inner = [Fraction(2 * step * k + step + 1, 2) for k in range(count - 1)]
-    return [(a * patch, b * patch) for a, b in pairwise([Fraction(0), *inner, Fraction(patches)])]
-
-
 def pooled_cells(size: int, patch: int, pool: int) -> Cells:
     """Cells of ``pool`` patches around the middle: where they do not fit, the first and last hold fewer patches."""
     patches = size // patch
@@ -36,11 +18,6 @@ def pooled_cells(size: int, patch: int, pool: int) -> Cells:
     before = (count * pool - patches) // 2
     edges = [min(max(k * pool - before, 0), patches) * patch for k in range(count + 1)]
     return [(Fraction(a), Fraction(b)) for a, b in pairwise(edges)]
-
-
-def repeated(cells: Cells, times: int, step: int) -> Cells:
-    """The cells of ``times`` views side by side, ``step`` pixels from one to the next."""
-    return [(a + k * step, b + k * step) for k in range(times) for a, b in cells]
 
 
 def placed(kind: TileKind, canvas: Canvas, rows: Cells, cols: Cells) -> Tile:

@@ -57,6 +57,15 @@ def plan_tiles(image_wh: tuple[int, int], grids: Sequence[Tile], view_hw: tuple[
     return ImagePlan(ImageLayout(image_wh, tiles, len(grids)), places(parts), view_hw, len(grids))
 
 
+def joined(kind: TileKind, grids: Sequence[Tile], tiles_hw: tuple[int, int]) -> Tile:
+    """One grid of rows x cols grids that touch, given row by row; each has spans for its rows and columns."""
+    across, down = grids[: tiles_hw[1]], grids[:: tiles_hw[1]]
+    cols = tuple(span for grid in across for span in grid.col_spans or ())
+    rows = tuple(span for grid in down for span in grid.row_spans or ())
+    box = (*grids[0].source_box_xyxy[:2], *grids[-1].source_box_xyxy[2:])
+    return Tile(kind, (len(rows), len(cols)), box, rows, cols)
+
+
 def _holds_picture(tile: Tile, image_wh: tuple[int, int]) -> bool:
     x0, y0, x1, y1 = tile.source_box_xyxy
     return x0 < image_wh[0] and y0 < image_wh[1] and x1 > 0 and y1 > 0

@@ -7,14 +7,14 @@ from typing import Any
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.canvas import Canvas
-from vlmattn.adapters.cells import Cells, placed, repeated, strided_cells
+from vlmattn.adapters.convolved import Fields
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.adapters.tiling import plan_tiles, rule_of
+from vlmattn.adapters.tiling import joined, plan_tiles, rule_of, stretched_tiles
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.errors import ImageError, LayoutError
-from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.layout import ImageLayout, Tile, TileKind
 
 HALVINGS = 2
 
@@ -37,9 +37,11 @@ class Strided(Adapter):
         """Side in pixels of the view of the whole picture, and of a tile."""
         raise NotImplementedError
 
-    def cells(self, side: int) -> Cells:
-        """The cells along one side of a view."""
-        return strided_cells(side, self.tower.patch_size, HALVINGS)
+    def grid(self, kind: TileKind, view: Canvas) -> Tile:
+        """The grid of a view: two convolutions of 3 x 3 patches with stride 2, padded by one."""
+        fields = Fields.of_patches(self.tower.patch_size).then(3, 2, 1).then(3, 2, 1)
+        cell = int(fields.step)
+        return fields.tile(kind, view, (view.wh[1] // cell, view.wh[0] // cell))
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """Tiles come apart from the view of the whole picture."""
@@ -90,9 +92,8 @@ class Step3p7(Strided):
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """The tiles' grids one after the other, then that of the whole picture."""
         windows, canvas = self._windows(image_wh)
-        own, side = self.cells(self.tile_side), self.cells(self.side)
-        tiles = [placed("crop", w.resized(self.tile_side, self.tile_side), own, own) for w in windows]
-        tiles.append(placed("thumbnail" if tiles else "base", canvas.resized(self.side, self.side), side, side))
+        tiles = [self.grid("crop", w.resized(self.tile_side, self.tile_side)) for w in windows]
+        tiles.append(self.grid("thumbnail" if tiles else "base", canvas.resized(self.side, self.side)))
         return plan_tiles(image_wh, tiles, (self.side, self.side))
 
     def _windows(self, image_wh: tuple[int, int]) -> tuple[list[Canvas], Canvas]:
@@ -149,12 +150,9 @@ class UnlimitedOcr(Strided):
         rows, cols = self._tiles_hw(image_wh)
         tiles: list[Tile] = []
         if rows:
-            canvas, own = Canvas.of(image_wh).resized(cols * self.tile_side, rows * self.tile_side), self.tile_side
-            tiles.append(
-                placed("tiles", canvas, repeated(self.cells(own), rows, own), repeated(self.cells(own), cols, own))
-            )
-        side = self.cells(self.side)
-        tiles.append(placed("thumbnail" if rows else "base", self._whole(image_wh), side, side))
+            views = stretched_tiles(image_wh, (rows, cols), self.tile_side)
+            tiles.append(joined("tiles", [self.grid(v.kind, v.canvas) for v in views], (rows, cols)))
+        tiles.append(self.grid("thumbnail" if rows else "base", self._whole(image_wh)))
         parts = [raster(index, tile.grid_hw, newline=True) for index, tile in enumerate(tiles)]
         layout = ImageLayout(image_wh, tuple(tiles), 1 + rows * cols)
         return ImagePlan(layout, places([*parts, nowhere(1)]), (self.side,) * 2, 1 + rows * cols)
