@@ -9,8 +9,8 @@ REFUSED: Mapping[str, str] = MappingProxyType(
     {
         "aria": "its image tokens are learned queries that look at the whole picture: they have no place on a grid",
         "blip": "its text decoder computes attention past transformers' dispatch, where it cannot be seen",
-        "diffusion_gemma": "it writes blocks of tokens at once by repeated denoising, so no attention row predicts a single "
-        "token",
+        "diffusion_gemma": "it writes blocks of tokens at once by repeated denoising, so no attention row predicts a "
+        "single token",
         "evolla": "it reads proteins, not pictures",
         "git": "its decoder computes attention past transformers' dispatch, where it cannot be seen, and its pictures "
         "have no place in the prompt",
