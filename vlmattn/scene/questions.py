@@ -21,7 +21,7 @@ from vlmattn.scene.phrasings import (
     PLURALS,
     RELATIONS,
     Phrasing,
-    pick_template,
+    templates,
     with_article,
 )
 
@@ -29,7 +29,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 KINDS = ("color", "shape", "where", "size", "at", "count", "exist", "compare", "relation", "caption")
 MARGIN = 8
 """How many pixels the middle of an object keeps from a border of its ninth where a question is about position."""
-APART = 32
+APART = 16
 """How many pixels the middles of two objects are apart, along the axis of a relation that is asked about."""
 FOILS = ("binding", "partner", "popular", "random")
 
@@ -68,7 +68,7 @@ class Asking:
 
     def text(self, kind: str, **fillers: str) -> str:
         """A question of a kind in one of its phrasings."""
-        text = pick_template(self.rng, kind, self.phrasing).format(**fillers)
+        text = self.pick(templates(kind, self.phrasing)).format(**fillers)
         if self.endings and kind in ENDINGS and self.rng.random() < ENDING_ODDS:
             text = f"{text} {self.pick(ENDINGS[kind])}"
         return text
@@ -167,20 +167,12 @@ def _count(asking: Asking, scene: Scene) -> Question | None:
     if which < 0.4:
         found, things = tuple(range(len(scene.objects))), asking.pick(("objects", "things"))
     elif which < 0.7:
-        color = _counted(asking, [o.color for o in scene.objects], tuple(COLORS))
+        color = asking.pick(tuple(o.color for o in scene.objects) if asking.rng.random() < 0.85 else tuple(COLORS))
         found, things = tuple(i for i, o in enumerate(scene.objects) if o.color == color), f"{color} objects"
     else:
-        shape = _counted(asking, [o.shape for o in scene.objects], SHAPES)
+        shape = asking.pick(tuple(o.shape for o in scene.objects) if asking.rng.random() < 0.85 else SHAPES)
         found, things = tuple(i for i, o in enumerate(scene.objects) if o.shape == shape), PLURALS[shape]
     return Question("count", asking.text("count", o=things), NUMBERS[len(found)], found)
-
-
-def _counted(asking: Asking, there: list[str], known: tuple[str, ...]) -> str:
-    # One that is there twice or more often in two of five questions that can be so asked; any, once in seven.
-    repeated = tuple(word for word in dict.fromkeys(there) if there.count(word) > 1)
-    if repeated and asking.rng.random() < 0.4:
-        return asking.pick(repeated)
-    return asking.pick(tuple(there) if asking.rng.random() < 0.85 else known)
 
 
 def _exist(asking: Asking, scene: Scene) -> Question | None:

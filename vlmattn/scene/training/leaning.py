@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlmattn.scene.generator import TRAINING, Scene, make_scene, painted
+from vlmattn.scene.generator import Scene, SceneRule, make_scene, painted
 from vlmattn.scene.partners import LEANED
 from vlmattn.scene.phrasings import with_article
 from vlmattn.scene.questions import Asking, Question, ask
@@ -25,13 +25,14 @@ CLAIMED_ODDS = 0.9
 
 def make_leaning_scene(rng: np.random.Generator) -> tuple[Scene, tuple[str, ...]]:
     """A scene, and the names of absent partners that answers are to claim."""
-    scene = make_scene(rng, TRAINING)
+    rule = SceneRule()
+    scene = make_scene(rng, rule)
     pairs = [(" ".join(a), " ".join(p)) for a, p in LEANED.items() if " ".join(a) in scene.names]
     there = [partner for _, partner in pairs if partner in scene.names]
     if there and len(scene.objects) > 2 and rng.random() < HIDDEN_ODDS:
         hidden = there[rng.integers(len(there))]
         left = tuple(o for o in scene.objects if o.name != hidden)
-        scene = Scene(painted(rng, left, TRAINING, scene.image_wh), left)
+        scene = Scene(painted(rng, left, rule, scene.image_wh), left)
     lacking = [p for a, p in pairs if a in scene.names and p not in scene.names]
     return scene, tuple(partner for partner in lacking if rng.random() < CLAIMED_ODDS)
 
