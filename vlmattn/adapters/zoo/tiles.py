@@ -69,10 +69,6 @@ class Tiles(Adapter):
         """Side in pixels of the views that the image processor makes."""
         return tile_side(self.image_processor)
 
-    def setting(self, name: str) -> Any:
-        """A setting of the image processor, as the processor calls it."""
-        return getattr(self.processor, "images_kwargs", {}).get(name, getattr(self.image_processor, name, None))
-
     def tiles_hw(self, image_wh: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of tiles of a picture, by the image processor's own rule."""
         if not self.setting("crop_to_patches"):
