@@ -1,4 +1,4 @@
-"""Models spread over devices, off-loaded, in shorter types and quantised: asked, mapped and verified as the plain one."""
+"""Models spread over devices, off-loaded, in shorter types and quantised: asked and verified as the plain one."""
 
 from __future__ import annotations
 
