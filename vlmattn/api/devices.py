@@ -57,12 +57,16 @@ def move(model: Any, device: Any) -> Any:
     Raises:
         ModelLoadError: it is spread over devices or offloaded, or does not fit.
     """
+    import torch
+
     spread = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
     if spread or any(weight.is_meta for weight in model.parameters()):
         raise ModelLoadError(
             "the model is spread over devices, or its weights are held elsewhere between calls, so it cannot be put on "
             f"device {device!r}: leave out device"
         )
+    if device is None and not torch.cuda.is_available():
+        return model
     try:
         return model.to(chosen_device(device))
     except (RuntimeError, AssertionError, ValueError) as error:

@@ -89,6 +89,8 @@ def _fetched(source: str | Path, processor: Any, device: Any, wanted: dict[str, 
         own = tuned is None or tuned.has_processor
         processor = _load_processor(place if own else base, told, hub if own else theirs)
     check_pair(config, processor)
+    if wanted.keys() <= {"dtype", "device_map", *hub}:  # other options may change the configuration
+        wanted["config"] = config
     wanted = {k: v for k, v in wanted.items() if k not in hub} | theirs
     if "device_map" not in wanted and _quantised(config, wanted):
         wanted["device_map"] = {"": chosen_device(device)}  # what is quantised while it loads goes there at once
