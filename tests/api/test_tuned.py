@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 QUESTION = "Is the red cup left of the red spoon?"
 FULL = va.CaptureSpec(rows=("question", "answer"), dtype="float32")
 PICTURE = np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"]
 
 
@@ -136,9 +137,21 @@ def test_a_folder_with_an_adapter_loads_it_on_its_base(beside: bool, tmp_path: P
 def test_a_processor_beside_the_adapter_comes_first(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     place = saved(tmp_path / "adapter", beside=False, processor=True)
-    shutil.rmtree(tmp_path / "base" / "nothing", ignore_errors=True)
     (tmp_path / "base" / "processor_config.json").unlink()
     assert va.load(place, dtype="float32").family == "llava"
+
+
+def test_a_hub_name_may_hold_an_adapter(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    place = saved(tmp_path / "adapter", beside=False)
+    repo = tmp_path / "hub" / "models--someone--tiny-lora"
+    shutil.copytree(place, repo / "snapshots" / COMMIT)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(COMMIT)
+    vlm = va.load("someone/tiny-lora", cache_dir=str(tmp_path / "hub"), dtype="float32")
+    assert vlm.revision == COMMIT
+    assert vlm.name == f"{tmp_path / 'base'} + LORA adapter someone/tiny-lora"
+    assert close(ask(vlm), merged())
 
 
 def settings_of(place: Path, **values: Any) -> Path:
