@@ -194,7 +194,7 @@ def test_types_and_devices_that_do_not_exist(
         (
             {"model_type": "qwen2_vl", "text_config": {}, "vision_config": {}},
             UnsupportedModel,
-            "'qwen2_vl' is not supp",
+            "qwen2_vl needs a Qwen2VLProcessor, got LlavaProcessor",
         ),
         ({"image_token_index": 7, "image_token_id": 7}, LayoutError, "image_token_id 7"),
         ({"vision_config__patch_size": 7}, LayoutError, "patch_size"),

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+_WHOLE = (
+    "it is a whole with a part that speaks, and the part that reads pictures is its thinker: load it with its own "
+    "class, and give load(model.thinker, processor)"
+)
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         "aria": "its image tokens are learned queries that look at the whole picture: they have no place on a grid",
@@ -18,6 +22,8 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "rows are kept by layer",
         "mistral4": "it is a text-only model: it takes no pictures",
         "pi0": "it makes a robot's movements, not text: there is no answer whose words could be followed",
+        "qwen2_5_omni": _WHOLE,
+        "qwen3_omni_moe": _WHOLE,
         "t5gemma2": "it is an encoder-decoder model: its decoder looks at the encoder's output, not at image tokens",
     }
 )

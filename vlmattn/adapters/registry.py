@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import metadata
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -67,7 +70,7 @@ def families() -> tuple[FamilySpec, ...]:
 def _load() -> None:
     from vlmattn.adapters import zoo  # noqa: F401  (registers the families of vlmattn itself, first)
 
-    for point in metadata.entry_points(group=GROUP):
+    for point in _points(metadata.entry_points, _search_path()):
         key = f"{point.name}={point.value}"
         if key in _LOADED:
             continue
@@ -76,6 +79,16 @@ def _load() -> None:
             point.load()
         except Exception as error:  # noqa: BLE001 (a broken third-party package must not take the others down)
             warnings.warn(f"adapter {point.name!r} ({point.value}) could not be loaded: {error}", stacklevel=3)
+
+
+def _search_path() -> tuple[tuple[str, float], ...]:
+    """Where packages are looked for, each with the time of its last change: the same until something is installed."""
+    return tuple((p, os.stat(p or ".").st_mtime) for p in sys.path if os.path.exists(p or "."))
+
+
+@lru_cache(maxsize=4)
+def _points(ask: Callable[..., Any], _places: tuple[tuple[str, float], ...]) -> tuple[Any, ...]:
+    return tuple(ask(group=GROUP))
 
 
 def adapter_for(model: Any, processor: Any) -> Adapter:

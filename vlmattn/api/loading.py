@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmattn.api.devices import check_device, chosen_device, float_type, move
+from vlmattn.api.tuned import SETTINGS, tuned_at
 from vlmattn.api.weights import first_line, load_weights
 from vlmattn.core.errors import ModelLoadError, UnsupportedModel
 from vlmattn.scene.box import is_in_the_box, load_from_the_box
@@ -31,20 +33,23 @@ def load(
     """A model and its processor, ready to be asked.
 
     Args:
-        source: a model in the box (``scene``; others: :mod:`vlmattn.scene.box`), a hub name, a local folder, or a
-            transformers model.
+        source: a model in the box (``scene``; others: :mod:`vlmattn.scene.box`), a hub name, a local folder, a
+            transformers or PEFT model, or an image-text-to-text pipeline. A folder or hub name may hold a PEFT adapter,
+            whose base model is beside it or where it says.
         processor: the processor, when ``source`` is a model; otherwise loaded from the same place.
-        device: where to put the model; default: the first GPU if there is one, else the CPU. Not with ``device_map``.
+        device: where to put the model; default: the first GPU if there is one, else the CPU; a model that you hold
+            stays where it is. Not with ``device_map``.
         dtype: ``float32``, ``bfloat16``, ``float16`` or a torch dtype; default: as the checkpoint says (models
             in the box: float32).
-        device_map: as in transformers, for models spread over several devices.
+        device_map: as in transformers, for models spread over several devices or off-loaded (``offload_folder``).
         revision, token, trust_remote_code, options: go to ``from_pretrained`` as they are (``cache_dir``,
             ``local_files_only``, ``quantization_config`` …). Remote code never runs unless you ask for it.
         attn_implementation: the attention kernel; default: transformers' choice.
 
     Raises:
         ModelLoadError: nothing loadable there, or a checkpoint that does not fill the model; says what was looked for.
-        UnsupportedModel: the model is text-only, or of a family that is not supported.
+        UnsupportedModel: the model is text-only, of a family that is not supported, or needs remote code.
+        DependencyMissing: a PEFT adapter, and PEFT is not installed.
         LayoutError: processor and configuration do not belong together.
 
     Example:
@@ -52,48 +57,54 @@ def load(
         >>> va.load("scene").family
         'llava'
     """
-    from vlmattn.api.vlm import Vlm
-
     if not isinstance(source, (str, Path)):
-        return _held(source, processor, device, dtype)
+        from vlmattn.api.held import held
+
+        return held(source, processor, device, dtype)
     if device is not None and device_map is not None:
         raise ModelLoadError("give device or device_map, not both")
+    given = _given(dtype, device_map, revision, attn_implementation) | options
     if is_in_the_box(source):
-        given = _given(dtype, device_map, revision, attn_implementation)
-        return _boxed(str(source), processor, device, given | options)
-    place = _place(source)
-    if revision is not None and Path(place).is_dir():
-        raise ModelLoadError(f"{source} is a folder, which has no revisions: leave out revision={revision!r}")
-    common = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
-    common |= {k: v for k, v in options.items() if k in ("cache_dir", "local_files_only", "subfolder")}
-    _check_device(device)
-    wanted = dict(options) | {k: v for k, v in common.items() if v is not None}
-    wanted["dtype"] = _dtype(dtype)
-    processor = _checked_processor(place, source, processor, common)
-    if device_map is not None:
-        wanted["device_map"] = device_map
-    if attn_implementation is not None:
-        wanted["attn_implementation"] = attn_implementation
-    model = load_weights(place, _told(source), wanted).eval()
-    if device_map is None:
-        model = _move(model, device)
-    return Vlm(model, processor, name=str(source), revision=_commit(place, common) or revision)
+        return _boxed(str(source), processor, device, given)
+    check_device(device)
+    hub = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
+    hub |= {k: v for k, v in options.items() if k in ("cache_dir", "local_files_only", "subfolder")}
+    hub = {k: v for k, v in hub.items() if v is not None}
+    return _fetched(source, processor, device, {"dtype": "auto"} | given, hub)
 
 
-def _held(model: Any, processor: Any, device: Any, dtype: Any) -> Vlm:
+def _fetched(source: str | Path, processor: Any, device: Any, wanted: dict[str, Any], hub: dict[str, Any]) -> Vlm:
+    # What is small comes first: a wrong name, another kind of model, or a processor of another model is told before
+    # any weights are read.
+    from vlmattn.adapters import check_pair
     from vlmattn.api.vlm import Vlm
 
-    if not hasattr(model, "config") or not hasattr(model, "parameters"):
-        raise ModelLoadError(f"expected a name, a folder or a transformers model, got {type(model).__name__}")
+    place, told = _place(source), _told(source)
+    if "revision" in hub and Path(place).is_dir():
+        raise ModelLoadError(f"{source} is a folder, which has no revisions: leave out revision={hub['revision']!r}")
+    tuned = tuned_at(place, told, hub)
+    base, theirs = (place, hub) if tuned is None else (tuned.base, tuned.base_options)
+    config = _config(base, told if tuned is None else f"{base}, the base model of {told}", theirs)
     if processor is None:
-        raise ModelLoadError(f"{type(model).__name__} came without a processor: load(model, processor)")
-    if dtype is not None:
-        model = model.to(dtype=_dtype(dtype))
-    if device is not None:
-        _check_device(device)
-        model = _move(model, device)
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return Vlm(model.eval(), processor, name=str(name), revision=getattr(model.config, "_commit_hash", None))
+        own = tuned is None or tuned.has_processor
+        processor = _load_processor(place if own else base, told, hub if own else theirs)
+    check_pair(config, processor)
+    if wanted.keys() <= {"dtype", "device_map", *hub}:  # other options may change the configuration
+        wanted["config"] = config
+    wanted = {k: v for k, v in wanted.items() if k not in hub} | theirs
+    if "device_map" not in wanted and _quantised(config, wanted):
+        wanted["device_map"] = {"": chosen_device(device)}  # what is quantised while it loads goes there at once
+    model = load_weights(base, told, wanted if tuned is None else wanted | tuned.extra)
+    if tuned is not None:
+        tuned.add_to(model, told, hub)
+    model = model if "device_map" in wanted else move(model, device)
+    name, file = (str(source), "config.json") if tuned is None else (tuned.name, SETTINGS)
+    return Vlm(model.eval(), processor, name=name, revision=_commit(place, file, hub) or hub.get("revision"))
+
+
+def _quantised(config: Any, wanted: dict[str, Any]) -> bool:
+    told = (wanted.get("quantization_config"), getattr(config, "quantization_config", None))
+    return any(one is not None for one in told)
 
 
 def _boxed(name: str, processor: Any, device: Any, options: dict[str, Any]) -> Vlm:
@@ -101,16 +112,16 @@ def _boxed(name: str, processor: Any, device: Any, options: dict[str, Any]) -> V
 
     if "revision" in options:
         raise ModelLoadError(f"{name} is in the box, where it has no revisions: leave out revision=")
-    _check_device(device)
+    check_device(device)
     model, own = load_from_the_box(name, **options)
     if "device_map" not in options:
-        model = _move(model, device)
+        model = move(model, device)
     return Vlm(model, processor if processor is not None else own, name=name)
 
 
 def _given(dtype: Any, device_map: Any, revision: Any, attn_implementation: Any) -> dict[str, Any]:
     given = {"device_map": device_map, "revision": revision, "attn_implementation": attn_implementation}
-    given["dtype"] = None if dtype is None else _dtype(dtype)
+    given["dtype"] = None if dtype is None else float_type(dtype)
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -129,99 +140,66 @@ def _place(source: str | Path) -> str:
         raise ModelLoadError(
             f"{path} is not a folder with a model: it {'is a file' if path.exists() else 'does not exist'}"
         )
-    if not (path / "config.json").is_file():
+    if not any((path / name).is_file() for name in ("config.json", SETTINGS)):
         raise ModelLoadError(f"{path} has no config.json: a model folder as save_pretrained writes it is expected")
     return str(path)
 
 
-def _load_processor(place: str, source: Any, common: dict[str, Any]) -> Any:
+def _load_processor(place: str, told: str, hub: dict[str, Any]) -> Any:
     from transformers import AutoProcessor
 
     try:
-        return AutoProcessor.from_pretrained(place, **{k: v for k, v in common.items() if v is not None})
+        return AutoProcessor.from_pretrained(place, **hub)
     except Exception as error:
+        _check_remote_code(f"the processor of {told}", error)
         raise ModelLoadError(
-            f"no processor for {source}: {first_line(error)}. Give load(…, processor=…), or a folder that has "
+            f"no processor for {told}: {first_line(error)}. Give load(…, processor=…), or a folder that has "
             "processor_config.json or preprocessor_config.json"
         ) from error
 
 
-def _checked_processor(place: str, source: Any, processor: Any, common: dict[str, Any]) -> Any:
-    # What is small comes first: a wrong name, another kind of model, or a processor of another model is told before
-    # any weights are read.
-    from vlmattn.adapters import check_config, check_pair
-
-    config = _config(place, source, common)
-    check_config(config)
-    if processor is None:
-        processor = _load_processor(place, source, common)
-    check_pair(config, processor)
-    return processor
-
-
-def _config(place: str, source: Any, common: dict[str, Any]) -> Any:
+def _config(place: str, told: str, hub: dict[str, Any]) -> Any:
     from transformers import AutoConfig, AutoModelForImageTextToText
 
+    from vlmattn.adapters import check_config
+
     try:
-        config = AutoConfig.from_pretrained(place, **{k: v for k, v in common.items() if v is not None})
+        config = AutoConfig.from_pretrained(place, **hub)
     except Exception as error:
-        hint = "" if Path(place).is_dir() else f". There is no folder {_told(source)!r} here either{_meant(source)}"
-        raise ModelLoadError(f"no model configuration for {_told(source)}: {first_line(error)}{hint}") from error
-    if type(config) not in AutoModelForImageTextToText._model_mapping:
-        raise UnsupportedModel(f"{source} is a {config.model_type!r} model, which takes no pictures")
+        _check_remote_code(told, error)
+        hint = "" if Path(place).is_dir() else f". There is no folder {_told(place)!r} here either{_meant(place)}"
+        raise ModelLoadError(f"no model configuration for {told}: {first_line(error)}{hint}") from error
+    check_config(config)
+    kind = AutoModelForImageTextToText
+    if type(config) not in kind._model_mapping and kind.__name__ not in (getattr(config, "auto_map", None) or {}):
+        raise UnsupportedModel(
+            f"{told} is a {config.model_type!r} model, which {kind.__name__} does not know: load it with its own "
+            "class, and give load(model, processor)"
+        )
     return config
+
+
+def _check_remote_code(told: str, error: Exception) -> None:
+    if "trust_remote_code" in str(error):
+        raise UnsupportedModel(
+            f"{told} needs program code of its own (auto_map in its settings), which is not run unless you ask, "
+            "because it can do anything on this machine: read it, then load(…, trust_remote_code=True); or take a "
+            "checkpoint whose model type transformers has itself"
+        ) from error
 
 
 def _meant(source: Any) -> str:
     return "; the model in the box is called 'scene'" if "/" not in str(source).strip(" /") else ""
 
 
-def _dtype(dtype: Any) -> Any:
-    import torch
-
-    if dtype is None:
-        return "auto"
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) and dtype != "auto" else dtype
-    if found != "auto" and not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise ModelLoadError(f"dtype {dtype!r} cannot be used; expected float32, bfloat16, float16 or auto")
-    return found
-
-
-def _check_device(device: Any) -> None:
-    # An empty tensor tells at once what a model of many gigabytes would tell much later.
-    import torch
-
-    if device is None:
-        return
-    try:
-        kind = torch.device(device).type
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError, ValueError, ImportError) as error:
-        raise ModelLoadError(f"device {device!r} cannot be used: {first_line(error)}") from error
-    if kind == "meta":
-        raise ModelLoadError(f"device {str(device)!r} holds no numbers, so nothing can run there: choose cpu or cuda")
-
-
-def _move(model: Any, device: Any) -> Any:
-    import torch
-
-    if getattr(model, "hf_device_map", None) or getattr(model, "is_quantized", False):
-        return model
-    try:
-        return model.to(device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu"))
-    except (RuntimeError, AssertionError) as error:
-        raise ModelLoadError(f"the model cannot be put on device {device!r}: {first_line(error)}") from error
-
-
-def _commit(place: str, common: dict[str, Any]) -> str | None:
+def _commit(place: str, file: str, hub: dict[str, Any]) -> str | None:
     # The commit that a hub name stood for, as the cache's folder names say it; a branch or tag may move.
     from transformers.utils.hub import cached_file
 
     if Path(place).is_dir():
         return None
-    known = {k: v for k, v in common.items() if v is not None and k != "trust_remote_code"}
-    file = cached_file(place, "config.json", **known)
-    found = re.search(r"snapshots[/\\]([0-9a-f]{40})[/\\]", str(file))
+    path = cached_file(place, file, **{k: v for k, v in hub.items() if k != "trust_remote_code"})
+    found = re.search(r"snapshots[/\\]([0-9a-f]{40})[/\\]", str(path))
     return found[1] if found else None
 
 

@@ -16,6 +16,7 @@ from vlmattn.api.endings import end_tokens, setting, written_answers
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
 from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
+from vlmattn.capture.cost import home_of
 from vlmattn.core.errors import ImageError, SpecError
 from vlmattn.core.images import Picture, load_image
 from vlmattn.core.layout import TokenLayout, extend_layout
@@ -48,8 +49,8 @@ class Vlm:
 
     @property
     def device(self) -> Any:
-        """Where the input goes: the device of the embeddings."""
-        return self.model.get_input_embeddings().weight.device
+        """Where the input goes: the device that the embeddings are computed on."""
+        return home_of(self.model.get_input_embeddings())
 
     @property
     def dtype(self) -> Any:

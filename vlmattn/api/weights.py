@@ -67,7 +67,7 @@ def _check_complete(told: str, found: Any) -> None:
     missing = sorted(found["missing_keys"])
     if missing:
         raise ModelLoadError(
-            f"{told} lacks {len(missing)} weights of its model, among them {_few(missing)}: they would be random "
+            f"{told} lacks {len(missing)} weights of its model, among them {few(missing)}: they would be random "
             "numbers. Download the checkpoint again, or correct config.json (number of layers, sizes)"
         )
     other = sorted(found["mismatched_keys"], key=str)
@@ -81,7 +81,7 @@ def _check_complete(told: str, found: Any) -> None:
     if unused:
         raise ModelLoadError(
             f"{told} has {len(unused)} weights of the language model that config.json knows nothing of, among them "
-            f"{_few(unused)}: the model would run without them. Correct config.json (number of layers)"
+            f"{few(unused)}: the model would run without them. Correct config.json (number of layers)"
         )
 
 
@@ -89,7 +89,8 @@ def _of_decoder(name: str) -> bool:
     return bool(_DECODER.search(name)) and not _TOWER.search(name) and not name.endswith(_BUFFERS)
 
 
-def _few(names: Iterable[str], most: int = 3) -> str:
+def few(names: Iterable[str], most: int = 3) -> str:
+    """The first names of several."""
     listed = list(names)
     return ", ".join(listed[:most]) + (" …" if len(listed) > most else "")
 

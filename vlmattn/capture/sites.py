@@ -92,7 +92,13 @@ _known: WeakKeyDictionary[Any, ModelSites] = WeakKeyDictionary()
 
 
 def unwrap(model: Any) -> Any:
-    """The module behind ``torch.compile``; anything else as it is."""
+    """The transformers model behind ``torch.compile`` and a PEFT wrapper; anything else as it is.
+
+    PEFT puts its layers into that model, which runs with them.
+    """
+    model = getattr(model, "_orig_mod", model)
+    if hasattr(type(model), "get_base_model") and hasattr(model, "peft_config"):
+        model = model.get_base_model()
     return getattr(model, "_orig_mod", model)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from vlmattn.capture.cost import home_of
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.sites import AttentionSite
 from vlmattn.core.errors import CaptureError, UnsupportedAttention
@@ -81,11 +82,32 @@ class ValueNorms:
 
 
 def _weight(projection: Any) -> Any:
-    """The weight of a linear layer, fetched if accelerate keeps it elsewhere between calls; None if there is none."""
-    weight = getattr(projection, "weight", None)
-    if not isinstance(weight, torch.Tensor) or not weight.is_meta:
-        return weight
-    from accelerate.utils import align_module_device
+    """The weight that a linear layer acts with; None if there is none.
 
-    with align_module_device(projection):
-        return projection.weight.detach()
+    Fetched if accelerate keeps it elsewhere between calls, made float if its tensor knows how (torchao), and with what
+    PEFT adds to it.
+    """
+    if hasattr(projection, "base_layer"):
+        return _probed(projection)
+    weight = getattr(projection, "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        return None
+    if weight.is_meta:
+        from accelerate.utils import align_module_device
+
+        with align_module_device(projection):
+            weight = projection.weight.detach()
+    own = getattr(type(weight), "dequantize", torch.Tensor.dequantize)
+    return weight if own is torch.Tensor.dequantize else weight.detach().dequantize()
+
+
+@torch.no_grad()
+def _probed(projection: Any) -> Any:
+    # What comes out for each unit vector, less what comes out for none: merged or not, of one adapter or several.
+    like = projection.weight
+    width = getattr(projection.get_base_layer(), "in_features", None)
+    if width is None or not like.is_floating_point():
+        return None
+    device = home_of(projection)
+    units = torch.eye(width, device=device, dtype=like.dtype)
+    return (projection(units) - projection(torch.zeros_like(units[:1]))).T
