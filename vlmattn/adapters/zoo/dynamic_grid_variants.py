@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from vlmattn.adapters.adapter import check_agreement
 from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.cells import grid_cells
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.zoo.dynamic_grid import DynamicGrid
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import TowerCells
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -135,6 +137,12 @@ class ShuffledGrid(DynamicGrid):
         """One base tile of the whole picture."""
         grid = {"image_grid_thw": {number: (1, *outputs["image_grid_hw"][number])}}
         return super().read(image_wh, grid, number)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """Class and register tokens, then patches row by row."""
+        vision = self.config.vision_config
+        before = {"classes": int(vision.num_cls_tokens), "registers": int(vision.num_registers)}
+        return grid_cells(self, picture, self.merge, **before)
 
     def call_processor(self, **options: Any) -> Mapping[str, Any]:
         """The call that the processor inherits: its own gives no offsets back."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.cells import cell_count, cell_numbers, merged_rows, view_of
 from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.errors import ImageError, LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import NO_CELL, TowerCells
 
 
 class PixtralGrid(Adapter):
@@ -60,6 +64,16 @@ class PixtralGrid(Adapter):
             )
         layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),), 1)
         return ImagePlan(layout, raster(0, grid_hw), (height, width), 1)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """One view, its patches row by row; those at right and bottom that fill no cell belong to none."""
+        (tile,), (width, height), patch = picture.tiles, picture.image_wh, self.tower.patch_size
+        (rows, cols), (x0, y0, x1, y1) = tile.grid_hw, tile.source_box_xyxy
+        prepared_hw = (round(rows * self.cell * height / (y1 - y0)), round(cols * self.cell * width / (x1 - x0)))
+        owners = np.full((prepared_hw[0] // patch, prepared_hw[1] // patch), NO_CELL)
+        merged = merged_rows(cell_numbers(picture)[0], self.cell // patch)
+        owners[: merged.shape[0], : merged.shape[1]] = merged
+        return TowerCells.averaged([view_of(owners)], cell_count(picture))
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """Pixels come padded to the largest picture of the batch."""
