@@ -192,5 +192,3 @@ def unknown(adapter: Adapter, reason: str) -> UnsupportedModel:
         f"which tokens of the vision tower the cells of {adapter.spec.name} are made of is not known: {reason}. The "
         "text-side maps (run.map) do not need it"
     )
-
-

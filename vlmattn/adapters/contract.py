@@ -10,6 +10,7 @@ import numpy as np
 
 from vlmattn.adapters.adapter import Adapter
 from vlmattn.adapters.paint import merged_embeddings, paint_faults
+from vlmattn.adapters.paint_tower import knows_tower, tower_faults
 from vlmattn.adapters.registry import adapter_for
 from vlmattn.core.errors import ImageError, LayoutError, VlmattnError
 from vlmattn.core.layout import ImageLayout, TokenKind, TokenLayout
@@ -96,6 +97,7 @@ def contract_of(adapter: Adapter, *, sizes: Sizes = SIZES, painted: Sizes = PAIN
         _over("words are found where they were written", QUESTIONS, lambda q: _word_faults(adapter, q, rng)),
         _over("answers decode to their text and spans", QUESTIONS, lambda q: _answer_faults(adapter, q)),
         _over("a batch is its prompts, padded", (2,), lambda _: _batch_faults(adapter, rng)),
+        *([_tower_check(adapter, painted, rng)] if knows_tower(adapter) else []),
         _paint_check(adapter, painted, rng),
     )
     return ContractReport(repr(adapter), checks)
@@ -200,6 +202,16 @@ def _batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
         if ids[pad:] != single.layouts[0].input_ids.tolist() or mask != [0] * pad + [1] * (len(ids) - pad):
             faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
     return faults
+
+
+def _tower_check(adapter: Adapter, sizes: Sizes, rng: np.random.Generator) -> Check:
+    faults: list[str] = []
+    painted = 0
+    for size in sizes[1:3] or sizes:
+        found, count = tower_faults(adapter, size, rng)
+        faults += found
+        painted += count
+    return Check("a painted cell changes its own tokens of the vision tower", painted, tuple(faults))
 
 
 def _paint_check(adapter: Adapter, sizes: Sizes, rng: np.random.Generator) -> Check:
