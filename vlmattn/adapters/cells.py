@@ -59,7 +59,7 @@ def merged_blocks(numbers: Numbers, merge: int) -> Numbers:
 
 
 def windowed_blocks(numbers: Numbers, merge: int, window: int) -> Numbers:
-    """Patches cell by cell, cells window by window of ``window`` x ``window`` cells, as towers with windows sort them."""
+    """Patches cell by cell, cells by windows of ``window`` x ``window`` of them, as towers with windows sort them."""
     rows, cols = numbers.shape
     parts = [
         numbers[top : top + window, left : left + window].reshape(-1)
@@ -104,8 +104,9 @@ def grid_cells(
     """Towers whose grid follows the picture, every tile a view.
 
     Args:
-        merge: patches along a side of a cell. order: ``rows`` for patches row by row; ``blocks`` for those of a cell one
-            after the other; ``windows`` for such blocks, ``patch_windows`` for patches, sorted by the tower's windows.
+        merge: patches along a side of a cell.
+        order: ``rows`` for patches row by row; ``blocks`` for those of a cell one after the other; ``windows`` for such
+            blocks, ``patch_windows`` for patches, sorted by the tower's windows.
         classes, registers: tokens before the patches of each view.
     """
     vision = adapter.config.vision_config
@@ -180,10 +181,8 @@ def shrinking(joined: int, kept: int) -> NDArray[np.float64]:
 def layers_read(config: Any, depth: int) -> int:
     """How many of the tower's ``depth`` layers reach the language model: up to ``vision_feature_layer``, else all."""
     said = getattr(config, "vision_feature_layer", None)
-    numbers = list(said) if isinstance(said, (list, tuple)) else [said]
-    if any(not isinstance(n, int) for n in numbers):
-        return depth
-    return max(n if n >= 0 else depth + 1 + n for n in numbers)
+    numbers = [n for n in (said if isinstance(said, (list, tuple)) else [said]) if isinstance(n, int)]
+    return max((n if n >= 0 else depth + 1 + n for n in numbers), default=depth)
 
 
 def unknown(adapter: Adapter, reason: str) -> UnsupportedModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -40,7 +41,7 @@ def look_at_tower(run: Run, flow: Flow | None = None) -> TowerTrace:
     looking = TowerPass(vlm.model, views, flow=flow, read=read, budget=request.capture.budget)
     with vlm._running:
         kept = looking.run(encoded.inputs)
-    provenance = run.trace.provenance
+    provenance = replace(run.trace.provenance, rows="", convention="")
     return tower_trace_from_kept(kept, pictures, cells, provenance, read=read(kept.depth), flow=flow or "")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -106,7 +107,7 @@ class TowerPass:
                 blocks = self.model.get_submodule(stack)
                 for number, block in enumerate(blocks):
                     handles.append(block.register_forward_hook(self._leaving(stack, number)))
-            merged_embeddings(self.model, inputs, lambda given: True)
+            merged_embeddings(self.model, inputs, lambda _given: True)
         finally:
             door.unsubscribe(self, modules)
             for handle in handles:
@@ -254,8 +255,8 @@ class TowerPass:
         allowed = int(budget) if isinstance(budget, int) or budget > 1 else int(budget * free_memory(device))
         if needed > allowed:
             raise BudgetExceeded(
-                f"the {self.kind} of {len(self.views)} views of up to {largest} tokens takes {bytes_said(needed)}, over "
-                f"the budget of {bytes_said(allowed)}: shrink the picture, or use 'received', which keeps no matrix"
+                f"the {self.kind} of {len(self.views)} views of up to {largest} tokens takes {bytes_said(needed)}, "
+                f"over the budget of {bytes_said(allowed)}: shrink the picture, or use 'received', which keeps none"
             )
 
 
@@ -293,5 +294,5 @@ def _unpacked(call: AttentionCall) -> list[AttentionCall]:
             mask=None,
             options=options,
         )
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        for a, b in pairwise(edges)
     ]

@@ -100,14 +100,19 @@ class TowerCells:
 
     def to_cells(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """(C,) the weighted mean of the values (T,) of each cell's tokens."""
-        return np.bincount(self.cell, self.weight * values[self.token], minlength=self.cells)
+        return _summed(self.cell, self.weight * values[self.token], self.cells)
 
     def to_tokens(self, mass: NDArray[np.floating]) -> NDArray[np.float64]:
         """(T,) the mass (C,) of each cell, divided among its tokens by their weights: the sum is kept."""
-        return np.bincount(self.token, self.weight * mass[self.cell], minlength=self.tokens)
+        return _summed(self.token, self.weight * mass[self.cell], self.tokens)
 
     def mass_of_cells(self, mass: NDArray[np.floating]) -> NDArray[np.float64]:
         """(C,) the mass (T,) of tokens, each divided among the cells that it goes into; what no cell holds is lost."""
-        total = np.bincount(self.token, self.weight, minlength=self.tokens)
-        share = self.weight / total[self.token]
-        return np.bincount(self.cell, share * mass[self.token], minlength=self.cells)
+        share = self.weight / _summed(self.token, self.weight, self.tokens)[self.token]
+        return _summed(self.cell, share * mass[self.token], self.cells)
+
+
+def _summed(where: NDArray[np.int64], values: NDArray[np.floating], count: int) -> NDArray[np.float64]:
+    total = np.zeros(count)
+    np.add.at(total, where, values)
+    return total

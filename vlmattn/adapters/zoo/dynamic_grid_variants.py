@@ -141,8 +141,8 @@ class ShuffledGrid(DynamicGrid):
     def tower_cells(self, picture: ImageLayout) -> TowerCells:
         """Class and register tokens, then patches row by row."""
         vision = self.config.vision_config
-        before = {"classes": int(vision.num_cls_tokens), "registers": int(vision.num_registers)}
-        return grid_cells(self, picture, self.merge, **before)
+        classes, registers = int(vision.num_cls_tokens), int(vision.num_registers)
+        return grid_cells(self, picture, self.merge, classes=classes, registers=registers)
 
     def call_processor(self, **options: Any) -> Mapping[str, Any]:
         """The call that the processor inherits: its own gives no offsets back."""
