@@ -9,6 +9,7 @@ from skimage import data
 from tests.tiny import TINY
 from vlmattn.adapters import check_adapter
 from vlmattn.api.vlm import Vlm
+from vlmattn.capture import CaptureSpec
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))
@@ -19,6 +20,31 @@ def test_every_family_keeps_the_contract(kind: str) -> None:
     assert report.checks[-1].cases >= 15
     verified = Vlm(model, processor, name=kind).verify()
     assert verified.row_error is not None, "eager attention was not run"
+
+
+# Their angles of positions are rounded in float32, and padding moves positions.
+ROUNDED = {"gemma4": 1e-5, "gemma4_unified": 1e-5, "muse_spark": 2e-6}
+
+
+@pytest.mark.parametrize("kind", sorted(TINY))
+def test_prompts_of_a_batch_have_the_maps_of_each_alone(kind: str) -> None:
+    """Prompts of different lengths, with different numbers of pictures of different sizes."""
+    vlm = Vlm(*TINY[kind](), name=kind)
+    photo = data.coffee()
+    pictures = [photo[:90, :150], photo[100:230, :70]][: vlm.adapter.max_images or 2]
+    items = [(pictures, "What?"), (photo[:100, 300:400], "What is there to be seen here?")]
+    capture = CaptureSpec(rows=("question", "answer"), dtype="float32", top_k=0)
+    answers = ["a cat", "no"]
+    batch = vlm.ask_many(items, answers=answers, capture=capture)
+    for item, answer, run in zip(items, answers, batch, strict=True):
+        alone = vlm.ask(*item, answer=answer, capture=capture)
+        assert len(run.pictures) == len(alone.trace.layout.images)
+        for image in range(len(run.pictures)):
+            maps = [r.map(image=image).patch_map for r in (run, alone)]
+            assert maps[0].layout == maps[1].layout
+            assert maps[0].layout.image_wh == run.pictures[image].wh
+            for one, other in zip(maps[0].values, maps[1].values, strict=True):
+                assert np.allclose(one, other, rtol=0, atol=ROUNDED.get(kind, 1e-6))
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))

@@ -150,7 +150,8 @@ def test_the_towers_maps_equal_eager_attention(kind: str) -> None:
         assert np.allclose(flow.sum(1), 1.0, atol=1e-5)
     for flow, start in zip(run.tower("last").flows, starts[:-1], strict=True):
         assert np.allclose(flow, last[start : start + len(flow), start : start + len(flow)], atol=1e-6)
-    assert float(np.abs(tower.received_lht * np.concatenate([[n] * n for n in lengths]) - 1).max()) > 0.02  # not uniform
+    even = np.concatenate([[n] * n for n in lengths])
+    assert float(np.abs(tower.received_lht * even - 1).max()) > 0.02, "attention is even, so nothing was tested"
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl", "llava_onevision"])

@@ -140,8 +140,9 @@ def grey_picture(image_wh: tuple[int, int], spot: tuple[int, int, int, int] | No
 def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None) -> Any:
     """Merged embeddings (N, d) of a grey picture with a white spot, and its layout."""
     encoded = adapter.encode([grey_picture(image_wh, spot)], "?")
-    where = next(adapter.model.parameters()).device
-    merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.language_inputs)
+    model = adapter.model
+    inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
+    merged = merged_embeddings(model, inputs, adapter.language_inputs)
     return merged[0].float().cpu().numpy(), encoded.layouts[0]
 
 

@@ -72,8 +72,9 @@ def _tower_input(
     handles = [s[0].register_forward_pre_hook(look(i), with_kwargs=True) for i, s in enumerate(stacks)]
     try:
         encoded = adapter.encode([grey_picture(image_wh, spot)], "?")
-        where = next(adapter.model.parameters()).device
-        merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.language_inputs)
+        model = adapter.model
+        inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
+        merged_embeddings(model, inputs, adapter.language_inputs)
     finally:
         for handle in handles:
             handle.remove()

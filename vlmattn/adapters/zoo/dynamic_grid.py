@@ -169,6 +169,7 @@ for _name, _processors, _image_processors, _prompt, _notes in (
 register(
     FamilySpec(
         name="glm5_next",
+        batches=False,
         model_types=("glm5_next",),
         processors=("Glm5NextProcessor",),
         image_processors=("Glm5NextImageProcessor",),

@@ -151,6 +151,8 @@ class ShuffledGrid(DynamicGrid):
         return ProcessorMixin.__call__(self.processor, **options)
 
 
+# Their attention picks keys by blocks, or by pictures counted over the batch: padding changes what they compute.
+_ALONE = ("dots3_note", "hunyuan_vl", "hy_v4_vl", "minimax_m3_vl")
 _STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
 _PADDED = ("base: shrunk if need be, padded at right and bottom to whole cells of merge_size x merge_size patches",)
 _QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -188,6 +190,7 @@ for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
             towers=(),
             geometry=_geometry,
             prompt=_prompt,
-            notes="Videos are not supported.",
+            notes="Videos are not supported." + ("" if _name not in _ALONE else " Prompts are run one at a time."),
+            batches=_name not in _ALONE,
         )
     )(_cls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,15 +120,23 @@ register(
         notes="No tokens between rows.",
     )
 )(PixtralGrid)
+_MISTRAL3 = FamilySpec(
+    name="mistral3",
+    model_types=("mistral3",),
+    processors=("PixtralProcessor",),
+    image_processors=_IMAGE_PROCESSORS,
+    towers=("pixtral",),
+    geometry=_GEOMETRY,
+    prompt=_INST,
+    notes="A token ends every row and the picture. A picture must be larger than one cell.",
+)
+register(_MISTRAL3)(MistralGrid)
 register(
-    FamilySpec(
-        name="mistral3",
-        model_types=("mistral3", "mistral_large4"),
-        processors=("PixtralProcessor",),
-        image_processors=_IMAGE_PROCESSORS,
-        towers=("pixtral",),
-        geometry=_GEOMETRY,
-        prompt=_INST,
-        notes="A token ends every row and the picture. A picture must be larger than one cell.",
+    replace(
+        _MISTRAL3,
+        name="mistral_large4",
+        model_types=("mistral_large4",),
+        notes=f"{_MISTRAL3.notes} Padding changes what its attention sees: prompts are run one at a time.",
+        batches=False,
     )
 )(MistralGrid)
