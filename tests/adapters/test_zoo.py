@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from tests.tiny import TINY
@@ -45,6 +46,23 @@ def test_prompts_of_a_batch_have_the_maps_of_each_alone(kind: str) -> None:
             assert maps[0].layout.image_wh == run.pictures[image].wh
             for one, other in zip(maps[0].values, maps[1].values, strict=True):
                 assert np.allclose(one, other, rtol=0, atol=ROUNDED.get(kind, 1e-6))
+
+
+@pytest.mark.parametrize(
+    "kind", ["dots3_note", "glm5_next", "hunyuan_vl", "hy_v4_vl", "minimax_m3_vl", "mistral_large4"]
+)
+def test_prompts_run_one_by_one_where_a_batch_would_change_the_model(kind: str) -> None:
+    vlm = Vlm(*TINY[kind](), name=kind)
+    assert not vlm.adapter.spec.batches
+    photo = data.coffee()
+    pictures = [vlm._pictures(g) for g in ([photo[:90, :150], photo[100:230, :70]], [photo[:100, 300:400]])]
+    questions = ["What?", "What is there to be seen here?"]
+    both = vlm.encode(pictures, questions)
+    with torch.no_grad():
+        batch = vlm.model(**both.inputs, use_cache=False).logits
+        alone = [vlm.model(**vlm.encode([p], [q]).inputs).logits[0] for p, q in zip(pictures, questions, strict=True)]
+    apart = [float((batch[n, both.pad_left[n] :] - one).abs().max()) for n, one in enumerate(alone)]
+    assert max(apart) > 1e-4, "the model is exact in batches now: take batches=False off its spec"
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))
