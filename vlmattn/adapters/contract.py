@@ -201,7 +201,7 @@ def _answer_faults(adapter: Adapter, text: str) -> list[str]:
 def _tower_check(adapter: Adapter, sizes: Sizes, rng: np.random.Generator) -> Check:
     faults: list[str] = []
     painted = 0
-    for size in sizes[1:3] or sizes:
+    for size in sizes[1:2] or sizes:
         found, count = tower_faults(adapter, size, rng)
         faults += found
         painted += count
