@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
@@ -11,6 +14,7 @@ from tests.tiny import TINY
 from vlmattn.adapters import adapter_for, check_adapter, check_config, families
 from vlmattn.adapters.refused import REFUSED
 from vlmattn.api.vlm import Vlm
+from vlmattn.capture import CaptureSpec
 from vlmattn.core.errors import PromptError, UnsupportedModel
 from vlmattn.core.layout import TokenKind
 
@@ -23,6 +27,53 @@ def test_every_family_keeps_the_contract(kind: str) -> None:
     assert report.checks[-1].cases >= 15
     verified = Vlm(model, processor, name=kind).verify()
     assert verified.row_error is not None, "eager attention was not run"
+
+
+# Their angles of positions are rounded in float32, and padding moves positions.
+ROUNDED = {"gemma4": 1e-5, "gemma4_unified": 1e-5, "muse_spark": 2e-6}
+
+
+@pytest.mark.parametrize("kind", sorted(TINY))
+def test_prompts_of_a_batch_have_the_maps_of_each_alone(kind: str) -> None:
+    """Prompts of different lengths, with different numbers of pictures of different sizes."""
+    vlm = Vlm(*TINY[kind](), name=kind)
+    photo = data.coffee()
+    pictures = [photo[:90, :150], photo[100:230, :70]][: vlm.adapter.max_images or 2]
+    items = [(pictures, "What?"), (photo[:100, 300:400], "What is there to be seen here?")]
+    capture = CaptureSpec(rows=("question", "answer"), dtype="float32", top_k=0)
+    answers = ["a cat", "no"]
+    batch = vlm.ask_many(items, answers=answers, capture=capture)
+    for item, answer, run in zip(items, answers, batch, strict=True):
+        alone = vlm.ask(*item, answer=answer, capture=capture)
+        assert len(run.pictures) == len(alone.trace.layout.images)
+        for image in range(len(run.pictures)):
+            maps = [r.map(image=image).patch_map for r in (run, alone)]
+            assert maps[0].layout == maps[1].layout
+            assert maps[0].layout.image_wh == run.pictures[image].wh
+            for one, other in zip(maps[0].values, maps[1].values, strict=True):
+                assert np.allclose(one, other, rtol=0, atol=ROUNDED.get(kind, 1e-6))
+
+
+@pytest.mark.parametrize(
+    "kind", ["dots3_note", "glm5_next", "hunyuan_vl", "hy_v4_vl", "minimax_m3_vl", "mistral_large4"]
+)
+def test_prompts_run_one_by_one_where_a_batch_would_change_the_model(kind: str) -> None:
+    vlm = Vlm(*TINY[kind](), name=kind)
+    assert not vlm.adapter.spec.batches
+    photo = data.coffee()
+    pictures = [vlm._pictures(g) for g in ([photo[:90, :150], photo[100:230, :70]], [photo[:100, 300:400]])]
+    apart = [_apart(vlm, pictures, ["What?", "What is there?" + "!" * more]) for more in range(3)]
+    assert max(apart) > 1e-4, "the model is exact in batches now: take batches=False off its spec"
+
+
+@torch.no_grad()
+def _apart(vlm: Vlm, pictures: list[Any], questions: list[str]) -> float:
+    """How far the model's own logits of a padded batch are from those of its prompts alone."""
+    both = vlm.encode(pictures, questions)
+    batch = vlm.model(**both.inputs, use_cache=False).logits
+    pairs = zip(pictures, questions, strict=True)
+    alone = [vlm.model(**vlm.encode([p], [q]).inputs, use_cache=False).logits[0] for p, q in pairs]
+    return max(float((batch[n, both.pad_left[n] :] - one).abs().max()) for n, one in enumerate(alone))
 
 
 @pytest.mark.parametrize("kind", sorted(TINY))

@@ -113,7 +113,7 @@ def test_every_command_can_be_quiet_and_can_speak_json(
         "demo": ["-o", str(tmp_path / "demo")],
         "ask": [photo, QUESTION, "--answer", "no"],
         "map": [photo, QUESTION, "red", "--answer", "no", "-o", str(tmp_path / "m.png")],
-        "verify": [photo],
+        "verify": ["--image", photo, "--no-contract"],
         "scenes": [str(tmp_path / "scenes"), "--count", "1"],
     }.get(command, [])
     told = Told([command, *arguments, flag], capsys)
@@ -141,8 +141,29 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_verify(photo: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "passed: " in Told(["verify", photo], capsys).out
-    assert Told(["verify", "--json"], capsys).record["passed"] is True
+    told = Told(["verify", "scene", "--image", photo], capsys)
+    assert "keeps the contract" in told.out
+    assert "passed: " in told.out
+    record = Told(["verify", "--model", "scene", "--json"], capsys).record
+    assert record["passed"] is True
+    assert record["contract"]["ok"] is True
+    assert len(record["contract"]["checks"]) >= 8
+    assert Told(["verify", "--no-contract", "--json"], capsys).record["contract"] is None
+
+
+def test_verify_fails_where_the_contract_is_broken(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlmattn.adapters import contract
+    from vlmattn.adapters.contract import Check
+
+    monkeypatch.setattr(contract, "_paint_check", lambda *_: Check("painted", 1, ("it lies elsewhere",)))
+    told = Told(["verify"], capsys)
+    assert told.code == 1
+    assert "FAIL painted" in told.out
+    assert "passed: " in told.out
+    assert "breaks the contract" in told.err
+    assert Told(["verify", "--json"], capsys).record["passed"] is False
 
 
 def test_scenes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +275,8 @@ def test_what_cannot_be_used_is_one_line_and_exit_code_2(
         ("map", ["{photo}", "what?", "-o", ".png"], "an ending without a name"),
         ("map", ["{photo}", "what?", "-o", "."], "no known ending"),
         ("map", ["{photo}", "what?", "--max-new-tokens", "0"], "--max-new-tokens"),
-        ("verify", ["https://somewhere/a.jpg"], "is an address"),
+        ("verify", ["--image", "https://somewhere/a.jpg"], "is an address"),
+        ("verify", ["scene", "-m", "scene"], "two models are named"),
         ("verify", ["--question", ""], "question is empty"),
         ("demo", ["-o", "{photo}"], "cannot write"),
         ("zork", [], "No such command 'zork'"),

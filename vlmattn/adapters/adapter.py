@@ -18,8 +18,10 @@ from vlmattn.adapters.render import Rendered, plain_template, render, render_raw
 from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, tower_of
+from vlmattn.adapters.tower_cells import fixed_cells, grid_cells, layers_read
 from vlmattn.core.errors import ImageError, LayoutError, ModelError, PromptError, SpecError
-from vlmattn.core.layout import TokenLayout
+from vlmattn.core.layout import ImageLayout, TokenLayout
+from vlmattn.core.tower_cells import TowerCells
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -130,6 +132,17 @@ class Adapter:
     def language_inputs(self, given: Mapping[str, Any]) -> Any:
         """(B, N, d) what the language model gets of every token, out of the keywords that it is called with."""
         return given.get("inputs_embeds")
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """The tokens of the vision tower that each cell of a picture is made of, as its attention layers order them.
+
+        Here: every tile is a view, its patches row by row. Raises UnsupportedModel if a family's are not known.
+        """
+        return fixed_cells(self, picture) if self.tower.image_size else grid_cells(self, picture, 1)
+
+    def tower_layers(self, depth: int) -> int:
+        """How many of the vision tower's ``depth`` layers reach the language model."""
+        return layers_read(self.config, depth)
 
     def setting(self, name: str) -> Any:
         """A setting of the image processor: what the processor tells it comes before what it says itself."""

@@ -10,7 +10,9 @@ import numpy as np
 
 from vlmattn.adapters.adapter import Adapter
 from vlmattn.adapters.paint import merged_embeddings, paint_faults
+from vlmattn.adapters.paint_tower import knows_tower, tower_faults
 from vlmattn.adapters.registry import adapter_for
+from vlmattn.adapters.several import allowed, batch_faults, several_faults
 from vlmattn.core.errors import ImageError, LayoutError, VlmattnError
 from vlmattn.core.layout import ImageLayout, TokenKind, TokenLayout
 
@@ -53,6 +55,11 @@ class ContractReport:
         """True if every clause holds."""
         return all(c.ok for c in self.checks)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        checks = [{"name": c.name, "cases": c.cases, "faults": list(c.faults), "ok": c.ok} for c in self.checks]
+        return {"adapter": self.adapter, "ok": self.ok, "checks": checks}
+
     def __str__(self) -> str:
         lines = [f"{self.adapter}: {'keeps the contract' if self.ok else 'BREAKS THE CONTRACT'}"]
         for check in self.checks:
@@ -88,14 +95,16 @@ def check_adapter(
 
 def contract_of(adapter: Adapter, *, sizes: Sizes = SIZES, painted: Sizes = PAINTED, seed: int = 0) -> ContractReport:
     """The contract's clauses for an adapter; see :func:`check_adapter`."""
-    rng = np.random.default_rng(seed)
+    rng, several = np.random.default_rng(seed), range(allowed(adapter, 3))
     checks = (
         _over("image tokens match what the model makes", sizes, lambda s: _count_faults(adapter, s, rng)),
         _over("every grid lies on the picture", sizes, lambda s: _box_faults(adapter.plan(s).layout)),
         _over("each cell has exactly one image token", sizes, lambda s: _place_faults(_encoded(adapter, s, rng))),
         _over("words are found where they were written", QUESTIONS, lambda q: _word_faults(adapter, q, rng)),
         _over("answers decode to their text and spans", QUESTIONS, lambda q: _answer_faults(adapter, q)),
-        _over("a batch is its prompts, padded", (2,), lambda _: _batch_faults(adapter, rng)),
+        _over("a batch is its prompts, padded", (2,), lambda _: batch_faults(adapter, rng)),
+        _over("pictures of one prompt have places of their own", several, lambda k: several_faults(adapter, k, rng)),
+        *([_tower_check(adapter, painted, rng)] if knows_tower(adapter) else []),
         _paint_check(adapter, painted, rng),
     )
     return ContractReport(repr(adapter), checks)
@@ -129,9 +138,10 @@ def _encoded(adapter: Adapter, size: tuple[int, int], rng: np.random.Generator) 
 def _count_faults(adapter: Adapter, size: tuple[int, int], rng: np.random.Generator) -> list[str]:
     """The model must accept the input (it counts for itself) and fill every image token."""
     encoded = adapter.encode([_picture(size, rng)], "What?")
-    where = next(adapter.model.parameters()).device
+    model = adapter.model
     try:
-        merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.language_inputs)
+        inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
+        merged = merged_embeddings(model, inputs, adapter.language_inputs)
     except (ValueError, RuntimeError) as error:
         return [f"the model refuses the input: {error}"]
     layout = encoded.layouts[0]
@@ -188,18 +198,14 @@ def _answer_faults(adapter: Adapter, text: str) -> list[str]:
     return [] if covered.all() and len(spans) == len(ids) else ["spans leave characters out"]
 
 
-def _batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
-    one, two = _picture((50, 30), rng), _picture((30, 90), rng)
-    both = adapter.encode([[one], [two]], ["What?", "What is there to be seen in this picture?"])
-    singles = [adapter.encode([one], "What?"), adapter.encode([two], "What is there to be seen in this picture?")]
-    faults = []
-    for index, single in enumerate(singles):
-        pad = both.pad_left[index]
-        ids = both.inputs["input_ids"][index].tolist()
-        mask = both.inputs["attention_mask"][index].tolist()
-        if ids[pad:] != single.layouts[0].input_ids.tolist() or mask != [0] * pad + [1] * (len(ids) - pad):
-            faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
-    return faults
+def _tower_check(adapter: Adapter, sizes: Sizes, rng: np.random.Generator) -> Check:
+    faults: list[str] = []
+    painted = 0
+    for size in sizes[1:2] or sizes:
+        found, count = tower_faults(adapter, size, rng)
+        faults += found
+        painted += count
+    return Check("a painted cell changes its own tokens of the vision tower", painted, tuple(faults))
 
 
 def _paint_check(adapter: Adapter, sizes: Sizes, rng: np.random.Generator) -> Check:

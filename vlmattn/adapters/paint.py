@@ -17,6 +17,8 @@ from vlmattn.core.errors import ModelError
 from vlmattn.core.layout import Box, ImageLayout
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from vlmattn.adapters.adapter import Adapter
 
 _GREY, _WHITE = 96, 255
@@ -97,11 +99,16 @@ def unmixed(model: Any) -> Iterator[None]:
 
 def tower_layers(model: Any) -> list[Any]:
     """The repeated layers, those with attention in them, of everything that is no part of the language model."""
+    return [layer for stack in tower_stacks(model) for layer in stack if any(_attends(m) for m in layer.modules())]
+
+
+def tower_stacks(model: Any) -> list[Any]:
+    """The lists of layers, some with attention in them, of everything that is no part of the language model."""
     import torch
 
     kinds = (torch.nn.ModuleList, torch.nn.Sequential)
     stacks = [m for m in _before_words(model) if isinstance(m, kinds)]
-    return [layer for stack in stacks for layer in stack if any(_attends(m) for m in layer.modules())]
+    return [stack for stack in stacks if any(_attends(m) for layer in stack for m in layer.modules())]
 
 
 def lone_attention(model: Any) -> list[Any]:
@@ -161,16 +168,22 @@ def paintable(layout: ImageLayout, tile: int, row: int, col: int) -> tuple[int, 
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
-def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None) -> Any:
-    """Merged embeddings (N, d) of a grey picture with a white spot, and its layout."""
+def grey_picture(image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None = None) -> Image:
+    """A grey picture, with a white spot (x0, y0, x1, y1) if one is given."""
     from PIL import Image
 
     pixels = np.full((image_wh[1], image_wh[0], 3), _GREY, dtype=np.uint8)
     if spot is not None:
         pixels[spot[1] : spot[3], spot[0] : spot[2]] = _WHITE
-    encoded = adapter.encode([Image.fromarray(pixels)], "?")
-    where = next(adapter.model.parameters()).device
-    merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.language_inputs)
+    return Image.fromarray(pixels)
+
+
+def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None) -> Any:
+    """Merged embeddings (N, d) of a grey picture with a white spot, and its layout."""
+    encoded = adapter.encode([grey_picture(image_wh, spot)], "?")
+    model = adapter.model
+    inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
+    merged = merged_embeddings(model, inputs, adapter.language_inputs)
     return merged[0].float().cpu().numpy(), encoded.layouts[0]
 
 
@@ -187,7 +200,7 @@ def paint_faults(
     with unmixed(adapter.model):
         plain, layout = painted_embeddings(adapter, image_wh, None)
         picture = layout.images[0]
-        for tile, row, col in _chosen(picture, rng, spots):
+        for tile, row, col in chosen_cells(picture, rng, spots):
             spot = paintable(picture, tile, row, col)
             if spot is None:
                 continue
@@ -199,7 +212,7 @@ def paint_faults(
     return faults, painted
 
 
-def _chosen(picture: ImageLayout, rng: np.random.Generator, spots: int) -> list[tuple[int, int, int]]:
+def chosen_cells(picture: ImageLayout, rng: np.random.Generator, spots: int) -> list[tuple[int, int, int]]:
     """Corners and random cells of every tile."""
     chosen = set()
     for index, tile in enumerate(picture.tiles):

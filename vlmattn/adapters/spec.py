@@ -26,6 +26,9 @@ class FamilySpec:
         own_prompt: whether ``prompt`` is used even where the processor has a chat template.
         after_image: what follows each picture's placeholder in ``prompt``.
         notes: what a reader should know.
+        batches: whether the model gives prompts of a padded batch what it gives them alone. Where it does not (it picks
+            keys by blocks that padding shifts, or places pictures by their number in the batch), prompts that are asked
+            together are run one after the other.
     """
 
     name: str
@@ -40,6 +43,7 @@ class FamilySpec:
     own_prompt: bool = False
     after_image: str = "\n"
     notes: str = ""
+    batches: bool = True
 
     def __post_init__(self) -> None:
         if not self.name or not self.model_types:

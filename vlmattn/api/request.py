@@ -59,6 +59,11 @@ class Request:
                 raise SpecError(f"steering must be Steering objects, got {change!r}")
         check_generate(self.generate, len(self.items))
 
+    def at(self, number: int) -> Request:
+        """The same request for item ``number`` alone, with its answer if one was given."""
+        answers = None if self.answers is None else (self.answers[number],)
+        return replace(self, items=(self.items[number],), answers=answers)
+
     def only(self, pictures: Any, prompt: Prompt) -> Request:
         """The same request for one item."""
         return replace(self, items=((list(pictures), prompt),), answers=None)

@@ -12,12 +12,14 @@ import numpy as np
 from vlmattn.api.checks import head_numbers, map_options
 from vlmattn.api.look import Look
 from vlmattn.api.request import Request
+from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.images import Picture
-from vlmattn.trace import Span, Trace
+from vlmattn.trace import Span, TowerTrace, Trace
 
 if TYPE_CHECKING:
     from vlmattn.api.vlm import Vlm
+    from vlmattn.maps import HighNormToken
     from vlmattn.overlay import Sheet
 
 
@@ -76,6 +78,7 @@ class Run:
         self.request = request
         self._value_trace: Trace | None = trace if trace.value_norm_lhk is not None else None
         self._generic_trace: Trace | None = None
+        self._towers: dict[str | None, TowerTrace] = {}
 
     @property
     def answer(self) -> str:
@@ -100,6 +103,7 @@ class Run:
         method: str = "raw",
         image: int = 0,
         normalise: str = "none",
+        through: Literal["rollout", "last"] | None = None,
         **options: Any,
     ) -> Look:
         """Where the model looked for a word, a phrase, an answer token by number, or (default) the whole answer.
@@ -109,6 +113,8 @@ class Run:
             method: ``raw`` attention, ``value`` (weighted with value norms) or ``relative`` (over a generic prompt).
                 The last two run the model once more on the finished answer if what they need was not kept.
             image: which picture. normalise: see :data:`vlmattn.maps.NORMALISATIONS`.
+            through: carry the map on through the vision tower, to where the outputs of its patches come from: by its
+                ``rollout``, or by the ``last`` layer that is read; see :func:`vlmattn.maps.through_tower`.
             options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
                 ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
 
@@ -116,13 +122,17 @@ class Run:
             WordNotFound: lists the words there are. SpecError: an option that does not exist. MapError: no such rows.
         """
         from vlmattn.maps import normalise as normalised
+        from vlmattn.maps import through_tower
 
         if image not in range(len(self.pictures)):
             raise SpecError(f"picture {image} does not exist; there are {len(self.pictures)}")
         if not isinstance(what, (str, Integral, Span, type(None))) or isinstance(what, bool):
             raise SpecError(f"a map is of a word, a phrase or a token number, got {what!r}")
+        check_flow(through)
         patch_map = self._patch_map(what, method, image, map_options(self.trace, what, method, options))
         patch_map = replace(patch_map, provenance=replace(patch_map.provenance, method=method))
+        if through is not None:
+            patch_map = through_tower(patch_map, self.tower(through), image=image)
         return Look(normalised(patch_map, normalise), self.pictures[image])
 
     def _patch_map(self, what: Any, method: str, image: int, options: dict[str, Any]) -> Any:
@@ -216,6 +226,51 @@ class Run:
             return float("nan")
         steps = [t - self.trace.layout.answer_start for t in word.tokens]
         return float(np.sum([scores.chosen_logp_t[s] if s < len(scores.chosen_logp_t) else np.nan for s in steps]))
+
+    # -- the vision tower ----------------------------------------------------------------------------------------------
+
+    def tower(self, flow: Literal["rollout", "last"] | None = None) -> TowerTrace:
+        """The vision tower's attention to its own patches; the tower runs once more, the first time it is asked for.
+
+        Args:
+            flow: also keep, per view of n tokens, an n x n matrix that says where each token's output comes from: over
+                all layers that are read (``rollout``) or the ``last`` of them.
+
+        Raises:
+            SpecError, UnsupportedModel: the tower cannot be seen, or what its tokens are is not known.
+            BudgetExceeded: ``flow`` would take more than the capture's budget.
+        """
+        check_flow(flow)
+        kept = self._towers.get(flow) or (None if flow else next(iter(self._towers.values()), None))
+        if kept is None:
+            kept = self._towers[flow] = look_at_tower(self, flow)
+        return kept
+
+    def vision_map(self, kind: str = "received", *, image: int = 0, normalise: str = "none", **options: Any) -> Look:
+        """The vision tower alone on a picture, whatever the question.
+
+        Args:
+            kind: ``class`` or ``register`` (what these tokens look at), ``received`` (by each patch, from all),
+                ``rollout`` (where the tower's output comes from), ``norm`` (of each patch; high ones are outliers).
+            image: which picture. normalise: see :data:`vlmattn.maps.NORMALISATIONS`.
+            options: ``layers`` and ``heads`` of the first three, ``start`` of ``rollout``, ``layer`` of ``norm``.
+
+        Raises:
+            SpecError: no such map, option, layer, head, picture or token. Others as in :meth:`tower`.
+        """
+        from vlmattn.maps import normalise as normalised
+
+        check_kind(kind, options)
+        if image not in range(len(self.pictures)):
+            raise SpecError(f"picture {image} does not exist; there are {len(self.pictures)}")
+        patch_map = tower_map(self.tower("rollout" if kind == "rollout" else None), kind, image, options)
+        return Look(normalised(patch_map, normalise), self.pictures[image])
+
+    def high_norm_tokens(self, *, image: int = 0, **options: Any) -> tuple[HighNormToken, ...]:
+        """Patches that the vision tower marks with high norms; see :func:`vlmattn.maps.high_norm_tokens`."""
+        from vlmattn.maps import high_norm_tokens
+
+        return high_norm_tokens(self.tower(), image=image, **options)
 
     # -- further passes ------------------------------------------------------------------------------------------------
 

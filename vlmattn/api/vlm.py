@@ -124,8 +124,11 @@ class Vlm:
     def run(self, request: Request) -> list[Run]:
         """Run a request exactly as it stands, without the steering of :meth:`steer`; one :class:`Run` per item.
 
-        Threads that share this object take turns at the model.
+        Threads that share this object take turns at the model. Items run in one padded batch, or one after the other
+        where the family's spec says that a batch would change what the model computes.
         """
+        if len(request.items) > 1 and not self.adapter.spec.batches:
+            return [run for number in range(len(request.items)) for run in self.run(request.at(number))]
         pictures = [self._pictures(image) for image, _ in request.items]
         encoded = self.encode(pictures, [question for _, question in request.items], system=request.system)
         for change in request.steering:

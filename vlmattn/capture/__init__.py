@@ -7,6 +7,7 @@ from vlmattn.capture.session import Session
 from vlmattn.capture.sites import AttentionSite, ModelSites, model_sites
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steering import Steering, Where
+from vlmattn.capture.tower_pass import KeptTower, TowerPass
 
 __all__ = [
     "AttentionSite",
@@ -15,9 +16,11 @@ __all__ = [
     "CaptureSpec",
     "HiddenStats",
     "KeptRows",
+    "KeptTower",
     "ModelSites",
     "Session",
     "Steering",
+    "TowerPass",
     "Where",
     "model_sites",
 ]

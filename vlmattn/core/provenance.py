@@ -17,6 +17,15 @@ METHODS: dict[str, tuple[str, str]] = {
 }
 """Ways to make a map: what each is called, and what its numbers are."""
 
+TOWER_METHODS: dict[str, tuple[str, str]] = {
+    "tower_class": ("class token of the vision tower", "attention of the class token on a tower token, of 1 for all"),
+    "tower_register": ("registers of the vision tower", "attention of registers on a tower token, of 1 for all"),
+    "tower_received": ("attention received in the vision tower", "mean over a view's tokens of attention on a token"),
+    "tower_rollout": ("rollout of the vision tower", "share of the output that comes from a token"),
+    "tower_norm": ("norms of the vision tower", "norm of the tower's residual stream"),
+}
+"""The same for maps of the vision tower alone."""
+
 _SCALED = {
     "share": "share of the map's total",
     "uniform": "1 is an even look",
@@ -49,7 +58,7 @@ class Provenance:
         prompt: the rendered prompt; ``question``: the user's words in it. ``answer``: the text that came out (or was
             given).
         rows: the row rule (which query positions were kept); ``convention`` is ``predicting`` or ``query``.
-        method: which kind of map, a key of :data:`METHODS`.
+        method: which kind of map, a key of :data:`METHODS` or :data:`TOWER_METHODS`.
         layers, heads, reduction, normalisation: how a map was read off; empty while nothing was reduced.
         steps: what was done, in order, one phrase each.
         seed: of sampling; None for greedy decoding.
@@ -90,18 +99,22 @@ class Provenance:
     @property
     def unit(self) -> str:
         """What the numbers of a map are, in words; empty where nothing was reduced to a map."""
-        name, unit = METHODS.get(self.method, (self.method, ""))
+        name, unit = _told(self.method)
         scaled = _SCALED.get(self.normalisation, self.normalisation)
         return f"{name}: {scaled}" if name and scaled else unit or scaled
 
     def summary(self) -> str:
         """One line for small print under a picture."""
-        name = METHODS.get(self.method, (self.method, ""))[0]
+        name = _told(self.method)[0]
         parts = [self.model, self.dtype, self.attention, name]
         parts += [f"{self.convention} rows" if self.convention else "", self.layers, self.heads, self.reduction]
         parts += [f"normalised: {self.normalisation}" if self.normalisation else "not normalised" if name else ""]
         parts += [f"question: {_cut(self.question)}" if self.question else ""]
         return " · ".join(p for p in parts if p)
+
+
+def _told(method: str) -> tuple[str, str]:
+    return METHODS.get(method, TOWER_METHODS.get(method, (method, "")))
 
 
 def _cut(text: str) -> str:

@@ -8,6 +8,17 @@ from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset,
 from vlmattn.maps.raw import raw_attention
 from vlmattn.maps.relative import GENERIC_PROMPT, relative
 from vlmattn.maps.value_weighted import value_weighted
+from vlmattn.maps.vision import (
+    PUBLISHED_NORM_CUT,
+    HighNormToken,
+    class_attention,
+    high_norm_tokens,
+    patch_norms,
+    received_attention,
+    register_attention,
+    rollout,
+    through_tower,
+)
 
 __all__ = [
     "DUAL_METHODS",
@@ -15,13 +26,22 @@ __all__ = [
     "HEAD_PRESETS",
     "NORMALISATIONS",
     "PRESETS",
+    "PUBLISHED_NORM_CUT",
     "ROW_PRESETS",
     "HeadPreset",
+    "HighNormToken",
     "LayerPreset",
     "RowPreset",
+    "class_attention",
     "dual_map",
+    "high_norm_tokens",
     "normalise",
+    "patch_norms",
     "raw_attention",
+    "received_attention",
+    "register_attention",
     "relative",
+    "rollout",
+    "through_tower",
     "value_weighted",
 ]

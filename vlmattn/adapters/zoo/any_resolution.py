@@ -7,14 +7,34 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 from vlmattn.adapters.adapter import Adapter, check_agreement
-from vlmattn.adapters.anyres import TileRule, plan_anyres, plan_padded, resolutions_of
+from vlmattn.adapters.anyres import (
+    TileRule,
+    best_resolution,
+    kept_cells,
+    plan_anyres,
+    plan_padded,
+    resolutions_of,
+)
 from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.preprocess import tile_side
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower_cells import (
+    cell_numbers,
+    class_tokens,
+    joined_cells,
+    joined_tokens,
+    merged_rows,
+    patches_of_side,
+    view_of,
+)
 from vlmattn.core.errors import LayoutError
+from vlmattn.core.layout import ImageLayout
+from vlmattn.core.tower_cells import NO_CELL, TowerCells
 
 
 class AnyResolution(Adapter):
@@ -34,6 +54,20 @@ class AnyResolution(Adapter):
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """A base tile, then the tiles joined to one grid with a newline token after each row."""
         return plan_anyres(self.rule, image_wh)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """The base's patches; of the joined grid, those that were not cut off, shrunk as the model shrinks them."""
+        side, classes = patches_of_side(self), class_tokens(self)
+        merge = side // self.tower.side
+        base = view_of(merged_rows(cell_numbers(picture)[0], merge), classes=classes)
+        none = view_of(np.full(side**2, NO_CELL), classes=classes)
+        views = [base, *[none] * ((picture.views or 1) - 1)]
+        if len(picture.tiles) == 1:
+            return TowerCells.averaged(views, picture.tiles[0].cells)
+        best_hw = best_resolution(self.rule, picture.image_wh)
+        kept = kept_cells(self.rule, picture.image_wh, best_hw)
+        tiles_hw = (best_hw[0] // self.tower.image_size, best_hw[1] // self.tower.image_size)
+        return joined_cells(picture, joined_tokens(tiles_hw, side, classes), kept, views, merge)
 
 
 _LLAVA_NEXT = FamilySpec(

@@ -12,8 +12,10 @@ from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower_cells import grid_cells
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import TowerCells
 
 
 class CutPatches(Adapter):
@@ -37,6 +39,11 @@ class CutPatches(Adapter):
         view_wh = (grid_hw[1] * side, grid_hw[0] * side)
         tile = Tile("base", grid_hw, canvas.window(0, 0, *view_wh).box_xyxy)
         return ImagePlan(ImageLayout(image_wh, (tile,), 1), raster(0, grid_hw), (view_wh[1], view_wh[0]), 1)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """A class token, then the small patches of each large one, one after the other."""
+        merge = int(getattr(self.config.vision_config, "spatial_merge_size", 1))
+        return grid_cells(self, picture, merge, "blocks", classes=1)
 
     def scaled(self, canvas: Canvas) -> Canvas:
         """The picture as it is cut."""

@@ -14,8 +14,23 @@ from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower_cells import grid_cells
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import Box, ImageLayout, Tile
+from vlmattn.core.tower_cells import TowerCells
+
+TOWER_ORDERS = {
+    "hunyuan_vl_vision": "rows",
+    "hy_v4_vl_vision": "rows",
+    "kimi_k25_vision": "rows",
+    "muse_glimmer_vision": "patch_windows",
+    "muse_spark_vision": "patch_windows",
+    "exaone4_5_vision": "windows",
+    "paddleocr_vl_vision": "rows",
+    "qwen2_5_omni_vision_encoder": "windows",
+    "qwen2_5_vl_vision": "windows",
+}
+"""In which order towers hold patches, by ``vision_config.model_type``; ``blocks``, cell by cell, for all others."""
 
 
 class DynamicGrid(Adapter):
@@ -57,6 +72,10 @@ class DynamicGrid(Adapter):
         view_hw = (rows * self.tower.patch_size, cols * self.tower.patch_size)
         tile = Tile("base", grid_hw, self.box(image_wh, view_hw))
         return ImagePlan(ImageLayout(image_wh, (tile,), 1), raster(0, grid_hw), view_hw, 1)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """One view; its patches in the order that the tower is known for."""
+        return grid_cells(self, picture, self.merge, TOWER_ORDERS.get(self.tower.name, "blocks"))
 
     def box(self, image_wh: tuple[int, int], view_hw: tuple[int, int]) -> Box:
         """What a view of ``view_hw`` pixels spans in pixels of the picture: all of it."""
@@ -150,6 +169,7 @@ for _name, _processors, _image_processors, _prompt, _notes in (
 register(
     FamilySpec(
         name="glm5_next",
+        batches=False,
         model_types=("glm5_next",),
         processors=("Glm5NextProcessor",),
         image_processors=("Glm5NextImageProcessor",),

@@ -11,9 +11,11 @@ from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
+from vlmattn.adapters.tower_cells import grid_cells
 from vlmattn.adapters.zoo.dynamic_grid import DynamicGrid
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import TowerCells
 
 
 class TypedGrid(DynamicGrid):
@@ -120,6 +122,12 @@ class ShuffledGrid(DynamicGrid):
         grid = {"image_grid_thw": {number: (1, *outputs["image_grid_hw"][number])}}
         return super().read(image_wh, grid, number)
 
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """Class and register tokens, then patches row by row."""
+        vision = self.config.vision_config
+        classes, registers = int(vision.num_cls_tokens), int(vision.num_registers)
+        return grid_cells(self, picture, self.merge, classes=classes, registers=registers)
+
     def call_processor(self, **options: Any) -> Mapping[str, Any]:
         """The call that the processor inherits: its own gives no offsets back."""
         from transformers.processing_utils import ProcessorMixin
@@ -127,6 +135,8 @@ class ShuffledGrid(DynamicGrid):
         return ProcessorMixin.__call__(self.processor, **options)
 
 
+# Their attention picks keys by blocks, or by pictures counted over the batch: padding changes what they compute.
+_ALONE = ("dots3_note", "hunyuan_vl", "hy_v4_vl", "minimax_m3_vl")
 _STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
 _PADDED = ("base: shrunk if need be, padded at right and bottom to whole cells of merge_size x merge_size patches",)
 _QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -168,6 +178,8 @@ for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
             towers=(),
             geometry=_geometry,
             prompt=_prompt,
-            notes=_NOTES.get(_name, "Videos are not supported."),
+            notes=_NOTES.get(_name, "Videos are not supported.")
+            + ("" if _name not in _ALONE else " Prompts are run one at a time."),
+            batches=_name not in _ALONE,
         )
     )(_cls)

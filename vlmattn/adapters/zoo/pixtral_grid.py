@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.canvas import Canvas
@@ -11,8 +14,10 @@ from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, free_tower
+from vlmattn.adapters.tower_cells import cell_count, cell_numbers, merged_rows, view_of
 from vlmattn.core.errors import ImageError, LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import NO_CELL, TowerCells
 
 
 class SizedGrid(Adapter):
@@ -48,6 +53,16 @@ class SizedGrid(Adapter):
             )
         layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),), 1)
         return ImagePlan(layout, raster(0, grid_hw, newline=self.row_ends), (height, width), 1)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """One view, its patches row by row; those at right and bottom that fill no cell belong to none."""
+        (tile,), (width, height), patch = picture.tiles, picture.image_wh, self.tower.patch_size
+        (rows, cols), (x0, y0, x1, y1) = tile.grid_hw, tile.source_box_xyxy
+        prepared_hw = (round(rows * self.cell * height / (y1 - y0)), round(cols * self.cell * width / (x1 - x0)))
+        owners = np.full((prepared_hw[0] // patch, prepared_hw[1] // patch), NO_CELL)
+        merged = merged_rows(cell_numbers(picture)[0], self.cell // patch)
+        owners[: merged.shape[0], : merged.shape[1]] = merged
+        return TowerCells.averaged([view_of(owners)], cell_count(picture))
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """Pixels come padded to the largest picture of the batch."""
@@ -114,15 +129,23 @@ register(
         notes="No tokens between rows.",
     )
 )(PixtralGrid)
+_MISTRAL3 = FamilySpec(
+    name="mistral3",
+    model_types=("mistral3",),
+    processors=("PixtralProcessor",),
+    image_processors=_IMAGE_PROCESSORS,
+    towers=("pixtral",),
+    geometry=_GEOMETRY,
+    prompt=_INST,
+    notes="A token ends every row and the picture. A picture must be larger than one cell.",
+)
+register(_MISTRAL3)(MistralGrid)
 register(
-    FamilySpec(
-        name="mistral3",
-        model_types=("mistral3", "mistral_large4"),
-        processors=("PixtralProcessor",),
-        image_processors=_IMAGE_PROCESSORS,
-        towers=("pixtral",),
-        geometry=_GEOMETRY,
-        prompt=_INST,
-        notes="A token ends every row and the picture. A picture must be larger than one cell.",
+    replace(
+        _MISTRAL3,
+        name="mistral_large4",
+        model_types=("mistral_large4",),
+        notes=f"{_MISTRAL3.notes} Padding changes what its attention sees: prompts are run one at a time.",
+        batches=False,
     )
 )(MistralGrid)

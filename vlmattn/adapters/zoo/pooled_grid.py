@@ -12,8 +12,10 @@ from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, free_tower
+from vlmattn.adapters.tower_cells import grid_cells
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import TowerCells
 
 
 class PooledGrid(Adapter):
@@ -58,6 +60,10 @@ class PooledGrid(Adapter):
         return ImagePlan(
             ImageLayout(image_wh, (tile,), 1), raster(0, grid_hw), (grid_hw[0] * side, grid_hw[1] * side), 1
         )
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """One view, its patches row by row; padding comes after them."""
+        return grid_cells(self, picture, self.merged)
 
     def generation(self) -> dict[str, Any]:
         """Layers that share keys skip all rows but the last, unless that is asked for as a tensor."""

@@ -12,7 +12,10 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import View, cut, plan_views
 from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower_cells import grid_cells, unknown
 from vlmattn.core.errors import LayoutError, UnsupportedModel
+from vlmattn.core.layout import ImageLayout
+from vlmattn.core.tower_cells import TowerCells
 
 MERGES = {"16x": 4, "4x": 2}
 
@@ -67,6 +70,12 @@ class Slices(Adapter):
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """The views' grids one after the other."""
         return plan_views(image_wh, self.views(image_wh), self.tower.patch_size * self.merge)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """Every view's patches row by row, where no merger inside the tower joins them on the way."""
+        if self.merge != MERGES["4x"]:
+            raise unknown(self, "a merger inside its tower joins patches between two of its layers")
+        return grid_cells(self, picture, self.merge)
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """The image processor tells rows and columns of patches of every view."""

@@ -1,0 +1,90 @@
+"""More than one picture: several in a prompt, and batches of prompts that differ in length and pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlmattn.adapters.paint import grey_picture, merged_embeddings, paintable, unmixed
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from vlmattn.adapters.adapter import Adapter
+
+SIZES = ((150, 90), (70, 130), (100, 100))
+_QUESTIONS = ("What?", "What is there to be seen in these pictures, and where?")
+
+
+def allowed(adapter: Adapter, wanted: int) -> int:
+    """How many pictures of ``wanted`` one prompt may have."""
+    return wanted if adapter.max_images is None else min(wanted, adapter.max_images)
+
+
+def batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
+    """A batch of two prompts, one with more pictures than the other, must be each prompt alone behind its padding.
+
+    Token ids and masks must be equal, and so must what the language model gets of each token.
+    """
+    groups = [[_noise(size, rng) for size in SIZES[: allowed(adapter, 2)]], [_noise(SIZES[2], rng)]]
+    both = adapter.encode(groups, list(_QUESTIONS))
+    merged = _merged(adapter, both)
+    faults = []
+    for index, (group, question) in enumerate(zip(groups, _QUESTIONS, strict=True)):
+        alone, pad = adapter.encode(group, question), both.pad_left[index]
+        ids, mask = (both.inputs[name][index].tolist() for name in ("input_ids", "attention_mask"))
+        if ids[pad:] != alone.layouts[0].input_ids.tolist() or mask != [0] * pad + [1] * (len(ids) - pad):
+            faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
+            continue
+        apart = np.abs(merged[index][pad:] - _merged(adapter, alone)[0]).max()
+        if not apart <= 10 * _slack(adapter) * np.abs(merged[index][pad:]).max():
+            faults.append(f"prompt {index} of the batch gets other image tokens than alone, by {apart:.2g}")
+    return faults
+
+
+def several_faults(adapter: Adapter, number: int, rng: np.random.Generator) -> list[str]:
+    """Paint a cell of picture ``number`` of several: the token that changes most must be that cell's, of that picture,
+    and no other picture's tokens may change."""
+    sizes = SIZES[: allowed(adapter, 3)]
+    plain = [grey_picture(size) for size in sizes]
+    encoded = adapter.encode(plain, _QUESTIONS[0])
+    layout = encoded.layouts[0]
+    if len(layout.images) != len(sizes):
+        return [f"{len(sizes)} pictures have {len(layout.images)} layouts"]
+    picture = layout.images[number]
+    rows, cols = picture.tiles[0].grid_hw
+    cell = (0, int(rng.integers(rows)), int(rng.integers(cols)))
+    spot = paintable(picture, *cell) if cell[1:] not in picture.tiles[0].lost else None
+    if spot is None:
+        return []
+    painted = [grey_picture(size, spot if k == number else None) for k, size in enumerate(sizes)]
+    with unmixed(adapter.model):
+        before = _merged(adapter, encoded)[0]
+        change = np.linalg.norm(_merged(adapter, adapter.encode(painted, _QUESTIONS[0]))[0] - before, axis=1)
+    others = change[layout.image != number].max(initial=0.0)
+    if others > _slack(adapter) * change.max():
+        return [f"painting picture {number} of {len(sizes)} changed tokens that are not its own, by {others:.2g}"]
+    mine = np.flatnonzero((layout.image == number) & (layout.tile == 0))
+    top = mine[int(change[mine].argmax())]
+    found = (0, int(layout.row[top]), int(layout.col[top]))
+    return [] if found == cell else [f"painting cell {cell} of picture {number} changed its cell {found} most"]
+
+
+def _slack(adapter: Adapter) -> float:
+    """What rounding explains, of the largest value: 1e-4 in float32, where other batches are other kernels."""
+    import torch
+
+    return 1e-4 if adapter.model.dtype == torch.float32 else 2**-7
+
+
+def _noise(size: tuple[int, int], rng: np.random.Generator) -> Image:
+    from PIL import Image
+
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+
+
+def _merged(adapter: Adapter, encoded: Any) -> Any:
+    model = adapter.model
+    inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
+    return merged_embeddings(model, inputs, adapter.language_inputs).float().cpu().numpy()
