@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.adapters.cells import fixed_cells, grid_cells, layers_read
+from vlmattn.adapters.cells import fixed_cells, layers_read
 from vlmattn.adapters.decode import decoded
 from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
@@ -136,9 +136,10 @@ class Adapter:
     def tower_cells(self, picture: ImageLayout) -> TowerCells:
         """The tokens of the vision tower that each cell of a picture is made of, as its attention layers order them.
 
-        Here: every tile is a view, its patches row by row. Raises UnsupportedModel if a family's are not known.
+        Here: of towers with an input of one size, every tile is a view, its patches row by row. Raises UnsupportedModel
+        if a family's are not known.
         """
-        return fixed_cells(self, picture) if self.tower.image_size else grid_cells(self, picture, 1)
+        return fixed_cells(self, picture)
 
     def tower_layers(self, depth: int) -> int:
         """How many of the vision tower's ``depth`` layers reach the language model."""
