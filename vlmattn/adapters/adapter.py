@@ -18,7 +18,7 @@ from vlmattn.adapters.render import Rendered, plain_template, render, render_raw
 from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, tower_of
-from vlmattn.adapters.tower_cells import fixed_cells, grid_cells, layers_read
+from vlmattn.adapters.tower_cells import fixed_cells, layers_read
 from vlmattn.core.errors import ImageError, LayoutError, ModelError, PromptError, SpecError
 from vlmattn.core.layout import ImageLayout, TokenLayout
 from vlmattn.core.tower_cells import TowerCells
@@ -136,9 +136,10 @@ class Adapter:
     def tower_cells(self, picture: ImageLayout) -> TowerCells:
         """The tokens of the vision tower that each cell of a picture is made of, as its attention layers order them.
 
-        Here: every tile is a view, its patches row by row. Raises UnsupportedModel if a family's are not known.
+        Here: of towers with an input of one size, every tile is a view, its patches row by row. Raises UnsupportedModel
+        if a family's are not known.
         """
-        return fixed_cells(self, picture) if self.tower.image_size else grid_cells(self, picture, 1)
+        return fixed_cells(self, picture)
 
     def tower_layers(self, depth: int) -> int:
         """How many of the vision tower's ``depth`` layers reach the language model."""

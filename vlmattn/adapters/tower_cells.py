@@ -73,8 +73,11 @@ def fixed_cells(adapter: Adapter, picture: ImageLayout) -> TowerCells:
     """Towers with an input of one size: every tile is a view, its patches row by row behind the class token.
 
     Raises:
-        UnsupportedModel: the patches of a view do not divide evenly among the cells of its tile.
+        UnsupportedModel: what comes before the patches of the tower is not known, or the patches of a view do not
+            divide evenly among the cells of its tile.
     """
+    if not adapter.tower.image_size or adapter.tower.name not in LEADING_TOKENS:
+        raise unknown(adapter, "its adapter does not say (Adapter.tower_cells)")
     side, classes = patches_of_side(adapter), class_tokens(adapter)
     views = []
     for numbers in cell_numbers(picture):
