@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.tiny import (
     convolved,
+    cross_attention,
     cut_patches,
     dynamic_grid,
     dynamic_grid_variants,
@@ -24,6 +25,7 @@ from tests.tiny import (
 
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
     **convolved.MODELS,
+    **cross_attention.MODELS,
     **cut_patches.MODELS,
     **dynamic_grid.MODELS,
     **dynamic_grid_variants.MODELS,

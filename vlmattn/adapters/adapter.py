@@ -51,6 +51,7 @@ class Adapter:
         one_by_one: whether the processor takes one prompt at a time.
         needs_picture: whether the processor takes no prompt without a picture.
         answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
+        rows_of_tokens: inputs (B, N, …) with a row per token; tokens of an answer have that of the last prompt token.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
             or many times over.
 
@@ -65,6 +66,7 @@ class Adapter:
     one_by_one = False
     needs_picture = False
     answer_types: Mapping[str, int] = MappingProxyType({})
+    rows_of_tokens: tuple[str, ...] = ()
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         self.spec = spec
@@ -330,7 +332,7 @@ class Adapter:
         eos = getattr(self.tokenizer, "eos_token_id", None)
         extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in TYPE_KEYS if k in outputs}
         fill = pad if pad is not None else eos if eos is not None else 0
-        inputs, pads = left_padded([t.input_ids for t in layouts], extra, int(fill))
+        inputs, pads = left_padded([t.input_ids[t.memory :] for t in layouts], extra, int(fill))
         pixels = {k: v for k, v in outputs.items() if k not in (*_TOKEN_KEYS, *self.drops)}
         inputs |= self.tensors(pixels)
         self.check_views(inputs, plans)

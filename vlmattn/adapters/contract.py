@@ -197,7 +197,8 @@ def _batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
         pad = both.pad_left[index]
         ids = both.inputs["input_ids"][index].tolist()
         mask = both.inputs["attention_mask"][index].tolist()
-        if ids[pad:] != single.layouts[0].input_ids.tolist() or mask != [0] * pad + [1] * (len(ids) - pad):
+        alone = single.layouts[0]
+        if ids[pad:] != alone.input_ids[alone.memory :].tolist() or mask != [0] * pad + [1] * (len(ids) - pad):
             faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
     return faults
 

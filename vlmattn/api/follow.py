@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.adapters import Adapter, Encoded
-from vlmattn.adapters.encoded import TYPE_KEYS, left_padded
+from vlmattn.adapters.encoded import TYPE_KEYS, left_padded, repeated_rows
 from vlmattn.core.errors import PromptError
 from vlmattn.core.layout import extend_layout
 
@@ -35,16 +35,17 @@ def with_answers(
         )
     for layout, ids in zip(encoded.layouts, written, strict=True):
         # Before anything is decoded, which takes long for a long text.
-        if adapter.max_tokens is not None and len(layout.input_ids) + len(ids) > adapter.max_tokens:
+        count = len(layout) - layout.memory + len(ids)
+        if adapter.max_tokens is not None and count > adapter.max_tokens:
             raise PromptError(
-                f"question and given answer have {len(layout.input_ids) + len(ids)} tokens, more than the model's "
+                f"question and given answer have {count} tokens, more than the model's "
                 f"{adapter.max_tokens} positions: shorten the answer"
             )
     layouts = [
         extend_layout(layout, ids, *adapter.decode_answer(ids))
         for layout, ids in zip(encoded.layouts, written, strict=True)
     ]
-    inputs, pads = _longer(adapter, encoded, [layout.input_ids for layout in layouts])
+    inputs, pads = _longer(adapter, encoded, [layout.input_ids[layout.memory :] for layout in layouts])
     return replace(encoded, inputs=inputs, layouts=tuple(layouts), pad_left=pads), written
 
 
@@ -82,5 +83,7 @@ def _longer(adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]) -> t
             answer = np.full(len(row) - (told.shape[1] - pad), adapter.answer_types.get(name, 0))
             extra[name].append(np.concatenate([told[line, pad:], answer]))
     inputs, pads = left_padded(list(rows), extra, 0)
+    for name in adapter.rows_of_tokens:
+        inputs[name] = repeated_rows(old[name], encoded.pad_left, pads, [len(row) for row in rows])
     where = old["input_ids"].device
     return dict(old) | {name: value.to(where) for name, value in inputs.items()}, pads

@@ -146,10 +146,22 @@ def _row_error(vlm: Vlm, encoded: Any, kept: Any) -> float | None:
     rows = kept.positions < length
     full = [a for a in output.attentions if a is not None]
     by_layer = full if len(full) == len(kept.layers) else [full[layer] for layer in kept.layers]
+    wanted = kept.positions[rows] - kept.layout.memory
     return max(
-        _difference(one[0].float().cpu()[:, kept.positions[rows]], kept.attn_lhqk[slot][:, rows].float().cpu())
-        for slot, one in enumerate(by_layer)
+        _difference(
+            _on_columns(one[0].float().cpu()[:, wanted], kept, layer), kept.attn_lhqk[slot][:, rows].float().cpu()
+        )
+        for slot, (layer, one) in enumerate(zip(kept.layers, by_layer, strict=True))
     )
+
+
+def _on_columns(rows: Any, kept: Any, layer: int) -> Any:
+    """Eager rows (H, Q, keys) of one layer on all kept columns: keys beside the tokens first, then the tokens."""
+    memory, count = kept.layout.memory, len(kept.columns)
+    before = memory if layer in kept.blind else 0
+    wide = rows.new_zeros((*rows.shape[:2], count))
+    wide[..., before : before + rows.shape[-1]] = rows
+    return wide
 
 
 def _test_picture() -> Any:

@@ -56,11 +56,11 @@ class Recording:
         batch = len(plan.layouts)
         width, layers = self.columns.width, len(self.sites)
         self.rows = RowBuffers(batch, layers, width, capacity, _DTYPES[spec.dtype], most=most)
-        self.visible = VisibleColumns(self.sites)
+        self.visible = VisibleColumns(self.sites, beside=bool(plan.memory))
         self._lines = dict.fromkeys(range(len(self.sites)), 0)
         self.values = ValueNorms(spec.value_norms, self.columns, layers, batch, offload=spec.offload)
         self.hidden = HiddenLog(spec.offload)
-        self.order = LineOrder(plan.copies, self.sites[-1].layer_idx, cache)
+        self.order = LineOrder(plan.copies, _last_own(self.sites), cache)
         self.candidates = CandidateLog(spec.top_k, plan) if spec.top_k and spec.answer_rows() else None
         self.vision = list(vision)
         self.passes = 0
@@ -68,7 +68,7 @@ class Recording:
         self.seen: dict[int, int] = dict.fromkeys(self.slot, 0)
         self._part_rows: dict[int, int] = {}
         self._gathered: list[tuple[AttentionSite, KeptPart, torch.Tensor]] = []
-        plain = spec.reduce is None and not spec.head_norms and not spec.offload
+        plain = spec.reduce is None and not spec.head_norms and not spec.offload and not plan.memory
         self.gathers = plain and not any(s.windowed for s in self.sites) and all(h is None for h in self.heads)
         """Whether the single rows of a decoding pass may be kept for all layers at once, at its end."""
 
@@ -209,8 +209,9 @@ class Recording:
         """
         plan, positions = self.plan, self.rows.all_positions()
         layout, pad = plan.layouts[item], plan.pad_left[item]
+        first = pad + layout.memory - plan.memory
         lines, slots, where = self._trail(item, beams, written, positions)
-        columns = self.columns.per_item[item]
+        columns = self.columns.positions[item]
 
         def rows(buffer: torch.Tensor | None, axis: int) -> torch.Tensor | None:
             return None if buffer is None else _gather(buffer, lines, slots, axis)
@@ -224,16 +225,19 @@ class Recording:
             layers=tuple(self.slot),
             heads=self._head_names(),
             positions=where - pad,
-            columns=columns - pad,
+            columns=columns,
             attn_lhqk=attn[..., : len(columns)],
             segments=self.columns.segments,
             mass_lhqs=mass,
             visible_lqk=None if seen is None else seen[..., : len(columns)],
             value_norm_lhk=self.values.of(item, len(columns)),
             head_norm_lhq=rows(self.rows.get("head_norm"), 3),
-            hidden=self.hidden.stats(item, pad, pad + layout.answer_start, self.spec.hidden_coords),
+            hidden=self.hidden.stats(
+                item, first, first + layout.answer_start - layout.memory, self.spec.hidden_coords, before=layout.memory
+            ),
             candidates=self.candidates.of(item, beams, written) if self.candidates else None,
             vision=self.vision[item] if self.vision else None,
+            blind=tuple(s.layer_idx for s in self.sites if plan.memory and not s.sees_memory),
         )
 
     def _head_names(self) -> tuple[tuple[int | str, ...], ...]:
@@ -258,6 +262,11 @@ class Recording:
             step = np.clip(where - (end - 1), 0, len(beams) - 1)
             lines = np.where(where >= end - 1, beams[step], beams[0])
         return lines, slots, where
+
+
+def _last_own(sites: Sequence[AttentionSite]) -> int | None:
+    # The last layer whose keys grow with the sequence; those of cross attention stay as they are.
+    return max((site.layer_idx for site in sites if site.kind != "cross"), default=None)
 
 
 def _gather(buffer: torch.Tensor, lines: NDArray[np.int64], slots: NDArray[np.int64], axis: int) -> torch.Tensor:

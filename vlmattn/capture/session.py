@@ -81,9 +81,11 @@ class Session:
         self.pad_left = tuple(pad_left) if pad_left is not None else (0,) * len(self.layouts)
         self.spec, self.steering = spec, tuple(s for s in steering if s.edits_attention())
         self.max_new_tokens, self.beams = max_new_tokens, beams
+        self._memory = max((layout.memory for layout in self.layouts), default=0)
         self.recordings: list[Recording] = []
         self._check_choices()
-        self._kept_sites = spec.resolve_layers(self.sites) if spec is not None else ()
+        chosen = spec.resolve_layers(self.sites) if spec is not None else ()
+        self._kept_sites = tuple(site for site in chosen if site.kind != "cross" or self._memory)
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
         self._acts = [s.layers_among(self.sites.layers) for s in self.steering]
         self._watched = self._watched_sites()
@@ -199,11 +201,13 @@ class Session:
         if states is None:
             raise CaptureError(f"{type(self.sites.decoder).__name__} ran without input_ids or inputs_embeds")
         cache = cache_of(kwargs)
-        start = int(cache.get_seq_length()) if cache is not None else 0
+        held = int(cache.get_seq_length()) if cache is not None else 0
         batch, count = int(states.shape[0]), int(states.shape[1])
-        fresh = self._runs.begins(cache, start, count) or self._plan is None or len(self._plan.layouts) != batch
+        fresh = self._runs.begins(cache, held, count) or self._plan is None or len(self._plan.layouts) != batch
+        start = self._memory + held
         plan = self._begin(kwargs, cache, start, count, batch) if fresh or self._plan is None else self._plan
-        step = Step(start, count, batch, plan.kept(start, count, states.device), begins=fresh)
+        kept = plan.kept(start, count, states.device)
+        step = Step(start, count, batch, kept, begins=fresh, memory=self._memory)
         step.first_columns = self._first_columns(cache, count)
         self._steered = SteeredRows(self.steering, self._acts, plan, step) if self.steering else None
         return step
@@ -233,6 +237,11 @@ class Session:
         return plan
 
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
+        moved = self._moved_windows(cache, count)
+        own = [site.layer_idx for site in self.sites.attention if not site.sees_memory]
+        return {layer: self._memory + moved.get(layer, 0) for layer in own} if self._memory else moved
+
+    def _moved_windows(self, cache: Any, count: int) -> dict[int, int]:
         if cache is None or not self._windowed:
             return {}
         offsets, latest = {}, 0

@@ -24,7 +24,7 @@ class AttentionSite:
     Attributes:
         name: qualified name below the stack it belongs to.
         layer_idx: the layer's own index, which a cache is addressed by.
-        kind: ``self`` or ``cross``.
+        kind: ``self``; or ``cross``, whose keys stand beside the tokens (states of a vision tower or of an encoder).
         heads: number of query heads.
         windowed: whether the layer limits how far back it sees (sliding window, chunks).
     """
@@ -35,6 +35,11 @@ class AttentionSite:
     heads: int
     windowed: bool
     module: nn.Module
+
+    @property
+    def sees_memory(self) -> bool:
+        """Whether its keys hold those beside the tokens."""
+        return self.kind != "self"
 
     @property
     def output_projection(self) -> nn.Module | None:
@@ -52,7 +57,7 @@ class ModelSites:
 
     Attributes:
         decoder: the text decoder that reads the image tokens.
-        attention: its attention modules, by layer.
+        attention: its attention modules, one per layer; of a layer with both kinds, the cross attention.
         blocks: (layer_idx, module) of its residual blocks, whose input is the residual stream.
         bypassing: names of modules that look like attention but compute it themselves.
         vision: attention modules outside the decoder.
@@ -127,7 +132,7 @@ def _check_kind(model: Any) -> None:
 def _find_sites(model: Any) -> ModelSites:
     decoder = _below_head(model.get_decoder())
     attention, bypassing = _stack_sites(decoder)
-    attention = sorted((s for s in attention if s.kind == "self"), key=lambda s: s.layer_idx)
+    attention = _one_per_layer(attention)
     if not attention:
         raise UnsupportedAttention(
             f"no attention module of {type(decoder).__name__} uses transformers' attention dispatch"
@@ -139,6 +144,12 @@ def _find_sites(model: Any) -> ModelSites:
     names = {id(m): n for n, m in model.named_modules()}
     vision = tuple(_site(names[id(m)], m, index) for index, m in enumerate(outside))
     return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision)
+
+
+def _one_per_layer(sites: list[AttentionSite]) -> list[AttentionSite]:
+    # Cross attention looks at the picture, self attention beside it does not.
+    chosen = {s.layer_idx: s for kind in ("self", "cross") for s in sites if s.kind == kind}
+    return [chosen[layer] for layer in sorted(chosen)]
 
 
 def _below_head(decoder: Any) -> Any:

@@ -68,13 +68,15 @@ class SteeredRows:
     def _first_rows(self, steering: Steering) -> np.ndarray:
         # First query of this pass that is offered, per sequence.
         if steering.rows == "all":
-            return np.array([max(pad - self.step.start, 0) for pad in self.plan.pad_left])
+            pairs = zip(self.plan.layouts, self.plan.pad_left, strict=True)
+            return np.array([max(pad + layout.memory - self.step.start, 0) for layout, pad in pairs])
         if steering.rows == "last":
             return np.full(self.step.batch, self.step.count - 1)
         ends = []
         for layout, pad in zip(self.plan.layouts, self.plan.pad_left, strict=True):
             placed = layout.image_positions
-            ends.append(pad + (int(placed[-1]) + 1 if len(placed) else 0) - self.step.start)
+            after = max(int(placed[-1]) + 1 if len(placed) else 0, layout.memory)
+            ends.append(pad + after - self.step.start)
         return np.clip(np.array(ends), 0, self.step.count)
 
     def _rewrite(
@@ -206,7 +208,8 @@ class SteeredRows:
         first = self.step.first_columns.get(site.layer_idx, 0)
         device, keys = call.query.device, call.key.shape[2]
         positions = torch.arange(rows.start, rows.stop, device=device) + self.step.start
-        pads = torch.as_tensor(self.plan.pad_left, device=device)[:, None]
+        firsts = [pad + lay.memory for lay, pad in zip(self.plan.layouts, self.plan.pad_left, strict=True)]
+        pads = torch.as_tensor(firsts, device=device)[:, None]
         return Where(
             layer_idx=site.layer_idx,
             layouts=self.plan.layouts,

@@ -39,7 +39,7 @@ class ValueNorms:
         Raises:
             CaptureError: a run begins behind image tokens that the layer's window has dropped.
         """
-        if step.begins and first_column > self.columns.first:
+        if step.begins and first_column - step.memory > self.columns.first:
             raise CaptureError(
                 f"image tokens before position {first_column} are in the cache already, but layer {site.layer_idx} has "
                 "dropped their values: run the prompt inside the capture, or leave value_norms out"

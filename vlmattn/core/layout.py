@@ -152,6 +152,9 @@ class TokenLayout:
         images: one :class:`ImageLayout` per picture, in prompt order.
         placeholders: [start, end) in ``text`` of the placeholder of each picture; they are nobody's words, though they
             may stand inside the question.
+        memory: how many of the first tokens are keys beside the decoder's own tokens: states of the vision tower or of
+            an encoder, which only cross attention looks at. They have no rows; their ``input_ids`` are -1 where no
+            text stands behind them. 0 for models that read pictures as tokens of the prompt.
     """
 
     text: str
@@ -166,9 +169,12 @@ class TokenLayout:
     answer_start: int
     images: tuple[ImageLayout, ...]
     placeholders: tuple[tuple[int, int], ...] = ()
+    memory: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.input_ids)
+        if not 0 <= self.memory <= self.answer_start:
+            raise LayoutError(f"memory must be 0 to answer_start = {self.answer_start}, got {self.memory}")
         for name in ("kinds", "image", "tile", "row", "col"):
             if getattr(self, name).shape != (n,):
                 raise LayoutError(f"{name} must have shape (N,) = ({n},), got {getattr(self, name).shape}")
@@ -232,6 +238,37 @@ def extend_layout(
         answer_start=min(layout.answer_start, len(layout)),
         images=layout.images,
         placeholders=layout.placeholders,
+        memory=layout.memory,
+    )
+
+
+def memory_layout(
+    layout: TokenLayout, place: NDArray[np.int32], image: NDArray[np.int32], images: tuple[ImageLayout, ...]
+) -> TokenLayout:
+    """The layout with V keys beside the prompt put before it, in which its pictures are seen by cross attention.
+
+    Args:
+        layout: the prompt, without image tokens that have a place.
+        place: (V, 3) tile, row and column of each key, -1 for keys without a place. image: (V,) picture of each key, -1
+            for none. images: the pictures' tiles.
+    """
+    count = len(place)
+    none = np.full(count, -1, dtype=np.int32)
+    kinds = np.where(place[:, 0] >= 0, TokenKind.IMAGE, TokenKind.SEPARATOR).astype(np.int8)
+    return TokenLayout(
+        text=layout.text,
+        input_ids=np.concatenate([none.astype(np.int64), layout.input_ids]),
+        kinds=np.concatenate([kinds, layout.kinds]),
+        image=np.concatenate([image.astype(np.int32), layout.image]),
+        tile=np.concatenate([place[:, 0], layout.tile]),
+        row=np.concatenate([place[:, 1], layout.row]),
+        col=np.concatenate([place[:, 2], layout.col]),
+        char_span=np.concatenate([np.full((count, 2), -1, dtype=np.int32), layout.char_span]),
+        question_span=layout.question_span,
+        answer_start=layout.answer_start + count,
+        images=images,
+        placeholders=layout.placeholders,
+        memory=count,
     )
 
 

@@ -3,6 +3,7 @@
 from vlmattn.adapters.zoo import (
     any_resolution,
     convolved,
+    cross_attention,
     cut_patches,
     dynamic_grid,
     dynamic_grid_variants,
@@ -18,6 +19,7 @@ from vlmattn.adapters.zoo import (
 __all__ = [
     "any_resolution",
     "convolved",
+    "cross_attention",
     "cut_patches",
     "dynamic_grid",
     "dynamic_grid_variants",
