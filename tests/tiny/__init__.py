@@ -19,6 +19,7 @@ from tests.tiny import (
     llava_like,
     pixtral_grid,
     pooled_grid,
+    resampled,
     slices,
     tiles,
 )
@@ -34,6 +35,7 @@ TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
     **llava_like.MODELS,
     **pixtral_grid.MODELS,
     **pooled_grid.MODELS,
+    **resampled.MODELS,
     **slices.MODELS,
     **tiles.MODELS,
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vlmattn.adapters.decode import decoded
 from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
+from vlmattn.adapters.paint import merged_embeddings
 from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.render import Rendered, plain_template, render, render_raw, template_of
 from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
@@ -78,7 +79,7 @@ class Adapter:
         configured = getattr(self.config, "vision_feature_select_strategy", "full")
         self.strategy = str(configured) if spec.strategy == "config" else spec.strategy
         self.placeholder, self.image_token = self.find_tokens()
-        self.image_token_id = int(self.config.image_token_id)
+        self.image_token_id = self._told_id()
         self._check_tokenizer()
         self._check_image_processor()
         self.tower = self.find_tower()
@@ -132,6 +133,10 @@ class Adapter:
     def language_inputs(self, given: Mapping[str, Any]) -> Any:
         """(B, N, d) what the language model gets of every token, out of the keywords that it is called with."""
         return given.get("inputs_embeds")
+
+    def states_seen(self, inputs: Mapping[str, Any]) -> Any:
+        """(B, N, d) what stands behind every token of the layouts, those beside the prompt too."""
+        return merged_embeddings(self.model, inputs, self.language_inputs)
 
     def setting(self, name: str) -> Any:
         """A setting of the image processor: what the processor tells it comes before what it says itself."""
@@ -214,6 +219,14 @@ class Adapter:
         return f"{type(self).__name__}({self.spec.name!r}, tower={self.tower.name!r}, {self.tower.size_told})"
 
     # --- checks on construction -----------------------------------------------------------------------------------
+
+    def _told_id(self) -> int:
+        if getattr(self.config, "image_token_id", None) is None:
+            raise LayoutError(
+                f"the model's configuration does not say which token stands for pictures: set config.image_token_id to"
+                f" that of {self.image_token!r}"
+            )
+        return int(self.config.image_token_id)
 
     def _check_tokenizer(self) -> None:
         if not getattr(self.tokenizer, "is_fast", False):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.adapters.adapter import Adapter
-from vlmattn.adapters.paint import merged_embeddings, paint_faults
+from vlmattn.adapters.paint import paint_faults
 from vlmattn.adapters.registry import adapter_for
 from vlmattn.core.errors import ImageError, LayoutError, VlmattnError
 from vlmattn.core.layout import ImageLayout, TokenKind, TokenLayout
@@ -131,7 +131,7 @@ def _count_faults(adapter: Adapter, size: tuple[int, int], rng: np.random.Genera
     encoded = adapter.encode([_picture(size, rng)], "What?")
     where = next(adapter.model.parameters()).device
     try:
-        merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.language_inputs)
+        merged = adapter.states_seen(encoded.to(where).inputs)
     except (ValueError, RuntimeError) as error:
         return [f"the model refuses the input: {error}"]
     layout = encoded.layouts[0]

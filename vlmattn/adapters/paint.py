@@ -129,7 +129,7 @@ def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[
         pixels[spot[1] : spot[3], spot[0] : spot[2]] = _WHITE
     encoded = adapter.encode([Image.fromarray(pixels)], "?")
     where = next(adapter.model.parameters()).device
-    merged = merged_embeddings(adapter.model, encoded.to(where).inputs, adapter.language_inputs)
+    merged = adapter.states_seen(encoded.to(where).inputs)
     return merged[0].float().cpu().numpy(), encoded.layouts[0]
 
 

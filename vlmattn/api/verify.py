@@ -141,27 +141,25 @@ def _row_error(vlm: Vlm, encoded: Any, kept: Any) -> float | None:
         return None
     finally:
         config._attn_implementation = before
-    if not output.attentions or len(output.attentions) < len(kept.layers):
+    # Some families hand out what their language model says as it is.
+    attentions = getattr(getattr(output, "language_model_outputs", output), "attentions", None)
+    if not attentions or len(attentions) < len(kept.layers):
         return None
     rows = kept.positions < length
-    full = [a for a in output.attentions if a is not None]
+    full = [a for a in attentions if a is not None]
     by_layer = full if len(full) == len(kept.layers) else [full[layer] for layer in kept.layers]
     wanted = kept.positions[rows] - kept.layout.memory
     return max(
-        _difference(
-            _on_columns(one[0].float().cpu()[:, wanted], kept, layer), kept.attn_lhqk[slot][:, rows].float().cpu()
-        )
-        for slot, (layer, one) in enumerate(zip(kept.layers, by_layer, strict=True))
+        _difference(one[0].float().cpu()[:, wanted], _own_keys(kept, slot)[:, rows])
+        for slot, one in enumerate(by_layer)
     )
 
 
-def _on_columns(rows: Any, kept: Any, layer: int) -> Any:
-    """Eager rows (H, Q, keys) of one layer on all kept columns: keys beside the tokens first, then the tokens."""
-    memory, count = kept.layout.memory, len(kept.columns)
-    before = memory if layer in kept.blind else 0
-    wide = rows.new_zeros((*rows.shape[:2], count))
-    wide[..., before : before + rows.shape[-1]] = rows
-    return wide
+def _own_keys(kept: Any, slot: int) -> Any:
+    """Kept rows (H, Q, keys) of one layer on the keys that it has itself: those beside the tokens, or the tokens."""
+    rows, memory = kept.attn_lhqk[slot].float().cpu(), kept.layout.memory
+    tokens = kept.composed or kept.layers[slot] in kept.blind
+    return rows[..., memory:] if tokens else rows[..., : memory or None]
 
 
 def _test_picture() -> Any:

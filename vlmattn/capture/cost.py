@@ -51,8 +51,9 @@ def estimate_capture(
 
 
 def kept_columns(spec: CaptureSpec, layout: TokenLayout) -> int:
-    """How many key columns are kept of one sequence."""
-    return layout.answer_start if spec.columns == "all" else len(layout.image_positions)
+    """How many key columns are kept of one sequence, those of a resampler's queries counted."""
+    kept = layout.answer_start if spec.columns == "all" else len(layout.image_positions)
+    return kept + len(layout.latent_positions)
 
 
 def _written(spec: CaptureSpec, layouts: tuple[TokenLayout, ...], max_new_tokens: int) -> int:

@@ -39,6 +39,7 @@ class KeptRows:
         vision: attention of the vision tower, (L_v, crops, H, patches), or None.
         blind: those of ``layers`` that look at no picture, because its keys stand beside the tokens and the layer is no
             cross attention; their kept image columns are 0.
+        composed: how attention to patches was composed of two hops; empty where the model attends to them itself.
     """
 
     layout: TokenLayout
@@ -56,6 +57,7 @@ class KeptRows:
     candidates: Candidates | None = None
     vision: torch.Tensor | None = None
     blind: tuple[int, ...] = ()
+    composed: str = ""
 
 
 @dataclass(frozen=True)

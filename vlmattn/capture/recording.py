@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlmattn.capture.candidates import CandidateLog
+from vlmattn.capture.compose import KeptBlock, composed
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.kept import HiddenLog, KeptRows, RowBuffers, select_rows
 from vlmattn.capture.order import LineOrder
@@ -30,8 +31,8 @@ class Recording:
     Args:
         spec: what to keep. sites, heads: the attention sites to keep rows of, and which heads. plan: rows and layouts
             of the batch. max_new_tokens: a bound on the answer's length if one is known; it sizes the buffers.
-        most: rows that the budget allows. vision: what the vision tower saw, for each line of the batch. cache: that
-            the run goes on with, if it is known.
+        most: rows that the budget allows. vision: what the vision tower saw, for each line of the batch. hops: what a
+            resampler's queries looked at, likewise. cache: that the run goes on with, if it is known.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Recording:
         max_new_tokens: int | None = None,
         most: int | None = None,
         vision: Sequence[torch.Tensor | None] = (),
+        hops: Sequence[torch.Tensor | None] = (),
         cache: Any = None,
     ) -> None:
         self.spec, self.plan = spec, plan
@@ -62,7 +64,7 @@ class Recording:
         self.hidden = HiddenLog(spec.offload)
         self.order = LineOrder(plan.copies, _last_own(self.sites), cache)
         self.candidates = CandidateLog(spec.top_k, plan) if spec.top_k and spec.answer_rows() else None
-        self.vision = list(vision)
+        self.vision, self.hops = list(vision), list(hops)
         self.passes = 0
         self.finished = 0
         self.seen: dict[int, int] = dict.fromkeys(self.slot, 0)
@@ -211,7 +213,6 @@ class Recording:
         layout, pad = plan.layouts[item], plan.pad_left[item]
         first = pad + layout.memory - plan.memory
         lines, slots, where = self._trail(item, beams, written, positions)
-        columns = self.columns.positions[item]
 
         def rows(buffer: torch.Tensor | None, axis: int) -> torch.Tensor | None:
             return None if buffer is None else _gather(buffer, lines, slots, axis)
@@ -220,24 +221,28 @@ class Recording:
         if attn is None or mass is None:
             raise CaptureError("no row was kept: the rows asked for never ran (is the answer empty?)")
         seen = self.visible.of(rows(self.visible.held(self.rows), 2), tuple(self.slot))
+        part = KeptBlock.cut(self.columns.positions[item], attn, seen)
+        if len(layout.latent_positions):
+            part = composed(part, layout, self.hops[item] if self.hops else None)
         return KeptRows(
             layout=layout,
             layers=tuple(self.slot),
             heads=self._head_names(),
             positions=where - pad,
-            columns=columns,
-            attn_lhqk=attn[..., : len(columns)],
+            columns=part.columns,
+            attn_lhqk=part.attn_lhqk,
             segments=self.columns.segments,
             mass_lhqs=mass,
-            visible_lqk=None if seen is None else seen[..., : len(columns)],
-            value_norm_lhk=self.values.of(item, len(columns)),
+            visible_lqk=part.seen_lqk,
+            value_norm_lhk=self.values.of(item, len(part.columns)),
             head_norm_lhq=rows(self.rows.get("head_norm"), 3),
             hidden=self.hidden.stats(
                 item, first, first + layout.answer_start - layout.memory, self.spec.hidden_coords, before=layout.memory
             ),
             candidates=self.candidates.of(item, beams, written) if self.candidates else None,
             vision=self.vision[item] if self.vision else None,
-            blind=tuple(s.layer_idx for s in self.sites if plan.memory and not s.sees_memory),
+            blind=() if part.told else tuple(s.layer_idx for s in self.sites if plan.memory and not s.sees_memory),
+            composed=part.told,
         )
 
     def _head_names(self) -> tuple[tuple[int | str, ...], ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vlmattn.capture import door
+from vlmattn.capture.compose import check_hops, hop_rows, hop_shape
 from vlmattn.capture.cost import estimate_capture, free_memory, home_of
 from vlmattn.capture.follow import Follower, cache_of, check_input, holds_keys
 from vlmattn.capture.kept import KeptRows
@@ -25,7 +26,7 @@ from vlmattn.capture.rows import (
     rows_per_chunk,
     visible_to,
 )
-from vlmattn.capture.sites import AttentionSite, model_sites, unwrap
+from vlmattn.capture.sites import AttentionSite, heads_of, model_sites, unwrap
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
@@ -88,8 +89,6 @@ class Session:
         self._kept_sites = tuple(site for site in chosen if site.kind != "cross" or self._memory)
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
         self._acts = [s.layers_among(self.sites.layers) for s in self.steering]
-        self._watched = self._watched_sites()
-        self._windowed = tuple(s.layer_idx for s in self._watched.values() if s.windowed)
         self._plan: BatchPlan | None = None
         self._step: Step | None = None
         self._steered: SteeredRows | None = None
@@ -98,6 +97,10 @@ class Session:
         self._paused = 0
         self._depth = 0
         self._tower: dict[int, list[torch.Tensor]] = {}
+        self._hops: dict[int, list[torch.Tensor]] = {}
+        self._hop_shape = hop_shape(self.layouts) if spec is not None else None
+        self._watched = self._watched_sites()
+        self._windowed = tuple(s.layer_idx for s in self._watched.values() if s.windowed)
         self._tower_modules = {id(site.module) for site in self.sites.vision}
         self._exit = ExitStack()
 
@@ -122,7 +125,8 @@ class Session:
     ) -> None:
         self._exit.close()
         self._step, self._steered = None, None
-        self._runs, self._plan, self._tower = Follower(type(self.model).__name__), None, {}
+        self._runs, self._plan = Follower(type(self.model).__name__), None
+        self._tower, self._hops = {}, {}
 
     @property
     def edits(self) -> bool:
@@ -175,9 +179,10 @@ class Session:
         if self.spec is not None and self.spec.hidden:
             for layer_idx, block in self.sites.blocks:
                 yield block.register_forward_pre_hook(self._block_hook(layer_idx), with_kwargs=True)
-        if self.spec is not None and self.spec.top_k and self.spec.answer_rows() and self.model is not decoder:
-            yield self.model.register_forward_pre_hook(self._model_enters, with_kwargs=True)
-            yield self.model.register_forward_hook(self._model_leaves)
+        if self.spec is not None and self.spec.top_k and self.spec.answer_rows():
+            for head in heads_of(self.model, decoder):
+                yield head.register_forward_pre_hook(self._model_enters, with_kwargs=True)
+                yield head.register_forward_hook(self._model_leaves)
 
     def _decoder_enters(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.resting:
@@ -223,14 +228,16 @@ class Session:
             masked = check_input(plan, kwargs.get("attention_mask"), start + count)
             plan.check_start(start)
         self._plan, self._tower, seen = plan, {}, self._tower
+        self._hops, hopped = {}, self._hops
         if self.spec is not None:
             estimate = self._estimate(self.spec, plan.copies)
             estimate.check(self._allowed, 0)
             vision = split_views(seen, plan.layouts, plan.copies)
+            hops = split_views(hopped, plan.layouts, plan.copies)
             self.recordings = []  # before the next one takes its memory
             recording = Recording(
                 self.spec, self._kept_sites, self._heads, plan, max_new_tokens=self.max_new_tokens,
-                most=estimate.rows_within(self._allowed), vision=vision, cache=cache,
+                most=estimate.rows_within(self._allowed), vision=vision, hops=hops, cache=cache,
             )  # fmt: skip
             recording.visible.masked = masked
             self.recordings = [recording]
@@ -272,8 +279,10 @@ class Session:
     def _model_leaves(self, module: Any, args: Any, output: Any) -> None:
         log = self._recording.candidates if self._recording is not None else None
         logits = getattr(output, "logits", None)
-        if log is not None and logits is not None and self._step is not None and not self.resting:
-            log.add(logits, self._step)
+        step = self._step
+        if log is not None and logits is not None and step is not None and not step.told and not self.resting:
+            step.told = True
+            log.add(logits, step)
 
     # -- at the door ---------------------------------------------------------------------------------------------------
 
@@ -330,6 +339,8 @@ class Session:
     def _look_at_tower(self, site: AttentionSite, call: door.AttentionCall) -> None:
         if self.spec is not None and self.spec.vision is not None:
             self._tower.setdefault(site.layer_idx, []).append(tower_rows(call, self.spec.vision))
+        if self._hop_shape == (call.query.shape[2], call.key.shape[2]):
+            self._hops.setdefault(site.layer_idx, []).append(hop_rows(call))
 
     # -- small things --------------------------------------------------------------------------------------------------
 
@@ -348,6 +359,8 @@ class Session:
         wrong = [c for c in self.spec.hidden_coords if c < 0 or (width is not None and c >= width)]
         if wrong:
             raise SpecError(f"hidden_coords {wrong} do not exist: the residual stream has {width} coordinates")
+        if any(len(layout.latent_positions) for layout in self.layouts):
+            check_hops(self.spec)
         if self.spec.vision is not None:
             check_tower(self.spec.vision, self.model, self.sites)
             check_views(self.layouts)
@@ -358,7 +371,7 @@ class Session:
             self.sites.check_all_seen()
         acts = frozenset().union(*self._acts)
         watched |= {id(s.module): s for s in self.sites.attention if s.layer_idx in acts}
-        if self.spec is not None and self.spec.vision is not None:
+        if self._hop_shape is not None or (self.spec is not None and self.spec.vision is not None):
             watched |= {id(site.module): site for site in self.sites.vision}
         return watched
 

@@ -118,6 +118,13 @@ def model_sites(model: Any) -> ModelSites:
     return found
 
 
+def heads_of(model: Any, decoder: Any) -> list[Any]:
+    """The modules that hand out logits: the model, and the language model inside it that some families run by itself."""
+    writing = [m for m in model.modules() if callable(getattr(m, "can_generate", None)) and m.can_generate()]
+    holding = [m for m in writing if any(part is decoder for part in m.modules())]
+    return [head for head in dict.fromkeys([model, *holding]) if head is not decoder]
+
+
 def _check_kind(model: Any) -> None:
     name = type(model).__name__
     if not callable(getattr(model, "get_decoder", None)):
@@ -153,10 +160,11 @@ def _one_per_layer(sites: list[AttentionSite]) -> list[AttentionSite]:
 
 
 def _below_head(decoder: Any) -> Any:
-    # Some families hand out their causal LM as the decoder; the stack below its language head is meant.
+    # Some families hand out their causal LM as the decoder; the stack below its language head is meant. What holds a
+    # decoder, beside an encoder or not, may itself be passed by.
     while getattr(decoder, "lm_head", None) is not None and getattr(decoder, "model", None) is not None:
         decoder = decoder.model
-    return decoder
+    return getattr(decoder, "decoder", decoder)
 
 
 def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[str]]:

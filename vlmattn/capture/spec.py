@@ -152,8 +152,7 @@ class CaptureSpec:
         elif rule == "question":
             tokens = np.flatnonzero(kinds == TokenKind.QUESTION)
         elif rule == "after_image":
-            placed = layout.image_positions
-            tokens = np.arange(int(placed[-1]) + 1 if len(placed) else 0, prompt)
+            tokens = np.arange(layout.image_end, prompt)
         else:
             tokens = np.arange(prompt)
         return [int(t) - shift for t in tokens if t - shift >= layout.memory]

@@ -74,9 +74,7 @@ class SteeredRows:
             return np.full(self.step.batch, self.step.count - 1)
         ends = []
         for layout, pad in zip(self.plan.layouts, self.plan.pad_left, strict=True):
-            placed = layout.image_positions
-            after = max(int(placed[-1]) + 1 if len(placed) else 0, layout.memory)
-            ends.append(pad + after - self.step.start)
+            ends.append(pad + layout.image_end - self.step.start)
         return np.clip(np.array(ends), 0, self.step.count)
 
     def _rewrite(

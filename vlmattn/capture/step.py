@@ -53,6 +53,7 @@ class Step:
         begins: whether a run begins with it.
         first_columns: padded position of key column 0, per layer where it is not 0.
         memory: padded position of the first token of the sequence: keys beside it come first.
+        told: whether its logits were taken.
     """
 
     start: int
@@ -62,6 +63,7 @@ class Step:
     begins: bool = False
     first_columns: dict[int, int] = field(default_factory=dict)
     memory: int = 0
+    told: bool = False
 
     @property
     def is_prefill(self) -> bool:
@@ -206,7 +208,10 @@ class KeptColumns:
 
     @staticmethod
     def _columns(spec: CaptureSpec, layout: TokenLayout) -> NDArray[np.int64]:
-        return np.arange(layout.answer_start) if spec.columns == "all" else layout.image_positions
+        latents = layout.latent_positions
+        if not len(latents):
+            return np.arange(layout.answer_start) if spec.columns == "all" else layout.image_positions
+        return np.arange(layout.memory, layout.answer_start) if spec.columns == "all" else latents
 
     def _segment_matrix(self, plan: BatchPlan) -> NDArray[np.float32]:
         length = max(pad + len(lay) for lay, pad in zip(plan.layouts, plan.pad_left, strict=True))
@@ -256,7 +261,7 @@ class KeptColumns:
 
 
 def column_kinds(plan: BatchPlan, first_column: int, keys: int, end: int, device: torch.device) -> torch.Tensor:
-    """(B, keys) int8 kinds of the key columns; -1 for padding and for columns from padded position ``end`` on, ANSWER
+    """(B, keys) int8 kinds of the key columns, IMAGE for a resampler's queries; -1 for padding and for columns from padded position ``end`` on, ANSWER
     for tokens written since."""
     kinds = np.full((len(plan.layouts), first_column + keys), -1, dtype=np.int8)
     for item, (line, layout, pad) in enumerate(zip(kinds, plan.layouts, plan.pad_left, strict=True)):
@@ -264,5 +269,6 @@ def column_kinds(plan: BatchPlan, first_column: int, keys: int, end: int, device
         inside = where < len(line)
         line[where[inside]] = layout.kinds[inside]
         line[pad + len(layout) :] = TokenKind.ANSWER
+    kinds[kinds == TokenKind.LATENT] = TokenKind.IMAGE
     kinds[:, end:] = -1
     return torch.as_tensor(kinds[:, first_column:], device=device)

@@ -30,6 +30,10 @@ class TokenKind(IntEnum):
     SEPARATOR = 3  # newline and other image tokens without a place
     QUESTION = 4  # text the user wrote
     ANSWER = 5  # text the model wrote
+    LATENT = 6  # an image token that stands for the whole view: a query of a resampler, which looks at the patches
+
+
+_OF_PICTURES = (TokenKind.IMAGE, TokenKind.LATENT)
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,9 @@ class TokenLayout:
             may stand inside the question.
         memory: how many of the first tokens are keys beside the decoder's own tokens: states of the vision tower or of
             an encoder, which only cross attention looks at. They have no rows; their ``input_ids`` are -1 where no
-            text stands behind them. 0 for models that read pictures as tokens of the prompt.
+            text stands behind them. 0 for models that read pictures as tokens of the prompt. Where the prompt has
+            LATENT tokens, no layer of the decoder looks at these keys: the queries of a resampler do, and attention to
+            them is attention to the queries times the queries' own.
     """
 
     text: str
@@ -195,6 +201,17 @@ class TokenLayout:
         """Positions of all IMAGE tokens of all pictures, ascending."""
         return np.flatnonzero(self.kinds == TokenKind.IMAGE)
 
+    @property
+    def latent_positions(self) -> NDArray[np.int64]:
+        """Positions of all LATENT tokens of all pictures, ascending."""
+        return np.flatnonzero(self.kinds == TokenKind.LATENT)
+
+    @property
+    def image_end(self) -> int:
+        """The position after the last image token of any picture, and not before that of the first token."""
+        placed = np.flatnonzero(np.isin(self.kinds, _OF_PICTURES))
+        return max(int(placed[-1]) + 1 if len(placed) else 0, self.memory)
+
     def segments(self) -> tuple[str, ...]:
         """Names of the segments whose masses sum to one: bos, system, image:0 …, separator, question, answer."""
         pictures = tuple(f"image:{i}" for i in range(len(self.images)))
@@ -205,7 +222,7 @@ class TokenLayout:
         count = len(self.images)
         lut = {TokenKind.BOS: 0, TokenKind.SYSTEM: 1, TokenKind.SEPARATOR: 2 + count}
         lut |= {TokenKind.QUESTION: 3 + count, TokenKind.ANSWER: 4 + count}
-        ids = np.where(self.kinds == TokenKind.IMAGE, 2 + self.image, 0)
+        ids = np.where(np.isin(self.kinds, _OF_PICTURES), 2 + self.image, 0)
         for kind, index in lut.items():
             ids = np.where(self.kinds == kind, index, ids)
         return ids.astype(np.int64)

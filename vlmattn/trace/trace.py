@@ -311,7 +311,7 @@ def trace_from_kept(kept: KeptRows, layout: TokenLayout, provenance: Provenance,
         hidden=_hidden(kept.hidden),
         scores=_scores(kept.candidates, layout),
         vision=None if kept.vision is None else _array(kept.vision),
-        provenance=provenance,
+        provenance=provenance.then(kept.composed) if kept.composed else provenance,
         depth=depth,
         blind=kept.blind,
     )

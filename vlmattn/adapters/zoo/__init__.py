@@ -12,6 +12,7 @@ from vlmattn.adapters.zoo import (
     one_view,
     pixtral_grid,
     pooled_grid,
+    resampled,
     slices,
     tiles,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "one_view",
     "pixtral_grid",
     "pooled_grid",
+    "resampled",
     "slices",
     "tiles",
 ]

@@ -1,4 +1,4 @@
-"""Families whose language model looks at pictures by cross attention: their patches are keys beside the prompt."""
+"""Families whose language model looks at pictures by cross attention."""
 
 from __future__ import annotations
 
@@ -9,60 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.adapters.adapter import Adapter, check_agreement
+from vlmattn.adapters.adapter import check_agreement
+from vlmattn.adapters.beside import Beside
 from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.encoded import Encoded
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.render import Rendered
-from vlmattn.adapters.spans import token_layout
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import cut, plan_views, rule_of
 from vlmattn.adapters.tower import Tower, one_side
-from vlmattn.core.errors import LayoutError, PromptError
-from vlmattn.core.layout import TokenKind, TokenLayout, memory_layout
-
-
-class Beside(Adapter):
-    """Pictures stand beside the prompt; a placeholder in it says from where on they are seen."""
-
-    needs_picture = True
-
-    def _layout(
-        self, rendered: Rendered, plans: list[ImagePlan], outputs: Mapping[str, Any], index: int
-    ) -> TokenLayout:
-        ids = np.asarray(outputs["input_ids"][index], dtype=np.int64)
-        offsets = np.asarray(outputs["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
-        prompt = token_layout(
-            rendered,
-            ids,
-            np.where((offsets[:, 1] > offsets[:, 0])[:, None], offsets, -1).astype(np.int32),
-            [],
-            inside=np.full(len(ids), -1, dtype=np.int32),
-            placeholder=self.placeholder,
-            image_token_id=self.image_token_id,
-            bos_token_id=getattr(self.tokenizer, "bos_token_id", None),
-        )
-        self._check_prompt(prompt, len(plans))
-        prompt.image[ids == self.image_token_id] = np.arange(len(plans), dtype=np.int32)
-        place, image = self.keys(plans, outputs, index)
-        return memory_layout(prompt, place, image, tuple(p.layout for p in plans))
-
-    def keys(
-        self, plans: Sequence[ImagePlan], outputs: Mapping[str, Any], index: int
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """(V, 3) places of the keys beside prompt ``index`` of a batch, and (V,) their pictures; -1 for padding."""
-        place = places([p.place for p in plans])
-        return place, np.repeat(np.arange(len(plans), dtype=np.int32), [len(p) for p in plans])
-
-    def _check_prompt(self, prompt: TokenLayout, pictures: int) -> None:
-        found = int((prompt.kinds == TokenKind.SEPARATOR).sum())
-        if found != pictures:
-            raise LayoutError(f"the prompt holds {found} picture tokens after tokenising, but {pictures} were given")
-        if self.max_tokens is not None and len(prompt) > self.max_tokens:
-            raise PromptError(
-                f"the prompt has {len(prompt)} tokens, but the model has {self.max_tokens} positions: shorten the text"
-            )
+from vlmattn.core.layout import TokenLayout
 
 
 @register(

@@ -1,0 +1,98 @@
+"""Tiny models that see pictures through the queries of a resampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tests.tiny.parts import TEXT, made, tokenizer
+
+VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+    "initializer_range": 0.1,
+}
+QFORMER = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "encoder_hidden_size": 32,
+    "vocab_size": 300,
+    "initializer_range": 0.1,
+}
+
+
+def opt(vocabulary: int) -> dict[str, Any]:
+    """A tiny OPT."""
+    return {
+        "model_type": "opt",
+        "vocab_size": vocabulary,
+        "hidden_size": 64,
+        "word_embed_proj_dim": 64,
+        "ffn_dim": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 1024,
+        "dropout": 0.0,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+        "pad_token_id": 258,
+    }
+
+
+def queries_drawn(model: Any) -> Any:
+    """The model with queries that differ, and cross attention sharp enough to tell patches apart."""
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(1)
+        model.query_tokens.copy_(torch.randn(model.query_tokens.shape, generator=generator))
+        for name, weight in model.named_parameters():
+            if "crossattention" in name and name.endswith(("query.weight", "key.weight")):
+                weight.mul_(4.0)
+    return model
+
+
+def blip_2() -> tuple[Any, Any]:
+    """BLIP-2 with OPT: 4 layers of a Q-Former, 2 of them with cross attention."""
+    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
+
+    tok = tokenizer()
+    processor = Blip2Processor(BlipImageProcessor(size={"height": 56, "width": 56}), tok, num_query_tokens=6)
+    config = Blip2Config(
+        vision_config=dict(VISION),
+        qformer_config=dict(QFORMER),
+        text_config=opt(len(tok)),
+        num_query_tokens=6,
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+    )
+    return queries_drawn(made(Blip2ForConditionalGeneration, config)), processor
+
+
+def instructblip() -> tuple[Any, Any]:
+    """InstructBLIP with a Llama decoder."""
+    from transformers import (
+        BlipImageProcessor,
+        InstructBlipConfig,
+        InstructBlipForConditionalGeneration,
+        InstructBlipProcessor,
+    )
+
+    tok, reader = tokenizer(), tokenizer(padding_side="right")
+    images = BlipImageProcessor(size={"height": 56, "width": 56})
+    processor = InstructBlipProcessor(images, tok, reader, num_query_tokens=6)
+    config = InstructBlipConfig(
+        vision_config=dict(VISION),
+        qformer_config=dict(QFORMER),
+        text_config=TEXT | {"model_type": "llama", "vocab_size": len(tok)},
+        num_query_tokens=6,
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+    )
+    return queries_drawn(made(InstructBlipForConditionalGeneration, config)), processor
+
+
+MODELS = {"blip-2": blip_2, "instructblip": instructblip}
