@@ -119,8 +119,8 @@ def test_maps_say_that_they_are_composed(vlm: va.Vlm) -> None:
     look = run.map("spoon")
     told = [step for step in look.patch_map.provenance.steps if step.startswith("composed of two hops")]
     assert told == [
-        "composed of two hops: attention to 6 queries per view, times the queries' own attention to its patches (mean over "
-        "2 layers and all heads of the resampler)"
+        "composed of two hops: attention to 6 queries per view, times the queries' own attention to its patches "
+        "(mean over 2 layers and all heads of the resampler)"
     ]
     assert look.patch_map.values[0].shape == (4, 4)
     rows = run.trace.rows_of(run.trace.find("spoon").tokens)

@@ -52,6 +52,7 @@ class Adapter:
         one_by_one: whether the processor takes one prompt at a time.
         needs_picture: whether the processor takes no prompt without a picture.
         answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
+        answers_apart: whether a decoder of its own writes answers, from ``decoder_input_ids``.
         rows_of_tokens: inputs (B, N, …) with a row per token; tokens of an answer have that of the last prompt token.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
             or many times over.
@@ -67,6 +68,7 @@ class Adapter:
     one_by_one = False
     needs_picture = False
     answer_types: Mapping[str, int] = MappingProxyType({})
+    answers_apart = False
     rows_of_tokens: tuple[str, ...] = ()
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:

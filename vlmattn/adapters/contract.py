@@ -197,9 +197,12 @@ def _batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
         pad = both.pad_left[index]
         ids = both.inputs["input_ids"][index].tolist()
         mask = both.inputs["attention_mask"][index].tolist()
-        alone = single.layouts[0]
-        if ids[pad:] != alone.input_ids[alone.memory :].tolist() or mask != [0] * pad + [1] * (len(ids) - pad):
+        alone = single.inputs["input_ids"][0].tolist()
+        after = 0 if not adapter.answers_apart else len(ids) - len(alone)
+        if ids[pad:][: len(alone)] != alone or mask != [0] * pad + [1] * len(alone) + [0] * after:
             faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
+        if single.layouts[0].input_ids.tolist() != both.layouts[index].input_ids.tolist():
+            faults.append(f"prompt {index} of the batch has another layout than alone")
     return faults
 
 

@@ -58,6 +58,14 @@ def _moved(value: Any, device: Any, dtype: Any) -> Any:
     return value.to(device=device, dtype=dtype if dtype is not None and value.is_floating_point() else value.dtype)
 
 
+def right_padded(rows: Sequence[NDArray[np.int64]], fill: int) -> Any:
+    """(B, N) int64 rows of different lengths, padded on the right."""
+    import torch
+
+    longest = max(len(row) for row in rows)
+    return torch.from_numpy(np.stack([np.pad(row, (0, longest - len(row)), constant_values=fill) for row in rows]))
+
+
 def repeated_rows(told: Any, pads: Sequence[int], new_pads: Sequence[int], lengths: Sequence[int]) -> Any:
     """(B, N, …) what is told of each token, for longer sequences: the last token's row is that of those after it.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.adapters import Adapter, Encoded
-from vlmattn.adapters.encoded import TYPE_KEYS, left_padded, repeated_rows
+from vlmattn.adapters.encoded import TYPE_KEYS, left_padded, repeated_rows, right_padded
 from vlmattn.core.errors import PromptError
 from vlmattn.core.layout import extend_layout
 
@@ -76,6 +76,8 @@ def _checked_ids(adapter: Adapter, answer: Sequence[int]) -> np.ndarray:
 def _longer(adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:
     """The inputs with longer rows of tokens: what is told per token is told of the answer too."""
     old = encoded.inputs
+    if adapter.answers_apart:
+        return dict(old) | {"decoder_input_ids": right_padded(rows, 0).to(old["input_ids"].device)}, encoded.pad_left
     types = {name: old[name].cpu().numpy() for name in TYPE_KEYS if name in old}
     extra: dict[str, list[np.ndarray]] = {name: [] for name in types}
     for name, told in types.items():

@@ -105,7 +105,7 @@ def verify(
         same_tokens=same,
         largest_logit_difference=_logit_difference(plain.logits, seen.logits),
         tolerance=tolerance,
-        tokens=int(seen.sequences.shape[1] - encoded.inputs["input_ids"].shape[1]),
+        tokens=int(seen.sequences.shape[1] - (encoded.layouts[0].answer_start - encoded.layouts[0].memory)),
         covered_layers=kept.layers,
         bypassing=sites.bypassing,
         row_error=error,
@@ -141,8 +141,9 @@ def _row_error(vlm: Vlm, encoded: Any, kept: Any) -> float | None:
         return None
     finally:
         config._attn_implementation = before
-    # Some families hand out what their language model says as it is.
-    attentions = getattr(getattr(output, "language_model_outputs", output), "attentions", None)
+    # Some families hand out what their language model says as it is; of an encoder-decoder, cross attention is kept.
+    told = getattr(output, "language_model_outputs", output)
+    attentions = getattr(told, "cross_attentions", None) or getattr(told, "attentions", None)
     if not attentions or len(attentions) < len(kept.layers):
         return None
     rows = kept.positions < length

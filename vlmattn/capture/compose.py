@@ -85,7 +85,8 @@ def composed(block: KeptBlock, layout: TokenLayout, hops: torch.Tensor | None) -
     """Rows on patches instead of queries; columns that are no queries stay.
 
     Args:
-        block: rows on the LATENT tokens of ``layout``, and perhaps on all its tokens. hops: (L_r, views, queries, keys).
+        block: rows on the LATENT tokens of ``layout``, and perhaps on all its tokens.
+        hops: (L_r, views, queries, keys) what the queries looked at.
 
     Raises:
         CaptureError: the resampler was not seen.
@@ -105,9 +106,8 @@ def composed(block: KeptBlock, layout: TokenLayout, hops: torch.Tensor | None) -
     attn = patches[..., torch.as_tensor(placed, device=hop.device)].to(block.attn_lhqk.dtype)
     seen = None
     if block.seen_lqk is not None:
-        by_view = (
-            block.seen_lqk.index_select(-1, slots.to(block.seen_lqk.device)).unflatten(-1, (views, queries)).any(-1)
-        )
+        queried = block.seen_lqk.index_select(-1, slots.to(block.seen_lqk.device))
+        by_view = queried.unflatten(-1, (views, queries)).any(-1)
         seen = by_view.repeat_interleave(keys, dim=-1)[..., torch.as_tensor(placed, device=by_view.device)]
     told = (
         f"composed of two hops: attention to {queries} queries per view, times the queries' own attention to its patches "

@@ -29,8 +29,8 @@ class LineOrder:
         self._moved: torch.Tensor | None = None
 
     def watches(self, site: AttentionSite) -> bool:
-        """Whether the keys of ``site`` are looked at."""
-        return site.layer_idx == self.layer_idx
+        """Whether the keys of ``site`` are looked at; those of cross attention stay as they are."""
+        return site.layer_idx == self.layer_idx and site.kind == "self"
 
     @torch.no_grad()
     def look(self, key: torch.Tensor, step: Step, first_column: int) -> None:

@@ -32,7 +32,8 @@ class Recording:
         spec: what to keep. sites, heads: the attention sites to keep rows of, and which heads. plan: rows and layouts
             of the batch. max_new_tokens: a bound on the answer's length if one is known; it sizes the buffers.
         most: rows that the budget allows. vision: what the vision tower saw, for each line of the batch. hops: what a
-            resampler's queries looked at, likewise. cache: that the run goes on with, if it is known.
+            resampler's queries looked at, likewise. own: a self attention whose keys tell whether lines change places.
+            cache: that the run goes on with, if it is known.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Recording:
         most: int | None = None,
         vision: Sequence[torch.Tensor | None] = (),
         hops: Sequence[torch.Tensor | None] = (),
+        own: AttentionSite | None = None,
         cache: Any = None,
     ) -> None:
         self.spec, self.plan = spec, plan
@@ -62,7 +64,7 @@ class Recording:
         self._lines = dict.fromkeys(range(len(self.sites)), 0)
         self.values = ValueNorms(spec.value_norms, self.columns, layers, batch, offload=spec.offload)
         self.hidden = HiddenLog(spec.offload)
-        self.order = LineOrder(plan.copies, _last_own(self.sites), cache)
+        self.order = LineOrder(plan.copies, own.layer_idx if own is not None else None, cache)
         self.candidates = CandidateLog(spec.top_k, plan) if spec.top_k and spec.answer_rows() else None
         self.vision, self.hops = list(vision), list(hops)
         self.passes = 0
@@ -96,8 +98,6 @@ class Recording:
         self.seen[site.layer_idx] += 1
         if self.values.kind is not None and step.start < self.plan.prompt_end:
             self._add_values(site, call, step)
-        if self.order.watches(site):
-            self.order.look(call.key, step, step.first_columns.get(site.layer_idx, 0))
 
     @torch.no_grad()
     def add_rows(
@@ -267,11 +267,6 @@ class Recording:
             step = np.clip(where - (end - 1), 0, len(beams) - 1)
             lines = np.where(where >= end - 1, beams[step], beams[0])
         return lines, slots, where
-
-
-def _last_own(sites: Sequence[AttentionSite]) -> int | None:
-    # The last layer whose keys grow with the sequence; those of cross attention stay as they are.
-    return max((site.layer_idx for site in sites if site.kind != "cross"), default=None)
 
 
 def _gather(buffer: torch.Tensor, lines: NDArray[np.int64], slots: NDArray[np.int64], axis: int) -> torch.Tensor:

@@ -87,6 +87,11 @@ class Session:
         self._check_choices()
         chosen = spec.resolve_layers(self.sites) if spec is not None else ()
         self._kept_sites = tuple(site for site in chosen if site.kind != "cross" or self._memory)
+        if chosen and not self._kept_sites:
+            raise CaptureError(
+                f"{type(self.model).__name__} looks at pictures by cross attention, and the layouts have no keys beside the "
+                "tokens (TokenLayout.memory): take the layouts of its adapter"
+            )
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
         self._acts = [s.layers_among(self.sites.layers) for s in self.steering]
         self._plan: BatchPlan | None = None
@@ -237,7 +242,7 @@ class Session:
             self.recordings = []  # before the next one takes its memory
             recording = Recording(
                 self.spec, self._kept_sites, self._heads, plan, max_new_tokens=self.max_new_tokens,
-                most=estimate.rows_within(self._allowed), vision=vision, hops=hops, cache=cache,
+                most=estimate.rows_within(self._allowed), vision=vision, hops=hops, own=self._order_site(), cache=cache,
             )  # fmt: skip
             recording.visible.masked = masked
             self.recordings = [recording]
@@ -272,7 +277,7 @@ class Session:
 
     def _model_enters(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         log = self._recording.candidates if self._recording is not None else None
-        tokens = kwargs.get("input_ids")
+        tokens = kwargs.get("decoder_input_ids", kwargs.get("input_ids"))
         if log is not None and tokens is not None and tokens.shape[1] == 1 and not self.resting:
             log.settle(tokens[:, -1])
 
@@ -300,6 +305,8 @@ class Session:
             return output
         check_call(call)
         check_all_rows(call, step.count)
+        if self._recording is not None and self._recording.order.watches(site):
+            self._recording.order.look(call.key, step, step.first_columns.get(site.layer_idx, step.memory))
         recording = self._recording if site in self._kept_sites else None
         if recording is not None:
             recording.saw(site, call, step)
@@ -371,9 +378,17 @@ class Session:
             self.sites.check_all_seen()
         acts = frozenset().union(*self._acts)
         watched |= {id(s.module): s for s in self.sites.attention if s.layer_idx in acts}
+        own = self._order_site()
+        if own is not None:
+            watched[id(own.module)] = own
         if self._hop_shape is not None or (self.spec is not None and self.spec.vision is not None):
             watched |= {id(site.module): site for site in self.sites.vision}
         return watched
+
+    def _order_site(self) -> AttentionSite | None:
+        # The last self attention among those kept, or of a decoder of which only cross attention is.
+        kept = [site for site in self._kept_sites if site.kind == "self"]
+        return kept[-1] if kept else self.sites.last_own if self._kept_sites else None
 
     def _estimate(self, spec: CaptureSpec, copies: int) -> CaptureEstimate:
         tokens = self.max_new_tokens if self.max_new_tokens is not None else 32

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _NO_ROWS = ("linear", "delta", "lightning", "mamba", "conv", "recurrent", "norm", "mask", "output", "rotary")
+_CROSS = ("encoder_attn", "encoder_decoder_attention", "encdecattention")
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "wo", "c_proj")
 
 
@@ -58,6 +59,7 @@ class ModelSites:
     Attributes:
         decoder: the text decoder that reads the image tokens.
         attention: its attention modules, one per layer; of a layer with both kinds, the cross attention.
+        last_own: its last self attention, kept or not, or None.
         blocks: (layer_idx, module) of its residual blocks, whose input is the residual stream.
         bypassing: names of modules that look like attention but compute it themselves.
         vision: attention modules outside the decoder.
@@ -68,6 +70,7 @@ class ModelSites:
     blocks: tuple[tuple[int, nn.Module], ...]
     bypassing: tuple[str, ...]
     vision: tuple[AttentionSite, ...]
+    last_own: AttentionSite | None = None
 
     def check_all_seen(self) -> None:
         """Refuse "all layers" where some attention cannot be seen; layers without attention are no matter.
@@ -105,8 +108,8 @@ def model_sites(model: Any) -> ModelSites:
     """The attention of ``model``; the search runs once per model.
 
     Raises:
-        UnsupportedAttention: not a transformers model with a text decoder, an encoder-decoder model, or no attention
-            module of the decoder goes through the dispatch.
+        UnsupportedAttention: not a transformers model with a text decoder, or no attention module of the decoder goes
+            through the dispatch; of an encoder-decoder model, no cross attention.
     """
     model = unwrap(model)
     _check_kind(model)
@@ -119,7 +122,7 @@ def model_sites(model: Any) -> ModelSites:
 
 
 def heads_of(model: Any, decoder: Any) -> list[Any]:
-    """The modules that hand out logits: the model, and the language model inside it that some families run by itself."""
+    """The modules that hand out logits: the model, and a language model inside it that some families run by itself."""
     writing = [m for m in model.modules() if callable(getattr(m, "can_generate", None)) and m.can_generate()]
     holding = [m for m in writing if any(part is decoder for part in m.modules())]
     return [head for head in dict.fromkeys([model, *holding]) if head is not decoder]
@@ -129,28 +132,34 @@ def _check_kind(model: Any) -> None:
     name = type(model).__name__
     if not callable(getattr(model, "get_decoder", None)):
         raise UnsupportedAttention(f"{name} is no transformers model with a text decoder (get_decoder)")
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise UnsupportedAttention(
-            f"{name} is an encoder-decoder model, which is not supported yet: its decoder looks at the "
-            "picture by cross attention"
-        )
 
 
 def _find_sites(model: Any) -> ModelSites:
     decoder = _below_head(model.get_decoder())
     attention, bypassing = _stack_sites(decoder)
+    own = max((s for s in attention if s.kind == "self"), key=lambda s: s.layer_idx, default=None)
     attention = _one_per_layer(attention)
+    if getattr(model.config, "is_encoder_decoder", False):
+        attention = [site for site in attention if site.sees_memory]
     if not attention:
         raise UnsupportedAttention(
             f"no attention module of {type(decoder).__name__} uses transformers' attention dispatch"
             + (f" ({', '.join(bypassing[:4])} compute it themselves)" if bypassing else "")
             + ": rows cannot be kept for this model"
         )
-    inside = {id(m) for m in decoder.modules()}
+    inside = {id(m) for stack in (decoder, *_reader(model)) for m in stack.modules()}
     outside = [m for m in model.modules() if id(m) not in inside and _dispatches(type(m))]
     names = {id(m): n for n, m in model.named_modules()}
     vision = tuple(_site(names[id(m)], m, index) for index, m in enumerate(outside))
-    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision)
+    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision, own)
+
+
+def _reader(model: Any) -> list[Any]:
+    # The text encoder of an encoder-decoder model is no vision tower, though it stands outside the decoder.
+    if not getattr(model.config, "is_encoder_decoder", False):
+        return []
+    encoder = model.get_encoder()
+    return [encoder] if encoder is not model and getattr(encoder, "embed_tokens", None) is not None else []
 
 
 def _one_per_layer(sites: list[AttentionSite]) -> list[AttentionSite]:
@@ -191,7 +200,7 @@ def _looks_like_attention(module: Any) -> bool:
 def _site(name: str, module: Any, layer_idx: int) -> AttentionSite:
     config = getattr(module, "config", None)
     heads = getattr(module, "num_heads", None) or getattr(config, "num_attention_heads", 0)
-    cross = "cross" in name.rsplit(".", 1)[-1] or name.endswith("encoder_attn")
+    cross = any("cross" in part or part.lower() in _CROSS for part in name.split(".")[-2:])
     return AttentionSite(
         name, layer_idx, "cross" if cross else "self", int(heads or 0), _windowed(module, config), module
     )

@@ -74,7 +74,7 @@ class Step:
 class BatchPlan:
     """Rows and columns wanted of a batch, in padded positions.
 
-    Keys beside the decoder's own tokens come first, those of each sequence padded on the left to the longest; then
+    Keys beside the decoder's own tokens come first, those of each sequence padded on the right to the longest; then
     padding and tokens. ``pad_left`` is what is added to the position of a token in its layout.
 
     Args:
@@ -109,7 +109,7 @@ class BatchPlan:
         """(N,) padded position of every token of a line of the batch."""
         layout = self.layouts[item]
         positions = np.arange(len(layout)) + self.pad_left[item]
-        positions[: layout.memory] = np.arange(layout.memory) + self.memory - layout.memory
+        positions[: layout.memory] = np.arange(layout.memory)
         return positions
 
     def _wanted(self, layout: TokenLayout, pad: int) -> NDArray[np.int64]:
@@ -261,8 +261,8 @@ class KeptColumns:
 
 
 def column_kinds(plan: BatchPlan, first_column: int, keys: int, end: int, device: torch.device) -> torch.Tensor:
-    """(B, keys) int8 kinds of the key columns, IMAGE for a resampler's queries; -1 for padding and for columns from padded position ``end`` on, ANSWER
-    for tokens written since."""
+    """(B, keys) int8 kinds of the key columns, IMAGE for a resampler's queries; -1 for padding and for columns from
+    padded position ``end`` on, ANSWER for tokens written since."""
     kinds = np.full((len(plan.layouts), first_column + keys), -1, dtype=np.int8)
     for item, (line, layout, pad) in enumerate(zip(kinds, plan.layouts, plan.pad_left, strict=True)):
         where = plan.padded(item)

@@ -7,7 +7,7 @@ batch is not part of a layout (see ``Encoded.pad_left``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -287,6 +287,18 @@ def memory_layout(
         placeholders=layout.placeholders,
         memory=count,
     )
+
+
+def decoder_layout(layout: TokenLayout, start_ids: NDArray[np.int64]) -> TokenLayout:
+    """The layout of an encoder-decoder model: the whole prompt is read by the encoder, and stands beside the decoder.
+
+    Args:
+        layout: what the encoder reads. start_ids: (M,) tokens that the decoder begins with, before its answer.
+    """
+    count = len(layout)
+    longer = extend_layout(layout, start_ids, "", np.full((len(start_ids), 2), -1, dtype=np.int32))
+    kinds = np.concatenate([layout.kinds, np.full(len(start_ids), TokenKind.SYSTEM, dtype=np.int8)])
+    return replace(longer, kinds=kinds, memory=count, answer_start=len(longer))
 
 
 def plain_layout(input_ids: NDArray[np.int64], image_positions: NDArray[np.int64] | None = None) -> TokenLayout:

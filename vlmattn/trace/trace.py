@@ -170,6 +170,11 @@ class Trace:
         slots = {int(p): index for index, p in enumerate(self.positions)}
         missing = [p for p in wanted if p not in slots]
         if missing:
+            if any(t < self.layout.memory for t in tokens):
+                raise MapError(
+                    "the question is read by the model's encoder, and the decoder that looks at the picture has no row for "
+                    "its words: ask for a word of the answer"
+                )
             if any(self._never_read(t, convention) for t in tokens):
                 raise MapError(
                     "the last written token has no query row: the model wrote it and did not read it. Take its "

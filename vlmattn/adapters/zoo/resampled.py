@@ -108,8 +108,8 @@ class Blip2(Resampled):
         max_images=1,
         prompt="{images}{question}",
         after_image="",
-        notes="With a decoder-only language model (Vicuna). One picture per prompt, before the text. The prompt also goes "
-        "to the resampler, so what its queries look at depends on the question.",
+        notes="With a decoder-only language model (Vicuna). One picture per prompt, before the text. The prompt also "
+        "goes to the resampler, so what its queries look at depends on the question.",
     )
 )
 class InstructBlip(Blip2):
