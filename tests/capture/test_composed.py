@@ -12,18 +12,20 @@ from PIL import Image
 
 import vlmattn as va
 from tests.tiny import TINY
-from vlmattn.capture import CaptureSpec, Session
+from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.core.errors import CaptureError, LayoutError, SpecError
 from vlmattn.core.layout import TokenKind
 
 FULL = CaptureSpec(rows=("prompt", "answer"), dtype="float32", columns="all")
 KEPT = replace(FULL, columns="image")
 QUESTIONS = ["What is left of the red spoon?", "Is it red?"]
-KINDS = ("blip-2", "instructblip")
+KINDS = ("blip-2", "instructblip", "idefics2 split")
+QUERIES = {"blip-2": 6, "instructblip": 6, "idefics2": 25}
+READS = ("crossattention.attention", "perceiver_resampler")
 
 
-def picture(seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (90, 120, 3), dtype=np.uint8))
+def picture(seed: int = 0, width: int = 120) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (90, width, 3), dtype=np.uint8))
 
 
 _LOADED: dict[str, va.Vlm] = {}
@@ -37,13 +39,18 @@ def vlm(request: pytest.FixtureRequest) -> va.Vlm:
     return _LOADED[kind]
 
 
+def _reads(name: str) -> bool:
+    return any(part in name for part in READS)
+
+
 @torch.no_grad()
 def eager(vlm: va.Vlm, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor]:
-    """Rows of the language model, per layer (B, H, N, N), and of the queries, (layers, B, heads, queries, keys)."""
-    configs = [vlm.model.config.text_config, vlm.model.config.qformer_config]
+    """Rows of the language model, per layer (B, H, N, N), and of the queries, (layers, views, heads, queries, keys)."""
+    names = ("text_config", "qformer_config", "perceiver_config")
+    configs = [getattr(vlm.model.config, name) for name in names if hasattr(vlm.model.config, name)]
     before = [config._attn_implementation for config in configs]
     hops: list[torch.Tensor] = []
-    crossing = [m for n, m in vlm.model.qformer.named_modules() if n.endswith("crossattention.attention")]
+    crossing = [m for n, m in vlm.model.named_modules() if "Attention" in type(m).__name__ and _reads(n)]
     handles = [m.register_forward_hook(lambda _m, _a, out: hops.append(out[1])) for m in crossing]
     for config in configs:
         config._attn_implementation = "eager"
@@ -54,12 +61,12 @@ def eager(vlm: va.Vlm, inputs: dict[str, Any]) -> tuple[Any, torch.Tensor]:
             config._attn_implementation = name
         for handle in handles:
             handle.remove()
-    return out.language_model_outputs.attentions, torch.stack(hops)
+    return getattr(out, "language_model_outputs", out).attentions, torch.stack(hops)
 
 
 @torch.no_grad()
 def test_rows_are_those_of_two_eager_hops(vlm: va.Vlm) -> None:
-    encoded = vlm.adapter.encode([[picture(0)], [picture(1)]], QUESTIONS)
+    encoded = vlm.adapter.encode([[picture(0)], [picture(1, 60)]], QUESTIONS)
     assert max(encoded.pad_left) > 0
     plain = vlm.model(**encoded.inputs).logits
     with Session(vlm.model, encoded.layouts, FULL, pad_left=encoded.pad_left) as session:
@@ -71,13 +78,16 @@ def test_rows_are_those_of_two_eager_hops(vlm: va.Vlm) -> None:
         layout, pad = encoded.layouts[item], encoded.pad_left[item]
         rows = kept.positions - layout.memory + pad
         queries = layout.latent_positions - layout.memory + pad
-        assert len(queries) == 6
+        assert len(queries) == QUERIES[vlm.family]
+        views = layout.images[0].views
+        mine = hop[item * views : (item + 1) * views]
         assert kept.blind == ()
         for slot, full in enumerate(attentions):
             want = full[item][:, rows]
             got = kept.attn_lhqk[slot]
             assert torch.allclose(got[..., layout.memory :], want[..., pad:], atol=1e-6)
-            assert torch.allclose(got[..., : layout.memory], want[..., queries] @ hop[item], atol=1e-6)
+            by_view = zip(want[..., queries].split(len(queries) // views, dim=-1), mine, strict=True)
+            assert torch.allclose(got[..., : layout.memory], torch.cat([a @ b for a, b in by_view], -1), atol=1e-6)
             mass = kept.mass_lhqs[slot][..., kept.segments.index("image:0")]
             assert torch.allclose(mass, want[..., queries].sum(-1), atol=1e-6)
 
@@ -93,7 +103,7 @@ def test_patches_are_kept_and_heads_may_be_averaged(vlm: va.Vlm) -> None:
     full, some, mean = found
     cells = encoded.layouts[0].image_positions
     assert np.array_equal(some.columns, cells)
-    assert len(cells) == 16
+    assert len(cells) == encoded.layouts[0].images[0].cells
     assert torch.allclose(some.attn_lhqk, full.attn_lhqk[..., torch.as_tensor(cells)], atol=1e-7)
     assert torch.allclose(mean.attn_lhqk[:, 0], some.attn_lhqk.mean(1), atol=1e-7)
     assert not some.visible_lqk[:, some.positions < encoded.layouts[0].latent_positions[0]].any()
@@ -118,14 +128,14 @@ def test_maps_say_that_they_are_composed(vlm: va.Vlm) -> None:
     run = vlm.ask(picture(), QUESTIONS[0], answer="no", capture=KEPT)
     look = run.map("spoon")
     told = [step for step in look.patch_map.provenance.steps if step.startswith("composed of two hops")]
+    count = QUERIES[vlm.family] // run.trace.layout.images[0].views
     assert told == [
-        "composed of two hops: attention to 6 queries per view, times the queries' own attention to its patches "
+        f"composed of two hops: attention to {count} queries per view, times the queries' own attention to its patches "
         "(mean over 2 layers and all heads of the resampler)"
     ]
-    assert look.patch_map.values[0].shape == (4, 4)
     rows = run.trace.rows_of(run.trace.find("spoon").tokens)
-    by_hand = run.trace.attn_lhqk[:, :, rows].mean((0, 1, 2)).reshape(4, 4)
-    assert np.allclose(look.patch_map.values[0], by_hand, atol=1e-6)
+    by_hand = run.trace.attn_lhqk[:, :, rows].mean((0, 1, 2))
+    assert np.allclose(np.concatenate([v.ravel() for v in look.patch_map.values]), by_hand, atol=1e-6)
     share = run.trace.mass("image:0")[:, :, rows].mean()
     assert look.patch_map.total < share  # what the class token holds has no place
     with pytest.raises(SpecError, match="value norms belong to the resampler's queries"):
@@ -136,12 +146,13 @@ def test_what_two_hops_cannot_give_is_refused(vlm: va.Vlm) -> None:
     encoded = vlm.adapter.encode([[picture()]], QUESTIONS[:1])
     with pytest.raises(SpecError, match="reduce='max' takes the largest head before the second hop"):
         Session(vlm.model, encoded.layouts, replace(KEPT, reduce="max"))
-    lone = replace(encoded.layouts[0], images=(replace(encoded.layouts[0].images[0], views=5),))
-    with pytest.raises(CaptureError, match="6 queries and 17 keys are not spread over 5 views evenly"):
+    lone = replace(encoded.layouts[0], images=(replace(encoded.layouts[0].images[0], views=7),))
+    with pytest.raises(CaptureError, match="keys are not spread over 7 views evenly"):
         Session(vlm.model, [lone], KEPT)
     with torch.no_grad(), Session(vlm.model, encoded.layouts, KEPT) as session:
-        words = vlm.model.language_model.get_input_embeddings()(encoded.inputs["input_ids"])
-        vlm.model.language_model(inputs_embeds=words, attention_mask=encoded.inputs["attention_mask"])
+        words = vlm.model.get_input_embeddings()(encoded.inputs["input_ids"])
+        stack = model_sites(vlm.model).decoder
+        stack(inputs_embeds=words, attention_mask=encoded.inputs["attention_mask"])
     with pytest.raises(CaptureError, match="the resampler did not run inside the capture"):
         session.finish()
 

@@ -122,7 +122,9 @@ def test_beams_that_change_places_are_noticed(vlm: va.Vlm) -> None:
 def test_a_decoder_without_cross_attention_that_can_be_seen_is_refused() -> None:
     import transformers as tf
 
-    config = tf.T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+    config = tf.T5Config(
+        vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0
+    )
     model = tf.T5ForConditionalGeneration(config).eval()
     for module in model.decoder.modules():
         if type(module).__name__ == "T5Attention":

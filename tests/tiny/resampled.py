@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.tiny.parts import TEXT, made, tokenizer
+from tests.tiny.parts import TEXT, chat, made, tokenizer
 
 VISION = {
     "hidden_size": 32,
@@ -95,4 +95,49 @@ def instructblip() -> tuple[Any, Any]:
     return queries_drawn(made(InstructBlipForConditionalGeneration, config)), processor
 
 
-MODELS = {"blip-2": blip_2, "instructblip": instructblip}
+def _idefics2(*, splits: bool) -> tuple[Any, Any]:
+    from transformers import (
+        Idefics2Config,
+        Idefics2ForConditionalGeneration,
+        Idefics2ImageProcessor,
+        Idefics2Processor,
+    )
+
+    tok = tokenizer("<end_of_utterance>")
+    images = Idefics2ImageProcessor(size={"shortest_edge": 40, "longest_edge": 70}, do_image_splitting=splits)
+    processor = Idefics2Processor(images, tok, image_seq_len=5, chat_template=chat(**IDEFICS_TURNS))
+    config = Idefics2Config(
+        vision_config=VISION | {"image_size": 70, "initializer_range": 0.1},
+        perceiver_config={
+            "hidden_size": 64,
+            "resampler_n_latents": 5,
+            "resampler_depth": 2,
+            "resampler_n_heads": 2,
+            "resampler_head_dim": 16,
+            "num_key_value_heads": 1,
+        },
+        text_config=TEXT | {"model_type": "mistral", "vocab_size": len(tok)},
+        image_token_id=tok.convert_tokens_to_ids("<image>"),
+    )
+    model = made(Idefics2ForConditionalGeneration, config)
+    with torch.no_grad():
+        resampler = model.model.connector.perceiver_resampler
+        resampler.latents.copy_(torch.randn(resampler.latents.shape, generator=torch.Generator().manual_seed(1)))
+        for layer in resampler.layers:
+            layer.self_attn.q_proj.weight.mul_(12.0)
+            layer.self_attn.k_proj.weight.mul_(12.0)
+    return model, processor
+
+
+def idefics2() -> tuple[Any, Any]:
+    """Idefics2 without splitting."""
+    return _idefics2(splits=False)
+
+
+def idefics2_split() -> tuple[Any, Any]:
+    """Idefics2 with a picture's quarters as views."""
+    return _idefics2(splits=True)
+
+
+IDEFICS_TURNS = {"user": "{role}:", "between": "<end_of_utterance>\n", "end": "assistant:"}
+MODELS = {"blip-2": blip_2, "instructblip": instructblip, "idefics2": idefics2, "idefics2 split": idefics2_split}

@@ -12,7 +12,7 @@ from vlmattn.adapters.adapter import Adapter
 from vlmattn.adapters.paint import merged_embeddings
 from vlmattn.adapters.plan import ImagePlan, places
 from vlmattn.adapters.render import Rendered
-from vlmattn.adapters.spans import token_layout
+from vlmattn.adapters.spans import inside, token_layout, unexpanded
 from vlmattn.core.errors import LayoutError, PromptError
 from vlmattn.core.layout import TokenKind, TokenLayout, memory_layout
 
@@ -38,7 +38,7 @@ class Beside(Adapter):
         return place, np.repeat(np.arange(len(plans), dtype=np.int32), [len(p) for p in plans])
 
     def spans(self, rendered: Rendered, outputs: Mapping[str, Any], index: int) -> NDArray[np.int64]:
-        """(N, 2) characters of the rendered prompt that each token covers."""
+        """(N, 2) characters of the prompt, as the processor was given or wrote it, that each token covers."""
         return np.asarray(outputs["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
 
     def _layout(
@@ -46,12 +46,13 @@ class Beside(Adapter):
     ) -> TokenLayout:
         ids = np.asarray(outputs["input_ids"][index], dtype=np.int64)
         offsets = self.spans(rendered, outputs, index)
+        replaced = outputs["text_replacement_offsets"][index] if "text_replacement_offsets" in outputs else []
         prompt = token_layout(
             rendered,
             ids,
-            np.where((offsets[:, 1] > offsets[:, 0])[:, None], offsets, -1).astype(np.int32),
+            unexpanded(offsets, replaced),
             [],
-            inside=np.full(len(ids), -1, dtype=np.int32),
+            inside=inside(offsets, replaced),
             placeholder=self.placeholder,
             image_token_id=self.image_token_id,
             bos_token_id=getattr(self.tokenizer, "bos_token_id", None),
@@ -78,10 +79,12 @@ class Resampled(Beside):
 
     Attributes:
         encoder: name of the module whose states, (views, keys, d), the resampler reads.
+        own_keys: how many keys of each view are the queries themselves, after the states.
     """
 
     in_prompt = TokenKind.LATENT
     encoder = "vision_model"
+    own_keys = 0
 
     def states_seen(self, inputs: Mapping[str, Any]) -> Any:
         """The states that the resampler reads, then the words and queries that the language model gets."""
@@ -94,7 +97,8 @@ class Resampled(Beside):
             words = merged_embeddings(self.model, inputs, self.language_inputs)
         finally:
             handle.remove()
-        states = torch.cat(held).reshape(words.shape[0], -1, held[0].shape[-1]).float()
+        states = torch.nn.functional.pad(torch.cat(held), (0, 0, 0, self.own_keys))
+        states = states.reshape(words.shape[0], -1, states.shape[-1])
         width = max(states.shape[2], words.shape[2])
         padded = [torch.nn.functional.pad(part.float(), (0, width - part.shape[2])) for part in (states, words)]
         return torch.cat(padded, dim=1)

@@ -201,7 +201,8 @@ def _batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
         after = 0 if not adapter.answers_apart else len(ids) - len(alone)
         if ids[pad:][: len(alone)] != alone or mask != [0] * pad + [1] * len(alone) + [0] * after:
             faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
-        if single.layouts[0].input_ids.tolist() != both.layouts[index].input_ids.tolist():
+        one, other = single.layouts[0], both.layouts[index]
+        if one.input_ids[one.memory :].tolist() != other.input_ids[other.memory :].tolist():
             faults.append(f"prompt {index} of the batch has another layout than alone")
     return faults
 

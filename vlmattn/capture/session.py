@@ -85,13 +85,9 @@ class Session:
         self._memory = max((layout.memory for layout in self.layouts), default=0)
         self.recordings: list[Recording] = []
         self._check_choices()
-        chosen = spec.resolve_layers(self.sites) if spec is not None else ()
-        self._kept_sites = tuple(site for site in chosen if site.kind != "cross" or self._memory)
-        if chosen and not self._kept_sites:
-            raise CaptureError(
-                f"{type(self.model).__name__} looks at pictures by cross attention, and the layouts have no keys beside the "
-                "tokens (TokenLayout.memory): take the layouts of its adapter"
-            )
+        self._kept_sites = self.sites.running(spec.resolve_layers(self.sites), self._memory) if spec is not None else ()
+        own = [site for site in self._kept_sites if site.kind == "self"]
+        self._order_site = own[-1] if own else self.sites.last_own if self._kept_sites else None
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
         self._acts = [s.layers_among(self.sites.layers) for s in self.steering]
         self._plan: BatchPlan | None = None
@@ -242,7 +238,7 @@ class Session:
             self.recordings = []  # before the next one takes its memory
             recording = Recording(
                 self.spec, self._kept_sites, self._heads, plan, max_new_tokens=self.max_new_tokens,
-                most=estimate.rows_within(self._allowed), vision=vision, hops=hops, own=self._order_site(), cache=cache,
+                most=estimate.rows_within(self._allowed), vision=vision, hops=hops, own=self._order_site, cache=cache,
             )  # fmt: skip
             recording.visible.masked = masked
             self.recordings = [recording]
@@ -378,17 +374,11 @@ class Session:
             self.sites.check_all_seen()
         acts = frozenset().union(*self._acts)
         watched |= {id(s.module): s for s in self.sites.attention if s.layer_idx in acts}
-        own = self._order_site()
-        if own is not None:
-            watched[id(own.module)] = own
+        if self._order_site is not None:
+            watched[id(self._order_site.module)] = self._order_site
         if self._hop_shape is not None or (self.spec is not None and self.spec.vision is not None):
             watched |= {id(site.module): site for site in self.sites.vision}
         return watched
-
-    def _order_site(self) -> AttentionSite | None:
-        # The last self attention among those kept, or of a decoder of which only cross attention is.
-        kept = [site for site in self._kept_sites if site.kind == "self"]
-        return kept[-1] if kept else self.sites.last_own if self._kept_sites else None
 
     def _estimate(self, spec: CaptureSpec, copies: int) -> CaptureEstimate:
         tokens = self.max_new_tokens if self.max_new_tokens is not None else 32

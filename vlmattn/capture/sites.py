@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from vlmattn.core.errors import UnsupportedAttention
+from vlmattn.core.errors import CaptureError, UnsupportedAttention
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,6 +88,20 @@ class ModelSites:
     def layers(self) -> tuple[int, ...]:
         """Layer indices that have attention, ascending."""
         return tuple(site.layer_idx for site in self.attention)
+
+    def running(self, chosen: tuple[AttentionSite, ...], memory: int) -> tuple[AttentionSite, ...]:
+        """Those of ``chosen`` that run with ``memory`` keys beside the tokens: without any, cross attention does not.
+
+        Raises:
+            CaptureError: none does.
+        """
+        found = tuple(site for site in chosen if site.kind != "cross" or memory)
+        if chosen and not found:
+            raise CaptureError(
+                f"{type(self.decoder).__name__} looks at pictures by cross attention, and the layouts have no keys beside "
+                "the tokens (TokenLayout.memory): take the layouts of its adapter"
+            )
+        return found
 
     @property
     def depth(self) -> int:

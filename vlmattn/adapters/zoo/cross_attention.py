@@ -14,6 +14,7 @@ from vlmattn.adapters.beside import Beside
 from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.encoded import Encoded
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
+from vlmattn.adapters.preprocess import told_size
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
@@ -48,10 +49,9 @@ class Mllama(Beside):
         super().__init__(spec, model, processor)
         self.tiles = int(self.config.vision_config.max_num_tiles)
         check_agreement(self, "max_image_tiles", self.image_processor.max_image_tiles, self.tiles)
-        size = self.image_processor.size
-        for name in ("height", "width"):
-            told = size[name] if isinstance(size, dict) else getattr(size, name)
-            check_agreement(self, f"image size ({name})", told, self.tower.image_size)
+        for side in ("height", "width"):
+            told = told_size(self.image_processor.size, side)
+            check_agreement(self, f"image size ({side})", told, self.tower.image_size)
 
     def find_tower(self) -> Tower:
         """A class token before the patches of each tile."""
