@@ -75,7 +75,7 @@ class Adapter:
         self.spec = spec
         self.model = model
         self.processor = processor
-        self.config = model.config
+        self.config = self.find_config()
         self.tokenizer = processor.tokenizer
         self.image_processor = processor.image_processor
         configured = getattr(self.config, "vision_feature_select_strategy", "full")
@@ -111,6 +111,10 @@ class Adapter:
     def find_tokens(self) -> tuple[str, str]:
         """What stands for a picture in a prompt, and the token that the processor writes in its place."""
         return str(self.processor.image_token), str(self.processor.image_token)
+
+    def find_config(self) -> Any:
+        """The configuration that says what stands for pictures and what prepares them."""
+        return self.model.config
 
     def find_tower(self) -> Tower:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""

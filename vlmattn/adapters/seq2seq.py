@@ -34,13 +34,15 @@ class EncoderDecoder(Adapter):
     answers_apart = True
 
     def start_ids(self) -> NDArray[np.int64]:
-        """What the decoder begins with."""
-        text = self.config.get_text_config(decoder=True)
-        told = [getattr(c, "decoder_start_token_id", None) for c in (self.config, text)]
-        start = next((int(t) for t in told if t is not None), None)
-        if start is None:
-            raise LayoutError("the model's configuration does not say decoder_start_token_id: set it")
-        return np.array([start], dtype=np.int64)
+        """What the decoder begins with, as ``generate`` finds it."""
+        config = self.model.config
+        places = (getattr(self.model, "generation_config", None), config, config.get_text_config(decoder=True))
+        for name in ("decoder_start_token_id", "bos_token_id"):
+            told = [getattr(place, name, None) for place in places]
+            start = next((int(t) for t in told if t is not None), None)
+            if start is not None:
+                return np.array([start], dtype=np.int64)
+        raise LayoutError("the model's configuration does not say decoder_start_token_id: set it")
 
     def _layout(
         self, rendered: Rendered, plans: list[ImagePlan], outputs: Mapping[str, Any], index: int
@@ -50,7 +52,8 @@ class EncoderDecoder(Adapter):
     def _encoded(
         self, outputs: Mapping[str, Any], layouts: list[TokenLayout], groups: Any, plans: list[ImagePlan]
     ) -> Encoded:
-        encoded = super()._encoded(outputs, layouts, groups, plans)
+        kept = {name: told for name, told in outputs.items() if name not in TYPE_KEYS}
+        encoded = super()._encoded(kept, layouts, groups, plans)
         rows = [layout.input_ids[: layout.memory] for layout in layouts]
         pad = getattr(self.tokenizer, "pad_token_id", None)
         inputs = dict(encoded.inputs) | {
@@ -58,8 +61,6 @@ class EncoderDecoder(Adapter):
             "attention_mask": right_padded([np.ones_like(row) for row in rows], 0),
             "decoder_input_ids": right_padded([self.start_ids() for _ in rows], 0),
         }
-        for name in TYPE_KEYS:
-            inputs.pop(name, None)
         return replace(encoded, inputs=inputs, pad_left=(0,) * len(layouts))
 
     def states_seen(self, inputs: Mapping[str, Any]) -> Any:
@@ -69,7 +70,7 @@ class EncoderDecoder(Adapter):
         def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             raise EncoderRead(self.encoder_inputs(args, kwargs))
 
-        handle = self.model.get_encoder().register_forward_pre_hook(stop, with_kwargs=True)
+        handle = self.text_encoder().register_forward_pre_hook(stop, with_kwargs=True)
         try:
             with torch.no_grad():
                 self.model(**inputs)
@@ -79,6 +80,10 @@ class EncoderDecoder(Adapter):
         finally:
             handle.remove()
         raise LayoutError(f"{type(self.model).__name__} does not hand merged embeddings to its encoder")
+
+    def text_encoder(self) -> Any:
+        """The module that reads words and image tokens."""
+        return self.model.get_encoder()
 
     def encoder_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """(B, N, d) what the encoder reads, out of what it is called with."""

@@ -110,8 +110,8 @@ def composed(block: KeptBlock, layout: TokenLayout, hops: torch.Tensor | None) -
         by_view = queried.unflatten(-1, (views, queries)).any(-1)
         seen = by_view.repeat_interleave(keys, dim=-1)[..., torch.as_tensor(placed, device=by_view.device)]
     told = (
-        f"composed of two hops: attention to {queries} queries per view, times the queries' own attention to its patches "
-        f"(mean over {len(hops)} layers and all heads of the resampler)"
+        f"composed of two hops: attention to {queries} queries per view, times the queries' own attention to its "
+        f"patches (mean over {len(hops)} layers and all heads of the resampler)"
     )
     if not whole:
         return KeptBlock(placed, attn, seen, told)

@@ -30,7 +30,7 @@ class LineOrder:
 
     def watches(self, site: AttentionSite) -> bool:
         """Whether the keys of ``site`` are looked at; those of cross attention stay as they are."""
-        return site.layer_idx == self.layer_idx and site.kind == "self"
+        return site.layer_idx == self.layer_idx and site.kind != "cross"
 
     @torch.no_grad()
     def look(self, key: torch.Tensor, step: Step, first_column: int) -> None:

@@ -17,7 +17,7 @@ from vlmattn.capture.order import LineOrder
 from vlmattn.capture.rows import take_rows
 from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.spec import CaptureSpec
-from vlmattn.capture.step import BatchPlan, KeptColumns, KeptPart, Step
+from vlmattn.capture.step import BatchPlan, KeptColumns, KeptPart, Step, key_parts
 from vlmattn.capture.values import ValueNorms
 from vlmattn.capture.visible import VisibleColumns
 from vlmattn.core.errors import CaptureError, UnsupportedAttention
@@ -111,7 +111,7 @@ class Recording:
         heads = self.heads[slot]
         if heads is not None:
             probs = probs[:, list(heads)]
-        kept, masses = self.columns.pick(probs, first_column), self.columns.masses(probs, first_column)
+        kept, masses = self._pick(site, probs, first_column), self._masses(site, probs, first_column)
         if self.spec.reduce == "mean":
             kept, masses = kept.mean(1, keepdim=True), masses.mean(1, keepdim=True)
         elif self.spec.reduce == "max":
@@ -119,8 +119,16 @@ class Recording:
         self._write("attn", slot, first, kept, self.rows.dtype)
         self._write("mass", slot, first, masses, torch.float32)
         if seen is not None:
-            columns = self.columns.pick(seen.to(torch.uint8), first_column)[:, 0].bool()
+            columns = self._pick(site, seen.to(torch.uint8), first_column)[:, 0].bool()
             self.visible.write(self.rows, site, first, columns, self._device(columns))
+
+    def _pick(self, site: AttentionSite, rows: torch.Tensor, first_column: int) -> torch.Tensor:
+        parts = [self.columns.pick(part, at) for part, at in key_parts(rows, site, first_column, self.plan.memory)]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _masses(self, site: AttentionSite, rows: torch.Tensor, first_column: int) -> torch.Tensor:
+        parts = [self.columns.masses(part, at) for part, at in key_parts(rows, site, first_column, self.plan.memory)]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def gather(self, site: AttentionSite, part: KeptPart, probs: torch.Tensor) -> None:
         """Hold the one row (B, H, 1, K) of a layer in a decoding pass until :meth:`end`; see :attr:`gathers`."""

@@ -86,7 +86,7 @@ class Session:
         self.recordings: list[Recording] = []
         self._check_choices()
         self._kept_sites = self.sites.running(spec.resolve_layers(self.sites), self._memory) if spec is not None else ()
-        own = [site for site in self._kept_sites if site.kind == "self"]
+        own = [site for site in self._kept_sites if site.kind != "cross"]
         self._order_site = own[-1] if own else self.sites.last_own if self._kept_sites else None
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
         self._acts = [s.layers_among(self.sites.layers) for s in self.steering]
@@ -246,7 +246,7 @@ class Session:
 
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
         moved = self._moved_windows(cache, count)
-        own = [site.layer_idx for site in self.sites.attention if not site.sees_memory]
+        own = [site.layer_idx for site in self.sites.attention if site.kind != "cross"]
         return {layer: self._memory + moved.get(layer, 0) for layer in own} if self._memory else moved
 
     def _moved_windows(self, cache: Any, count: int) -> dict[int, int]:

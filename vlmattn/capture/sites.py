@@ -25,7 +25,8 @@ class AttentionSite:
     Attributes:
         name: qualified name below the stack it belongs to.
         layer_idx: the layer's own index, which a cache is addressed by.
-        kind: ``self``; or ``cross``, whose keys stand beside the tokens (states of a vision tower or of an encoder).
+        kind: ``self``; ``cross``, whose keys stand beside the tokens (states of a vision tower or of an encoder); or
+            ``merged``, whose keys are the tokens and then those beside them.
         heads: number of query heads.
         windowed: whether the layer limits how far back it sees (sliding window, chunks).
     """
@@ -59,7 +60,7 @@ class ModelSites:
     Attributes:
         decoder: the text decoder that reads the image tokens.
         attention: its attention modules, one per layer; of a layer with both kinds, the cross attention.
-        last_own: its last self attention, kept or not, or None.
+        last_own: its last attention to its own tokens, kept or not, or None.
         blocks: (layer_idx, module) of its residual blocks, whose input is the residual stream.
         bypassing: names of modules that look like attention but compute it themselves.
         vision: attention modules outside the decoder.
@@ -98,8 +99,8 @@ class ModelSites:
         found = tuple(site for site in chosen if site.kind != "cross" or memory)
         if chosen and not found:
             raise CaptureError(
-                f"{type(self.decoder).__name__} looks at pictures by cross attention, and the layouts have no keys beside "
-                "the tokens (TokenLayout.memory): take the layouts of its adapter"
+                f"{type(self.decoder).__name__} looks at pictures by cross attention, and the layouts have no keys "
+                "beside the tokens (TokenLayout.memory): take the layouts of its adapter"
             )
         return found
 
@@ -151,7 +152,7 @@ def _check_kind(model: Any) -> None:
 def _find_sites(model: Any) -> ModelSites:
     decoder = _below_head(model.get_decoder())
     attention, bypassing = _stack_sites(decoder)
-    own = max((s for s in attention if s.kind == "self"), key=lambda s: s.layer_idx, default=None)
+    own = max((s for s in attention if s.kind != "cross"), key=lambda s: s.layer_idx, default=None)
     attention = _one_per_layer(attention)
     if getattr(model.config, "is_encoder_decoder", False):
         attention = [site for site in attention if site.sees_memory]
@@ -173,12 +174,13 @@ def _reader(model: Any) -> list[Any]:
     if not getattr(model.config, "is_encoder_decoder", False):
         return []
     encoder = model.get_encoder()
-    return [encoder] if encoder is not model and getattr(encoder, "embed_tokens", None) is not None else []
+    parts = [encoder, getattr(encoder, "text_model", None)] if encoder is not model else []
+    return [part for part in parts if getattr(part, "embed_tokens", None) is not None]
 
 
 def _one_per_layer(sites: list[AttentionSite]) -> list[AttentionSite]:
     # Cross attention looks at the picture, self attention beside it does not.
-    chosen = {s.layer_idx: s for kind in ("self", "cross") for s in sites if s.kind == kind}
+    chosen = {s.layer_idx: s for kind in ("self", "cross", "merged") for s in sites if s.kind == kind}
     return [chosen[layer] for layer in sorted(chosen)]
 
 
@@ -215,9 +217,8 @@ def _site(name: str, module: Any, layer_idx: int) -> AttentionSite:
     config = getattr(module, "config", None)
     heads = getattr(module, "num_heads", None) or getattr(config, "num_attention_heads", 0)
     cross = any("cross" in part or part.lower() in _CROSS for part in name.split(".")[-2:])
-    return AttentionSite(
-        name, layer_idx, "cross" if cross else "self", int(heads or 0), _windowed(module, config), module
-    )
+    kind = "merged" if "MergedAttention" in type(module).__name__ else "cross" if cross else "self"
+    return AttentionSite(name, layer_idx, kind, int(heads or 0), _windowed(module, config), module)
 
 
 def _windowed(module: Any, config: Any) -> bool:

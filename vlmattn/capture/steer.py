@@ -202,6 +202,13 @@ class SteeredRows:
                 probs = torch.where(inside[:, None, :, None], take_rows(edited, index), probs)
         return probs
 
+    def _kinds(self, site: AttentionSite, first: int, keys: int, device: torch.device) -> torch.Tensor:
+        end = self.step.start + self.step.count
+        if site.kind != "merged":
+            return column_kinds(self.plan, first, keys, end, device)
+        own = column_kinds(self.plan, first, keys - self.plan.memory, end, device)
+        return torch.cat([own, column_kinds(self.plan, 0, self.plan.memory, end, device)], dim=-1)
+
     def _where(self, site: AttentionSite, call: AttentionCall, rows: slice, mask: torch.Tensor | None) -> Where:
         first = self.step.first_columns.get(site.layer_idx, 0)
         device, keys = call.query.device, call.key.shape[2]
@@ -212,7 +219,7 @@ class SteeredRows:
             layer_idx=site.layer_idx,
             layouts=self.plan.layouts,
             rows=torch.where(positions[None] >= pads, positions[None], -1),
-            column_kinds=column_kinds(self.plan, first, keys, self.step.start + self.step.count, device),
+            column_kinds=self._kinds(site, first, keys, device),
             first_column=first,
             pad_left=self.plan.pad_left,
             is_prefill=self.step.is_prefill,

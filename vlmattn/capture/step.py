@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlmattn.capture.rows import RowIndex
+from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.spec import CaptureSpec
 from vlmattn.core.errors import CaptureError
 from vlmattn.core.layout import TokenKind, TokenLayout
@@ -186,6 +187,22 @@ def _row_index(positions: NDArray[np.int64], start: int, device: torch.device) -
             return slice(int(local[0]), int(local[-1]) + 1)
         return torch.as_tensor(local, device=device)
     return torch.as_tensor(np.maximum(positions - start, 0), device=device)
+
+
+def key_parts(
+    rows: torch.Tensor, site: AttentionSite, first_column: int, memory: int
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """(…, K) rows of a layer in parts whose columns stand side by side, each with the padded position of its first.
+
+    Args:
+        first_column: of the first key. memory: how many keys beside the tokens there are.
+    """
+    if site.kind != "merged":
+        yield rows, first_column
+        return
+    own = rows.shape[-1] - memory
+    yield rows[..., own:], 0
+    yield rows[..., :own], first_column
 
 
 class KeptColumns:

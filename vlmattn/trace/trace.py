@@ -172,8 +172,8 @@ class Trace:
         if missing:
             if any(t < self.layout.memory for t in tokens):
                 raise MapError(
-                    "the question is read by the model's encoder, and the decoder that looks at the picture has no row for "
-                    "its words: ask for a word of the answer"
+                    "the question is read by the model's encoder, and the decoder that looks at the picture has no row "
+                    "for its words: ask for a word of the answer"
                 )
             if any(self._never_read(t, convention) for t in tokens):
                 raise MapError(

@@ -14,6 +14,8 @@ from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.seq2seq import EncoderDecoder
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.zoo.fixed_views import STRETCHED
+from vlmattn.adapters.zoo.gemma import Gemma3
 from vlmattn.core.errors import PromptError
 from vlmattn.core.layout import ImageLayout
 
@@ -95,3 +97,29 @@ class Florence2(EncoderDecoder):
         for kernel, stride, padding in zip(vision.patch_size, vision.patch_stride, vision.patch_padding, strict=True):
             sizes = [(size + 2 * padding - kernel) // stride + 1 for size in sizes]
         return sizes[0], sizes[1]
+
+
+@register(
+    FamilySpec(
+        name="t5gemma2",
+        model_types=("t5gemma2",),
+        processors=("Gemma3Processor",),
+        image_processors=("Gemma3ImageProcessor",),
+        towers=("siglip_vision_model",),
+        geometry=(STRETCHED, "crop: with pan and scan, strips of the picture, each stretched to a square"),
+        prompt="{images}{question}",
+        after_image="",
+        notes="Rows are those of the decoder, whose layers look at its own tokens and at what the encoder read in one; "
+        "the question is read by the encoder and has none.",
+    )
+)
+class T5Gemma2(EncoderDecoder, Gemma3):
+    """T5Gemma 2: Gemma 3's pictures in an encoder."""
+
+    def find_config(self) -> Any:
+        """That of the encoder."""
+        return self.model.config.encoder
+
+    def text_encoder(self) -> Any:
+        """Pictures are put among words inside the encoder."""
+        return self.model.get_encoder().text_model

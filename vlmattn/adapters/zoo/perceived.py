@@ -142,6 +142,6 @@ class Idefics2(Resampled):
         most = (max(p.view_hw[0] for p in plans), max(p.view_hw[1] for p in plans))
         if pixels is not None and tuple(pixels.shape[-2:]) != most:
             raise LayoutError(
-                f"the image processor makes views of {tuple(pixels.shape[-2:])} pixels (height, width), but its settings"
-                f" say {most}"
+                f"the image processor makes views of {tuple(pixels.shape[-2:])} pixels (height, width), but its"
+                f" settings say {most}"
             )
