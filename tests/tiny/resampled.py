@@ -129,6 +129,41 @@ def _idefics2(*, splits: bool) -> tuple[Any, Any]:
     return model, processor
 
 
+def kosmos_2() -> tuple[Any, Any]:
+    """KOSMOS-2: 5 queries of one layer of attention."""
+    from transformers import CLIPImageProcessor, Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
+
+    tok = tokenizer("<unk>")
+    tok.unk_token = "<unk>"
+    images = CLIPImageProcessor(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
+    processor = Kosmos2Processor(images, tok, num_patch_index_tokens=4)
+    processor.num_image_tokens, processor.first_image_token_id = 5, 60
+    config = Kosmos2Config(
+        text_config={
+            "vocab_size": len(tok),
+            "max_position_embeddings": 1024,
+            "embed_dim": 64,
+            "layers": 3,
+            "ffn_dim": 128,
+            "attention_heads": 4,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "bos_token_id": 256,
+            "eos_token_id": 257,
+            "pad_token_id": 258,
+        },
+        vision_config=VISION | {"initializer_range": 0.1},
+        latent_query_num=5,
+    )
+    model = made(Kosmos2ForConditionalGeneration, config)
+    with torch.no_grad():
+        reader = model.image_to_text_projection
+        reader.dense.weight.mul_(80.0)
+        reader.x_attn.q_proj.weight.mul_(12.0)
+        reader.x_attn.k_proj.weight.mul_(12.0)
+    return model, processor
+
+
 def idefics2() -> tuple[Any, Any]:
     """Idefics2 without splitting."""
     return _idefics2(splits=False)
@@ -140,4 +175,10 @@ def idefics2_split() -> tuple[Any, Any]:
 
 
 IDEFICS_TURNS = {"user": "{role}:", "between": "<end_of_utterance>\n", "end": "assistant:"}
-MODELS = {"blip-2": blip_2, "instructblip": instructblip, "idefics2": idefics2, "idefics2 split": idefics2_split}
+MODELS = {
+    "blip-2": blip_2,
+    "instructblip": instructblip,
+    "kosmos-2": kosmos_2,
+    "idefics2": idefics2,
+    "idefics2 split": idefics2_split,
+}

@@ -157,6 +157,12 @@ class Adapter:
         return self.spec.max_images
 
     @property
+    def pad_id(self) -> int:
+        """What stands in place of tokens before a short prompt of a batch; some models count tokens by it."""
+        told = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
+        return int(next((one for one in told if one is not None), 0))
+
+    @property
     def max_tokens(self) -> int | None:
         """Positions that the language model knows; None if its configuration does not say."""
         text = self.config.get_text_config()
@@ -347,11 +353,8 @@ class Adapter:
         groups: Sequence[Sequence[Image]],
         plans: list[ImagePlan],
     ) -> Encoded:
-        pad = getattr(self.tokenizer, "pad_token_id", None)
-        eos = getattr(self.tokenizer, "eos_token_id", None)
         extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in TYPE_KEYS if k in outputs}
-        fill = pad if pad is not None else eos if eos is not None else 0
-        inputs, pads = left_padded([t.input_ids[t.memory :] for t in layouts], extra, int(fill))
+        inputs, pads = left_padded([t.input_ids[t.memory :] for t in layouts], extra, self.pad_id)
         pixels = {k: v for k, v in outputs.items() if k not in (*_TOKEN_KEYS, *self.drops)}
         inputs |= self.tensors(pixels)
         self.check_views(inputs, plans)

@@ -58,19 +58,22 @@ class Beside(Adapter):
             bos_token_id=getattr(self.tokenizer, "bos_token_id", None),
         )
         standing = np.repeat(np.arange(len(plans), dtype=np.int32), [self.written(p) for p in plans])
-        self._check_prompt(ids, len(standing))
-        prompt.image[ids == self.image_token_id] = standing
-        prompt.kinds[ids == self.image_token_id] = self.in_prompt
+        at = self.image_tokens(ids, outputs, index)
+        self._check_prompt(len(ids), int(at.sum()), len(standing))
+        prompt.image[at], prompt.kinds[at], prompt.char_span[at] = standing, self.in_prompt, -1
         place, image = self.keys(plans, outputs, index)
         return memory_layout(prompt, place, image, tuple(p.layout for p in plans))
 
-    def _check_prompt(self, ids: NDArray[np.int64], wanted: int) -> None:
-        found = int((ids == self.image_token_id).sum())
+    def image_tokens(self, ids: NDArray[np.int64], outputs: Mapping[str, Any], index: int) -> NDArray[np.bool_]:
+        """(N,) bool: which tokens of prompt ``index`` stand for pictures."""
+        return ids == self.image_token_id
+
+    def _check_prompt(self, count: int, found: int, wanted: int) -> None:
         if found != wanted:
             raise LayoutError(f"the prompt holds {found} image tokens after tokenising, but the model takes {wanted}")
-        if self.max_tokens is not None and len(ids) > self.max_tokens:
+        if self.max_tokens is not None and count > self.max_tokens:
             raise PromptError(
-                f"the prompt has {len(ids)} tokens, but the model has {self.max_tokens} positions: shorten the text"
+                f"the prompt has {count} tokens, but the model has {self.max_tokens} positions: shorten the text"
             )
 
 

@@ -2,4 +2,18 @@
 
 from __future__ import annotations
 
-REFUSED: dict[str, str] = {}
+_PAST = "computes attention past transformers' dispatch, so its rows cannot be seen"
+
+REFUSED: dict[str, str] = {
+    "aria": "its projector attends in torch.nn.MultiheadAttention, so what its queries see is hidden",
+    "blip": f"its text decoder {_PAST}",
+    "deepseek_ocr2": "its queries and patches attend to each other in all layers of one stack: no single hop leads back",
+    "git": f"its decoder {_PAST}",
+    "idefics": "it looks at a perceiver's latents by cross attention: two hops beside the prompt are not declared",
+    "instructblipvideo": "it takes videos only",
+    "kosmos-2.5": "its patches follow the picture's shape and come as a flat list, which is not declared",
+    "pix2struct": "its processor draws the question into the picture; patches that follow its shape are not declared",
+    "pp_formulanet": "it takes no question: it writes a formula from the picture alone",
+    "udop": "it needs the words of the page and their boxes besides the picture",
+    "vision-encoder-decoder": "it takes no question, and its type does not say which encoder makes its keys",
+}

@@ -55,9 +55,8 @@ class EncoderDecoder(Adapter):
         kept = {name: told for name, told in outputs.items() if name not in TYPE_KEYS}
         encoded = super()._encoded(kept, layouts, groups, plans)
         rows = [layout.input_ids[: layout.memory] for layout in layouts]
-        pad = getattr(self.tokenizer, "pad_token_id", None)
         inputs = dict(encoded.inputs) | {
-            "input_ids": right_padded(rows, int(pad or 0)),
+            "input_ids": right_padded(rows, self.pad_id),
             "attention_mask": right_padded([np.ones_like(row) for row in rows], 0),
             "decoder_input_ids": right_padded([self.start_ids() for _ in rows], 0),
         }

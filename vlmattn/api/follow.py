@@ -84,7 +84,7 @@ def _longer(adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]) -> t
         for line, (row, pad) in enumerate(zip(rows, encoded.pad_left, strict=True)):
             answer = np.full(len(row) - (told.shape[1] - pad), adapter.answer_types.get(name, 0))
             extra[name].append(np.concatenate([told[line, pad:], answer]))
-    inputs, pads = left_padded(list(rows), extra, 0)
+    inputs, pads = left_padded(list(rows), extra, adapter.pad_id)
     for name in adapter.rows_of_tokens:
         inputs[name] = repeated_rows(old[name], encoded.pad_left, pads, [len(row) for row in rows])
     where = old["input_ids"].device
