@@ -10,7 +10,7 @@ from tests.tiny import TINY
 from vlmattn.adapters import check_adapter
 from vlmattn.api.vlm import Vlm
 
-COUNTS_PADDING = ("kosmos-2",)
+COUNTS_PADDING = ("kosmos-2", "kosmos-2.5")
 """Where transformers counts positions of written tokens with the padding, so that a padded batch writes otherwise."""
 
 

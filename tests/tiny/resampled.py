@@ -129,6 +129,33 @@ def _idefics2(*, splits: bool) -> tuple[Any, Any]:
     return model, processor
 
 
+def kosmos_text(vocabulary: int) -> dict[str, Any]:
+    """The language model of a tiny KOSMOS."""
+    return {
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 1024,
+        "embed_dim": 64,
+        "layers": 3,
+        "ffn_dim": 128,
+        "attention_heads": 4,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+        "pad_token_id": 258,
+    }
+
+
+def reading_sharply(model: Any) -> Any:
+    """A tiny KOSMOS whose queries tell patches apart."""
+    with torch.no_grad():
+        reader = model.image_to_text_projection
+        reader.dense.weight.mul_(80.0)
+        reader.x_attn.q_proj.weight.mul_(12.0)
+        reader.x_attn.k_proj.weight.mul_(12.0)
+    return model
+
+
 def kosmos_2() -> tuple[Any, Any]:
     """KOSMOS-2: 5 queries of one layer of attention."""
     from transformers import CLIPImageProcessor, Kosmos2Config, Kosmos2ForConditionalGeneration, Kosmos2Processor
@@ -139,29 +166,39 @@ def kosmos_2() -> tuple[Any, Any]:
     processor = Kosmos2Processor(images, tok, num_patch_index_tokens=4)
     processor.num_image_tokens, processor.first_image_token_id = 5, 60
     config = Kosmos2Config(
-        text_config={
-            "vocab_size": len(tok),
-            "max_position_embeddings": 1024,
-            "embed_dim": 64,
-            "layers": 3,
-            "ffn_dim": 128,
-            "attention_heads": 4,
-            "dropout": 0.0,
-            "attention_dropout": 0.0,
-            "bos_token_id": 256,
-            "eos_token_id": 257,
-            "pad_token_id": 258,
-        },
+        text_config=kosmos_text(len(tok)),
         vision_config=VISION | {"initializer_range": 0.1},
         latent_query_num=5,
     )
-    model = made(Kosmos2ForConditionalGeneration, config)
-    with torch.no_grad():
-        reader = model.image_to_text_projection
-        reader.dense.weight.mul_(80.0)
-        reader.x_attn.q_proj.weight.mul_(12.0)
-        reader.x_attn.k_proj.weight.mul_(12.0)
-    return model, processor
+    return reading_sharply(made(Kosmos2ForConditionalGeneration, config)), processor
+
+
+def kosmos_2_5() -> tuple[Any, Any]:
+    """KOSMOS-2.5: up to 24 patches of 8 pixels, 5 queries of one layer of attention."""
+    from transformers import (
+        Kosmos2_5Config,
+        Kosmos2_5ForConditionalGeneration,
+        Kosmos2_5ImageProcessor,
+        Kosmos2_5Processor,
+    )
+
+    names = {"boi_token": "<image>", "eoi_token": "</image>", "image_token": "<s>"}
+    tok = tokenizer("<md>", bos=False, names=names)
+    tok.bos_token = "<s>"
+    images = Kosmos2_5ImageProcessor(patch_size={"height": 8, "width": 8}, max_patches=24)
+    processor = Kosmos2_5Processor(images, tok, num_image_tokens=5)
+    processor.images_kwargs = processor.images_kwargs | {"max_patches": 24}
+    vision = {
+        "hidden_size": 32,
+        "patch_embed_hidden_size": 192,
+        "intermediate_size": 64,
+        "head_dim": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_num_patches": 25,
+    }
+    config = Kosmos2_5Config(text_config=kosmos_text(len(tok)), vision_config=vision, latent_query_num=5)
+    return reading_sharply(made(Kosmos2_5ForConditionalGeneration, config)), processor
 
 
 def idefics2() -> tuple[Any, Any]:
@@ -179,6 +216,7 @@ MODELS = {
     "blip-2": blip_2,
     "instructblip": instructblip,
     "kosmos-2": kosmos_2,
+    "kosmos-2.5": kosmos_2_5,
     "idefics2": idefics2,
     "idefics2 split": idefics2_split,
 }

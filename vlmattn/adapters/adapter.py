@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.adapters.decode import decoded
-from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded
+from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded, pad_id_of
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
 from vlmattn.adapters.paint import merged_embeddings
 from vlmattn.adapters.plan import ImagePlan
@@ -52,6 +52,7 @@ class Adapter:
         one_by_one: whether the processor takes one prompt at a time.
         needs_picture: whether the processor takes no prompt without a picture.
         answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
+        own_scale: whether the processor scales each picture by its own mean and deviation.
         answers_apart: whether a decoder of its own writes answers, from ``decoder_input_ids``.
         rows_of_tokens: inputs (B, N, …) with a row per token; tokens of an answer have that of the last prompt token.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
@@ -68,6 +69,7 @@ class Adapter:
     one_by_one = False
     needs_picture = False
     answer_types: Mapping[str, int] = MappingProxyType({})
+    own_scale = False
     answers_apart = False
     rows_of_tokens: tuple[str, ...] = ()
 
@@ -155,12 +157,6 @@ class Adapter:
     def max_images(self) -> int | None:
         """Most pictures per prompt; None for no limit but the context length."""
         return self.spec.max_images
-
-    @property
-    def pad_id(self) -> int:
-        """What stands in place of tokens before a short prompt of a batch; some models count tokens by it."""
-        told = (getattr(self.tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
-        return int(next((one for one in told if one is not None), 0))
 
     @property
     def max_tokens(self) -> int | None:
@@ -354,7 +350,7 @@ class Adapter:
         plans: list[ImagePlan],
     ) -> Encoded:
         extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in TYPE_KEYS if k in outputs}
-        inputs, pads = left_padded([t.input_ids[t.memory :] for t in layouts], extra, self.pad_id)
+        inputs, pads = left_padded([t.input_ids[t.memory :] for t in layouts], extra, pad_id_of(self.tokenizer))
         pixels = {k: v for k, v in outputs.items() if k not in (*_TOKEN_KEYS, *self.drops)}
         inputs |= self.tensors(pixels)
         self.check_views(inputs, plans)

@@ -58,6 +58,12 @@ def _moved(value: Any, device: Any, dtype: Any) -> Any:
     return value.to(device=device, dtype=dtype if dtype is not None and value.is_floating_point() else value.dtype)
 
 
+def pad_id_of(tokenizer: Any) -> int:
+    """What stands in place of tokens beside a short prompt of a batch; some models count tokens by it."""
+    told = (getattr(tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
+    return int(next((one for one in told if one is not None), 0))
+
+
 def right_padded(rows: Sequence[NDArray[np.int64]], fill: int) -> Any:
     """(B, N) int64 rows of different lengths, padded on the right."""
     import torch

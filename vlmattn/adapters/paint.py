@@ -125,6 +125,8 @@ def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[
     from PIL import Image
 
     pixels = np.full((image_wh[1], image_wh[0], 3), _GREY, dtype=np.uint8)
+    if adapter.own_scale:  # a spot on plain grey would change the scale of everything else
+        pixels += np.random.default_rng(0).integers(-_GREY, _GREY, pixels.shape, dtype=np.int16).astype(np.uint8)
     if spot is not None:
         pixels[spot[1] : spot[3], spot[0] : spot[2]] = _WHITE
     encoded = adapter.encode([Image.fromarray(pixels)], "?")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.adapters.adapter import Adapter
-from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, right_padded
+from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, pad_id_of, right_padded
 from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.render import Rendered
 from vlmattn.core.errors import LayoutError
@@ -56,7 +56,7 @@ class EncoderDecoder(Adapter):
         encoded = super()._encoded(kept, layouts, groups, plans)
         rows = [layout.input_ids[: layout.memory] for layout in layouts]
         inputs = dict(encoded.inputs) | {
-            "input_ids": right_padded(rows, self.pad_id),
+            "input_ids": right_padded(rows, pad_id_of(self.tokenizer)),
             "attention_mask": right_padded([np.ones_like(row) for row in rows], 0),
             "decoder_input_ids": right_padded([self.start_ids() for _ in rows], 0),
         }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.adapters import Adapter, Encoded
-from vlmattn.adapters.encoded import TYPE_KEYS, left_padded, repeated_rows, right_padded
+from vlmattn.adapters.encoded import TYPE_KEYS, left_padded, pad_id_of, repeated_rows, right_padded
 from vlmattn.core.errors import PromptError
 from vlmattn.core.layout import extend_layout
 
@@ -84,7 +84,7 @@ def _longer(adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]) -> t
         for line, (row, pad) in enumerate(zip(rows, encoded.pad_left, strict=True)):
             answer = np.full(len(row) - (told.shape[1] - pad), adapter.answer_types.get(name, 0))
             extra[name].append(np.concatenate([told[line, pad:], answer]))
-    inputs, pads = left_padded(list(rows), extra, adapter.pad_id)
+    inputs, pads = left_padded(list(rows), extra, pad_id_of(adapter.tokenizer))
     for name in adapter.rows_of_tokens:
         inputs[name] = repeated_rows(old[name], encoded.pad_left, pads, [len(row) for row in rows])
     where = old["input_ids"].device
