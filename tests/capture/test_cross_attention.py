@@ -79,11 +79,11 @@ def test_rows_of_a_ragged_batch_equal_eager_attention(vlm: va.Vlm) -> None:
         assert torch.allclose(kept.mass_lhqs.sum(-1), torch.ones(()), atol=1e-5)
 
 
-@torch.no_grad()
-def test_generated_rows_equal_those_of_the_given_answer(vlm: va.Vlm) -> None:
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"cache_implementation": "static"}])
+def test_generated_rows_equal_those_of_the_given_answer(vlm: va.Vlm, options: dict[str, Any]) -> None:
     spec = replace(FULL, columns="image", rows=("question", "answer"))
     items = list(zip(pictures(), QUESTIONS, strict=True))
-    written = vlm.ask_many(items, max_new_tokens=4, capture=spec)
+    written = vlm.ask_many(items, max_new_tokens=4, capture=spec, **options)
     ids = [run.trace.layout.input_ids[run.trace.layout.answer_start :].tolist() for run in written]
     given = vlm.ask_many(items, answers=ids, capture=spec)
     for one, other in zip(written, given, strict=True):

@@ -154,7 +154,7 @@ def _find_sites(model: Any) -> ModelSites:
     attention, bypassing = _stack_sites(decoder)
     own = max((s for s in attention if s.kind != "cross"), key=lambda s: s.layer_idx, default=None)
     attention = _one_per_layer(attention)
-    if getattr(model.config, "is_encoder_decoder", False):
+    if _writes_apart(model):
         attention = [site for site in attention if site.sees_memory]
     if not attention:
         raise UnsupportedAttention(
@@ -169,9 +169,13 @@ def _find_sites(model: Any) -> ModelSites:
     return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision, own)
 
 
+def _writes_apart(model: Any) -> bool:
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
 def _reader(model: Any) -> list[Any]:
     # The text encoder of an encoder-decoder model is no vision tower, though it stands outside the decoder.
-    if not getattr(model.config, "is_encoder_decoder", False):
+    if not _writes_apart(model):
         return []
     encoder = model.get_encoder()
     parts = [encoder, getattr(encoder, "text_model", None)] if encoder is not model else []
