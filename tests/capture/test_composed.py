@@ -180,3 +180,15 @@ def test_steering_of_image_columns_reaches_the_queries(vlm: va.Vlm) -> None:
     steered = vlm.ask(picture(), QUESTIONS[0], answer="no", capture=spec, steering=[Halved()]).trace
     assert np.allclose(steered.attn_lhqk[0], plain.attn_lhqk[0] * 0.5, atol=1e-6)
     assert not np.allclose(steered.attn_lhqk[1], plain.attn_lhqk[1], atol=1e-5)
+
+
+@torch.no_grad()
+def test_queries_are_read_in_parts_that_fit(vlm: va.Vlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = vlm.adapter.encode([[picture()]], QUESTIONS[:1])
+    kept = []
+    for size in (1000, 2):
+        monkeypatch.setattr("vlmattn.capture.compose.rows_per_chunk", lambda _call, size=size: size)
+        with Session(vlm.model, encoded.layouts, KEPT) as session:
+            vlm.model(**encoded.inputs)
+        kept.append(session.finish()[0].attn_lhqk)
+    assert torch.allclose(kept[0], kept[1], atol=1e-7)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlmattn.capture.door import AttentionCall
-from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores
+from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk
 from vlmattn.capture.spec import CaptureSpec
 from vlmattn.capture.tower import views_of
 from vlmattn.core.errors import CaptureError, SpecError
@@ -76,7 +76,11 @@ def check_hops(spec: CaptureSpec) -> None:
 @torch.no_grad()
 def hop_rows(call: AttentionCall) -> torch.Tensor:
     """What each query of a resampler's layer looked at, mean over heads: (views, queries, keys) float32, on the CPU."""
-    rows = slice(0, call.query.shape[2])
+    count, size = call.query.shape[2], rows_per_chunk(call)
+    return torch.cat([_mean_rows(call, slice(n, min(n + size, count))) for n in range(0, count, size)], dim=1)
+
+
+def _mean_rows(call: AttentionCall, rows: slice) -> torch.Tensor:
     probs = row_probabilities(call, apply_mask(row_scores(call, rows), row_mask(call, rows)), rows)
     return probs.mean(1).cpu()
 
