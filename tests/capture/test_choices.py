@@ -92,8 +92,8 @@ def test_layers_count_from_the_end_and_all_means_all(options: dict[str, Any]) ->
         (lambda: "scene", UnsupportedAttention, "str is no transformers model"),
         (
             lambda: tf.T5ForConditionalGeneration(tf.T5Config(**SMALL, d_kv=4, d_ff=16, num_layers=1, num_heads=2)),
-            UnsupportedAttention,
-            "encoder-decoder model, which is not supported yet",
+            CaptureError,
+            "looks at pictures by cross attention, and the layouts have no keys beside the tokens",
         ),
     ],
 )

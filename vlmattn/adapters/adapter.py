@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.adapters.decode import decoded
-from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded
+from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded, pad_id_of
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
+from vlmattn.adapters.paint import merged_embeddings
 from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.render import Rendered, plain_template, render, render_raw, template_of
 from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
@@ -53,6 +54,9 @@ class Adapter:
         one_by_one: whether the processor takes one prompt at a time.
         needs_picture: whether the processor takes no prompt without a picture.
         answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
+        own_scale: whether the processor scales each picture by its own mean and deviation.
+        answers_apart: whether a decoder of its own writes answers, from ``decoder_input_ids``.
+        rows_of_tokens: inputs (B, N, …) with a row per token; tokens of an answer have that of the last prompt token.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
             or many times over.
 
@@ -67,18 +71,21 @@ class Adapter:
     one_by_one = False
     needs_picture = False
     answer_types: Mapping[str, int] = MappingProxyType({})
+    own_scale = False
+    answers_apart = False
+    rows_of_tokens: tuple[str, ...] = ()
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         self.spec = spec
         self.model = model
         self.processor = processor
-        self.config = model.config
+        self.config = self.find_config()
         self.tokenizer = processor.tokenizer
         self.image_processor = processor.image_processor
         configured = getattr(self.config, "vision_feature_select_strategy", "full")
         self.strategy = str(configured) if spec.strategy == "config" else spec.strategy
         self.placeholder, self.image_token = self.find_tokens()
-        self.image_token_id = int(self.config.image_token_id)
+        self.image_token_id = self._told_id()
         self._check_tokenizer()
         self._check_image_processor()
         self.tower = self.find_tower()
@@ -108,6 +115,10 @@ class Adapter:
     def find_tokens(self) -> tuple[str, str]:
         """What stands for a picture in a prompt, and the token that the processor writes in its place."""
         return str(self.processor.image_token), str(self.processor.image_token)
+
+    def find_config(self) -> Any:
+        """The configuration that says what stands for pictures and what prepares them."""
+        return self.model.config
 
     def find_tower(self) -> Tower:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""
@@ -144,6 +155,10 @@ class Adapter:
     def tower_layers(self, depth: int) -> int:
         """How many of the vision tower's ``depth`` layers reach the language model."""
         return layers_read(self.config, depth)
+
+    def states_seen(self, inputs: Mapping[str, Any]) -> Any:
+        """(B, N, d) what stands behind every token of the layouts, those beside the prompt too."""
+        return merged_embeddings(self.model, inputs, self.language_inputs)
 
     def setting(self, name: str) -> Any:
         """A setting of the image processor: what the processor tells it comes before what it says itself."""
@@ -226,6 +241,14 @@ class Adapter:
         return f"{type(self).__name__}({self.spec.name!r}, tower={self.tower.name!r}, {self.tower.size_told})"
 
     # --- checks on construction -----------------------------------------------------------------------------------
+
+    def _told_id(self) -> int:
+        if getattr(self.config, "image_token_id", None) is None:
+            raise LayoutError(
+                f"the model's configuration does not say which token stands for pictures: set config.image_token_id to"
+                f" that of {self.image_token!r}"
+            )
+        return int(self.config.image_token_id)
 
     def _check_tokenizer(self) -> None:
         if not getattr(self.tokenizer, "is_fast", False):
@@ -344,11 +367,8 @@ class Adapter:
         groups: Sequence[Sequence[Image]],
         plans: list[ImagePlan],
     ) -> Encoded:
-        pad = getattr(self.tokenizer, "pad_token_id", None)
-        eos = getattr(self.tokenizer, "eos_token_id", None)
         extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in TYPE_KEYS if k in outputs}
-        fill = pad if pad is not None else eos if eos is not None else 0
-        inputs, pads = left_padded([t.input_ids for t in layouts], extra, int(fill))
+        inputs, pads = left_padded([t.input_ids[t.memory :] for t in layouts], extra, pad_id_of(self.tokenizer))
         pixels = {k: v for k, v in outputs.items() if k not in (*_TOKEN_KEYS, *self.drops)}
         inputs |= self.tensors(pixels)
         self.check_views(inputs, plans)

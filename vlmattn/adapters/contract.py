@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.adapters.adapter import Adapter
-from vlmattn.adapters.paint import merged_embeddings, paint_faults
+from vlmattn.adapters.paint import paint_faults
 from vlmattn.adapters.paint_tower import knows_tower, tower_faults
 from vlmattn.adapters.registry import adapter_for
 from vlmattn.adapters.several import allowed, batch_faults, several_faults
@@ -140,8 +140,7 @@ def _count_faults(adapter: Adapter, size: tuple[int, int], rng: np.random.Genera
     encoded = adapter.encode([_picture(size, rng)], "What?")
     model = adapter.model
     try:
-        inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
-        merged = merged_embeddings(model, inputs, adapter.language_inputs)
+        merged = adapter.states_seen(encoded.to(next(model.parameters()).device, model.dtype).inputs)
     except (ValueError, RuntimeError) as error:
         return [f"the model refuses the input: {error}"]
     layout = encoded.layouts[0]

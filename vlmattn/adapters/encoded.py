@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,37 @@ def _moved(value: Any, device: Any, dtype: Any) -> Any:
     if not hasattr(value, "is_floating_point"):
         return value
     return value.to(device=device, dtype=dtype if dtype is not None and value.is_floating_point() else value.dtype)
+
+
+def pad_id_of(tokenizer: Any) -> int:
+    """What stands in place of tokens beside a short prompt of a batch; some models count tokens by it."""
+    told = (getattr(tokenizer, name, None) for name in ("pad_token_id", "eos_token_id"))
+    return int(next((one for one in told if one is not None), 0))
+
+
+def right_padded(rows: Sequence[NDArray[np.int64]], fill: int) -> Any:
+    """(B, N) int64 rows of different lengths, padded on the right."""
+    import torch
+
+    longest = max(len(row) for row in rows)
+    return torch.from_numpy(np.stack([np.pad(row, (0, longest - len(row)), constant_values=fill) for row in rows]))
+
+
+def repeated_rows(told: Any, pads: Sequence[int], new_pads: Sequence[int], lengths: Sequence[int]) -> Any:
+    """(B, N, …) what is told of each token, for longer sequences: the last token's row is that of those after it.
+
+    Args:
+        told: of sequences with ``pads`` tokens of padding on the left. new_pads, lengths: of the longer ones, without
+            padding, which is told 0.
+    """
+    longer = told.new_zeros(
+        (told.shape[0], max(p + n for p, n in zip(new_pads, lengths, strict=True)), *told.shape[2:])
+    )
+    for line, (pad, new, count) in enumerate(zip(pads, new_pads, lengths, strict=True)):
+        held = told[line, pad:][:count]
+        longer[line, new : new + len(held)] = held
+        longer[line, new + len(held) : new + count] = held[-1]
+    return longer
 
 
 def left_padded(

@@ -168,22 +168,28 @@ def paintable(layout: ImageLayout, tile: int, row: int, col: int) -> tuple[int, 
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
-def grey_picture(image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None = None) -> Image:
-    """A grey picture, with a white spot (x0, y0, x1, y1) if one is given."""
+def grey_picture(
+    image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None = None, *, own_scale: bool = False
+) -> Image:
+    """A grey picture, with a white spot (x0, y0, x1, y1) if one is given.
+
+    ``own_scale``: for models that scale each picture by its own contrast, which a spot would change: noise, not grey.
+    """
     from PIL import Image
 
     pixels = np.full((image_wh[1], image_wh[0], 3), _GREY, dtype=np.uint8)
+    if own_scale:
+        pixels += np.random.default_rng(0).integers(-_GREY, _GREY, pixels.shape, dtype=np.int16).astype(np.uint8)
     if spot is not None:
         pixels[spot[1] : spot[3], spot[0] : spot[2]] = _WHITE
     return Image.fromarray(pixels)
 
 
 def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None) -> Any:
-    """Merged embeddings (N, d) of a grey picture with a white spot, and its layout."""
-    encoded = adapter.encode([grey_picture(image_wh, spot)], "?")
+    """What stands behind each of N tokens, (N, d), of a grey picture with a white spot, and its layout."""
+    encoded = adapter.encode([grey_picture(image_wh, spot, own_scale=adapter.own_scale)], "?")
     model = adapter.model
-    inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
-    merged = merged_embeddings(model, inputs, adapter.language_inputs)
+    merged = adapter.states_seen(encoded.to(next(model.parameters()).device, model.dtype).inputs)
     return merged[0].float().cpu().numpy(), encoded.layouts[0]
 
 

@@ -71,7 +71,7 @@ def _tower_input(
     stacks = tower_stacks(adapter.model)
     handles = [s[0].register_forward_pre_hook(look(i), with_kwargs=True) for i, s in enumerate(stacks)]
     try:
-        encoded = adapter.encode([grey_picture(image_wh, spot)], "?")
+        encoded = adapter.encode([grey_picture(image_wh, spot, own_scale=adapter.own_scale)], "?")
         model = adapter.model
         inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
         merged_embeddings(model, inputs, adapter.language_inputs)

@@ -18,6 +18,11 @@ def _edges(size: Any) -> dict[str, int]:
     return {n: int(v) for n, v in found.items() if v}
 
 
+def told_size(size: Any, side: str) -> int:
+    """One side of a processor's size by name; 0 where it is not set."""
+    return _edges(size).get(side, 0)
+
+
 def resized_wh(wh: tuple[int, int], size: Any) -> tuple[int, int]:
     """Width and height after a processor's resize to ``size``.
 

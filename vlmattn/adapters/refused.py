@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+_PAST = "computes attention past transformers' dispatch, so its rows cannot be seen"
 _WHOLE = (
     "it is a whole with a part that speaks, and the part that reads pictures is its thinker: load it with its own "
     "class, and give load(model.thinker, processor)"
 )
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
-        "aria": "its image tokens are learned queries that look at the whole picture: they have no place on a grid",
-        "blip": "its text decoder computes attention past transformers' dispatch, where it cannot be seen",
+        "aria": "its projector attends in torch.nn.MultiheadAttention, so what its queries see is hidden",
+        "blip": f"its text decoder {_PAST}",
+        "deepseek_ocr2": "its queries and patches attend to each other in every layer of one stack: no single hop",
         "diffusion_gemma": "it writes blocks of tokens at once by repeated denoising, so no attention row predicts a "
         "single token",
         "evolla": "it reads proteins, not pictures",
-        "git": "its decoder computes attention past transformers' dispatch, where it cannot be seen, and its pictures "
-        "have no place in the prompt",
+        "git": f"its decoder {_PAST}",
+        "idefics": "it looks at a perceiver's latents by cross attention: two hops beside a prompt are not declared",
         "inkling2_loop": "its middle layers run three times per pass, so a layer has several attention matrices, while "
         "rows are kept by layer",
+        "instructblipvideo": "it takes videos only",
         "mistral4": "it is a text-only model: it takes no pictures",
         "pi0": "it makes a robot's movements, not text: there is no answer whose words could be followed",
+        "pix2struct": "its processor draws the question into the picture; patches of that shape are not declared",
+        "pp_formulanet": "it takes no question: it writes a formula from the picture alone",
         "qwen2_5_omni": _WHOLE,
         "qwen3_omni_moe": _WHOLE,
-        "t5gemma2": "it is an encoder-decoder model: its decoder looks at the encoder's output, not at image tokens",
+        "udop": "it needs the words of the page and their boxes besides the picture",
+        "vision-encoder-decoder": "it takes no question, and its type does not say which encoder makes its keys",
     }
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmattn.adapters.paint import grey_picture, merged_embeddings, paintable, unmixed
+from vlmattn.adapters.paint import grey_picture, paintable, unmixed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,8 +34,15 @@ def batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
     for index, (group, question) in enumerate(zip(groups, _QUESTIONS, strict=True)):
         alone, pad = adapter.encode(group, question), both.pad_left[index]
         ids, mask = (both.inputs[name][index].tolist() for name in ("input_ids", "attention_mask"))
-        if ids[pad:] != alone.layouts[0].input_ids.tolist() or mask != [0] * pad + [1] * (len(ids) - pad):
+        one, own = alone.inputs["input_ids"][0].tolist(), alone.layouts[0]
+        after = len(ids) - len(one) if adapter.answers_apart else 0
+        if ids[pad:][: len(one)] != one or mask != [0] * pad + [1] * len(one) + [0] * after:
             faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
+            continue
+        other = both.layouts[index]
+        if own.input_ids[own.memory :].tolist() != other.input_ids[other.memory :].tolist():
+            faults.append(f"prompt {index} of the batch has another layout than alone")
+        if own.memory or adapter.answers_apart:  # keys beside the prompt are as many as the longest has
             continue
         apart = np.abs(merged[index][pad:] - _merged(adapter, alone)[0]).max()
         if not apart <= 10 * _slack(adapter) * np.abs(merged[index][pad:]).max():
@@ -47,7 +54,7 @@ def several_faults(adapter: Adapter, number: int, rng: np.random.Generator) -> l
     """Paint a cell of picture ``number`` of several: the token that changes most must be that cell's, of that picture,
     and no other picture's tokens may change."""
     sizes = SIZES[: allowed(adapter, 3)]
-    plain = [grey_picture(size) for size in sizes]
+    plain = [grey_picture(size, own_scale=adapter.own_scale) for size in sizes]
     encoded = adapter.encode(plain, _QUESTIONS[0])
     layout = encoded.layouts[0]
     if len(layout.images) != len(sizes):
@@ -58,7 +65,8 @@ def several_faults(adapter: Adapter, number: int, rng: np.random.Generator) -> l
     spot = paintable(picture, *cell) if cell[1:] not in picture.tiles[0].lost else None
     if spot is None:
         return []
-    painted = [grey_picture(size, spot if k == number else None) for k, size in enumerate(sizes)]
+    spots = [spot if k == number else None for k in range(len(sizes))]
+    painted = [grey_picture(s, p, own_scale=adapter.own_scale) for s, p in zip(sizes, spots, strict=True)]
     with unmixed(adapter.model):
         before = _merged(adapter, encoded)[0]
         change = np.linalg.norm(_merged(adapter, adapter.encode(painted, _QUESTIONS[0]))[0] - before, axis=1)
@@ -87,4 +95,4 @@ def _noise(size: tuple[int, int], rng: np.random.Generator) -> Image:
 def _merged(adapter: Adapter, encoded: Any) -> Any:
     model = adapter.model
     inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
-    return merged_embeddings(model, inputs, adapter.language_inputs).float().cpu().numpy()
+    return adapter.states_seen(inputs).float().cpu().numpy()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.adapters import Adapter, Encoded
-from vlmattn.adapters.encoded import TYPE_KEYS, left_padded
+from vlmattn.adapters.encoded import TYPE_KEYS, left_padded, pad_id_of, repeated_rows, right_padded
 from vlmattn.core.errors import PromptError
 from vlmattn.core.layout import extend_layout
 
@@ -35,16 +35,17 @@ def with_answers(
         )
     for layout, ids in zip(encoded.layouts, written, strict=True):
         # Before anything is decoded, which takes long for a long text.
-        if adapter.max_tokens is not None and len(layout.input_ids) + len(ids) > adapter.max_tokens:
+        count = len(layout) - layout.memory + len(ids)
+        if adapter.max_tokens is not None and count > adapter.max_tokens:
             raise PromptError(
-                f"question and given answer have {len(layout.input_ids) + len(ids)} tokens, more than the model's "
+                f"question and given answer have {count} tokens, more than the model's "
                 f"{adapter.max_tokens} positions: shorten the answer"
             )
     layouts = [
         extend_layout(layout, ids, *adapter.decode_answer(ids))
         for layout, ids in zip(encoded.layouts, written, strict=True)
     ]
-    inputs, pads = _longer(adapter, encoded, [layout.input_ids for layout in layouts])
+    inputs, pads = _longer(adapter, encoded, [layout.input_ids[layout.memory :] for layout in layouts])
     return replace(encoded, inputs=inputs, layouts=tuple(layouts), pad_left=pads), written
 
 
@@ -75,12 +76,16 @@ def _checked_ids(adapter: Adapter, answer: Sequence[int]) -> np.ndarray:
 def _longer(adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]) -> tuple[dict[str, Any], tuple[int, ...]]:
     """The inputs with longer rows of tokens: what is told per token is told of the answer too."""
     old = encoded.inputs
+    if adapter.answers_apart:
+        return dict(old) | {"decoder_input_ids": right_padded(rows, 0).to(old["input_ids"].device)}, encoded.pad_left
     types = {name: old[name].cpu().numpy() for name in TYPE_KEYS if name in old}
     extra: dict[str, list[np.ndarray]] = {name: [] for name in types}
     for name, told in types.items():
         for line, (row, pad) in enumerate(zip(rows, encoded.pad_left, strict=True)):
             answer = np.full(len(row) - (told.shape[1] - pad), adapter.answer_types.get(name, 0))
             extra[name].append(np.concatenate([told[line, pad:], answer]))
-    inputs, pads = left_padded(list(rows), extra, 0)
+    inputs, pads = left_padded(list(rows), extra, pad_id_of(adapter.tokenizer))
+    for name in adapter.rows_of_tokens:
+        inputs[name] = repeated_rows(old[name], encoded.pad_left, pads, [len(row) for row in rows])
     where = old["input_ids"].device
     return dict(old) | {name: value.to(where) for name, value in inputs.items()}, pads

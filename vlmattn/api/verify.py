@@ -105,7 +105,7 @@ def verify(
         same_tokens=same,
         largest_logit_difference=_logit_difference(plain.logits, seen.logits),
         tolerance=tolerance,
-        tokens=int(seen.sequences.shape[1] - encoded.inputs["input_ids"].shape[1]),
+        tokens=int(seen.sequences.shape[1] - (encoded.layouts[0].answer_start - encoded.layouts[0].memory)),
         covered_layers=kept.layers,
         bypassing=sites.bypassing,
         row_error=error,
@@ -141,15 +141,26 @@ def _row_error(vlm: Vlm, encoded: Any, kept: Any) -> float | None:
         return None
     finally:
         config._attn_implementation = before
-    if not output.attentions or len(output.attentions) < len(kept.layers):
+    # Some families hand out what their language model says as it is; of an encoder-decoder, cross attention is kept.
+    told = getattr(output, "language_model_outputs", output)
+    attentions = getattr(told, "cross_attentions", None) or getattr(told, "attentions", None)
+    if not attentions or len(attentions) < len(kept.layers):
         return None
     rows = kept.positions < length
-    full = [a for a in output.attentions if a is not None]
+    full = [a for a in attentions if a is not None]
     by_layer = full if len(full) == len(kept.layers) else [full[layer] for layer in kept.layers]
+    wanted = kept.positions[rows] - kept.layout.memory
     return max(
-        _difference(one[0].float().cpu()[:, kept.positions[rows]], kept.attn_lhqk[slot][:, rows].float().cpu())
+        _difference(one[0].float().cpu()[:, wanted], _own_keys(kept, slot)[:, rows])
         for slot, one in enumerate(by_layer)
     )
+
+
+def _own_keys(kept: Any, slot: int) -> Any:
+    """Kept rows (H, Q, keys) of one layer on the keys that it has itself: those beside the tokens, or the tokens."""
+    rows, memory = kept.attn_lhqk[slot].float().cpu(), kept.layout.memory
+    tokens = kept.composed or kept.layers[slot] in kept.blind
+    return rows[..., memory:] if tokens else rows[..., : memory or None]
 
 
 def _test_picture() -> Any:

@@ -219,7 +219,8 @@ class Vlm:
         )
         with session, torch.no_grad(), _seeded(request.seed), named_options(request.generate):
             output = self.model.generate(**encoded.inputs, **settings)
-        prompt = encoded.inputs["input_ids"].shape[1]
+        pairs = zip(encoded.layouts, encoded.pad_left, strict=True)
+        prompt = max(pad + layout.answer_start - layout.memory for layout, pad in pairs)
         written = written_answers(self.model, self.adapter.tokenizer, output.sequences, prompt, settings)
         beam_indices = getattr(output, "beam_indices", None)
         kept = session.finish(beam_indices, [len(ids) for ids in written], output.sequences)

@@ -69,7 +69,8 @@ class CandidateLog:
     def settle_last(self, sequences: torch.Tensor) -> None:
         """Settle the last step from the finished (B, N) sequences, with the prompt or (after inputs_embeds) without."""
         written = len(self._entropy)
-        end = written if sequences.shape[1] == written else self.plan.prompt_end + written
+        prompt = self.plan.prompt_end - self.plan.memory
+        end = written if sequences.shape[1] == written else prompt + written
         if self._pending is not None and sequences.shape[1] >= end:
             self.settle(sequences[:, end - 1])
 

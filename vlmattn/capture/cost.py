@@ -35,7 +35,7 @@ def estimate_capture(
     plan = BatchPlan(spec, layouts, pads, len(layouts))
     rows = plan.rows_kept(max_new_tokens)
     cells = batch * len(chosen) * rows
-    tokens = batch * plan.prompt_end
+    tokens = batch * (plan.prompt_end - plan.memory)
     written = batch * _written(spec, layouts, max_new_tokens)
     parts = {
         "image columns": cells * heads * columns * _BYTES[spec.dtype],
@@ -51,8 +51,9 @@ def estimate_capture(
 
 
 def kept_columns(spec: CaptureSpec, layout: TokenLayout) -> int:
-    """How many key columns are kept of one sequence."""
-    return layout.answer_start if spec.columns == "all" else len(layout.image_positions)
+    """How many key columns are kept of one sequence, those of a resampler's queries counted."""
+    kept = layout.answer_start if spec.columns == "all" else len(layout.image_positions)
+    return kept + len(layout.latent_positions)
 
 
 def _written(spec: CaptureSpec, layouts: tuple[TokenLayout, ...], max_new_tokens: int) -> int:
@@ -61,9 +62,8 @@ def _written(spec: CaptureSpec, layouts: tuple[TokenLayout, ...], max_new_tokens
 
 
 def _lines(chosen: Any) -> int:
-    # One for every layer with a window, one for all layers without.
-    windowed = sum(site.windowed for site in chosen)
-    return windowed + (windowed < len(chosen))
+    # One for every layer with a window, one for all layers of a kind without.
+    return sum(site.windowed for site in chosen) + len({site.kind for site in chosen if not site.windowed})
 
 
 def _vision_bytes(spec: CaptureSpec, model: Any, sites: ModelSites, layouts: tuple[TokenLayout, ...]) -> int:

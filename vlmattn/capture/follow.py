@@ -114,7 +114,8 @@ def check_input(plan: BatchPlan, mask: Any, length: int) -> bool:
     """Compare what the decoder got with the layouts.
 
     Args:
-        mask: its attention mask; only one of shape (B, N) can be compared. length: N, tokens per sequence.
+        mask: its attention mask; only one of shape (B, N) can be compared. length: N, tokens per sequence, keys beside
+            them included.
 
     Returns:
         Whether the mask may hide tokens inside a sequence.
@@ -125,14 +126,17 @@ def check_input(plan: BatchPlan, mask: Any, length: int) -> bool:
     longest = max(pad + len(layout) for pad, layout in zip(plan.pad_left, plan.layouts, strict=True))
     if length > longest:
         raise CaptureError(
-            f"the model got {length} tokens per sequence, but the layouts (with pad_left) say {longest}: "
+            f"the model got {length - plan.memory} tokens per sequence, but the layouts (with pad_left) say "
+            f"{longest - plan.memory}: "
             "pass the layouts of this input, and generate one token per pass (no assistant, no prompt lookup)"
         )
     if not isinstance(mask, torch.Tensor) or mask.ndim != 2 or mask.shape[0] != len(plan.layouts):
         return mask is not None
     real = mask.detach().ne(0).cpu().numpy()
     for line, (one, pad, layout) in enumerate(zip(real, plan.pad_left, plan.layouts, strict=True)):
-        _check_line(line // plan.copies, np.flatnonzero(one), pad, min(pad + len(layout), len(one)))
+        first = pad + layout.memory - plan.memory
+        end = pad + len(layout) - plan.memory
+        _check_line(line // plan.copies, np.flatnonzero(one), first, min(end, len(one)))
     return _has_holes(real)
 
 

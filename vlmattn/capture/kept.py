@@ -37,6 +37,9 @@ class KeptRows:
         hidden: residual-stream statistics of the prompt tokens, or None.
         candidates: next-token statistics at the predicting rows of answer tokens, or None.
         vision: attention of the vision tower, (L_v, crops, H, patches), or None.
+        blind: those of ``layers`` that look at no picture, because its keys stand beside the tokens and the layer is no
+            cross attention; their kept image columns are 0.
+        composed: how attention to patches was composed of two hops; empty where the model attends to them itself.
     """
 
     layout: TokenLayout
@@ -53,11 +56,13 @@ class KeptRows:
     hidden: HiddenStats | None = None
     candidates: Candidates | None = None
     vision: torch.Tensor | None = None
+    blind: tuple[int, ...] = ()
+    composed: str = ""
 
 
 @dataclass(frozen=True)
 class HiddenStats:
-    """Residual stream at the input of each layer, for N prompt tokens.
+    """Residual stream at the input of each layer, for N prompt tokens; NaN (and -1) for keys beside them, without one.
 
     Attributes:
         layers: layer indices. rms_ln: (L, N) root mean square. peak_ln: (L, N) largest |x|. peak_coord_ln: (L, N) its
@@ -199,13 +204,17 @@ class HiddenLog:
         for log, values in zip((self.rms, self.peak, self.peak_coord, self.coord), made, strict=True):
             log.setdefault(layer, []).append(values.cpu() if self.offload else values)
 
-    def stats(self, item: int, first: int, last: int, coords: tuple[int, ...]) -> HiddenStats | None:
-        """Statistics of tokens [first, last) of one sequence of the batch."""
+    def stats(
+        self, item: int, first: int, last: int, coords: tuple[int, ...], *, before: int = 0
+    ) -> HiddenStats | None:
+        """Statistics of tokens [first, last) of one sequence of the batch, after ``before`` places without any."""
         if not self.rms:
             return None
         layers = tuple(sorted(self.rms))
 
         def stack(log: dict[int, list[torch.Tensor]]) -> torch.Tensor:
-            return torch.stack([torch.cat(log[i], dim=1)[item, first:last].cpu() for i in layers])
+            told = torch.stack([torch.cat(log[i], dim=1)[item, first:last].cpu() for i in layers])
+            empty = torch.nan if told.is_floating_point() else -1
+            return torch.cat([told.new_full((len(layers), before, *told.shape[2:]), empty), told], dim=1)
 
         return HiddenStats(layers, stack(self.rms), stack(self.peak), stack(self.peak_coord), coords, stack(self.coord))

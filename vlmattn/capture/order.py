@@ -18,10 +18,10 @@ class LineOrder:
 
     Args:
         copies: lines per encoded sequence; one alone cannot change places. layer_idx: the layer to look at; a late one,
-            where equal keys mean equal histories. cache: of the run, or None.
+            where equal keys mean equal histories; None if no layer tells. cache: of the run, or None.
     """
 
-    def __init__(self, copies: int, layer_idx: int, cache: Any) -> None:
+    def __init__(self, copies: int, layer_idx: int | None, cache: Any) -> None:
         parts = (cache, *getattr(cache, "layers", ()))
         quantised = any("quantized" in type(part).__name__.lower() for part in parts)
         self.layer_idx = layer_idx if copies > 1 and not quantised else None
@@ -29,8 +29,8 @@ class LineOrder:
         self._moved: torch.Tensor | None = None
 
     def watches(self, site: AttentionSite) -> bool:
-        """Whether the keys of ``site`` are looked at."""
-        return site.layer_idx == self.layer_idx
+        """Whether the keys of ``site`` are looked at; those of cross attention stay as they are."""
+        return site.layer_idx == self.layer_idx and site.kind != "cross"
 
     @torch.no_grad()
     def look(self, key: torch.Tensor, step: Step, first_column: int) -> None:

@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from vlmattn.capture.candidates import CandidateLog
+from vlmattn.capture.compose import KeptBlock, composed
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.kept import HiddenLog, KeptRows, RowBuffers, select_rows
 from vlmattn.capture.order import LineOrder
 from vlmattn.capture.rows import take_rows
 from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.spec import CaptureSpec
-from vlmattn.capture.step import BatchPlan, KeptColumns, KeptPart, Step
+from vlmattn.capture.step import BatchPlan, KeptColumns, KeptPart, Step, key_parts
 from vlmattn.capture.values import ValueNorms
 from vlmattn.capture.visible import VisibleColumns
 from vlmattn.core.errors import CaptureError, UnsupportedAttention
@@ -30,8 +31,9 @@ class Recording:
     Args:
         spec: what to keep. sites, heads: the attention sites to keep rows of, and which heads. plan: rows and layouts
             of the batch. max_new_tokens: a bound on the answer's length if one is known; it sizes the buffers.
-        most: rows that the budget allows. vision: what the vision tower saw, for each line of the batch. cache: that
-            the run goes on with, if it is known.
+        most: rows that the budget allows. vision: what the vision tower saw, for each line of the batch. hops: what a
+            resampler's queries looked at, likewise. own: a self attention whose keys tell whether lines change places.
+            cache: that the run goes on with, if it is known.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class Recording:
         max_new_tokens: int | None = None,
         most: int | None = None,
         vision: Sequence[torch.Tensor | None] = (),
+        hops: Sequence[torch.Tensor | None] = (),
+        own: AttentionSite | None = None,
         cache: Any = None,
     ) -> None:
         self.spec, self.plan = spec, plan
@@ -56,19 +60,19 @@ class Recording:
         batch = len(plan.layouts)
         width, layers = self.columns.width, len(self.sites)
         self.rows = RowBuffers(batch, layers, width, capacity, _DTYPES[spec.dtype], most=most)
-        self.visible = VisibleColumns(self.sites)
+        self.visible = VisibleColumns(self.sites, beside=bool(plan.memory))
         self._lines = dict.fromkeys(range(len(self.sites)), 0)
         self.values = ValueNorms(spec.value_norms, self.columns, layers, batch, offload=spec.offload)
         self.hidden = HiddenLog(spec.offload)
-        self.order = LineOrder(plan.copies, self.sites[-1].layer_idx, cache)
+        self.order = LineOrder(plan.copies, own.layer_idx if own is not None else None, cache)
         self.candidates = CandidateLog(spec.top_k, plan) if spec.top_k and spec.answer_rows() else None
-        self.vision = list(vision)
+        self.vision, self.hops = list(vision), list(hops)
         self.passes = 0
         self.finished = 0
         self.seen: dict[int, int] = dict.fromkeys(self.slot, 0)
         self._part_rows: dict[int, int] = {}
         self._gathered: list[tuple[AttentionSite, KeptPart, torch.Tensor]] = []
-        plain = spec.reduce is None and not spec.head_norms and not spec.offload
+        plain = spec.reduce is None and not spec.head_norms and not spec.offload and not plan.memory
         self.gathers = plain and not any(s.windowed for s in self.sites) and all(h is None for h in self.heads)
         """Whether the single rows of a decoding pass may be kept for all layers at once, at its end."""
 
@@ -103,8 +107,6 @@ class Recording:
             )
         if self.values.kind is not None and step.start < self.plan.prompt_end:
             self._add_values(site, call, step)
-        if self.order.watches(site):
-            self.order.look(call.key, step, step.first_columns.get(site.layer_idx, 0))
 
     @torch.no_grad()
     def add_rows(
@@ -118,7 +120,7 @@ class Recording:
         heads = self.heads[slot]
         if heads is not None:
             probs = probs[:, list(heads)]
-        kept, masses = self.columns.pick(probs, first_column), self.columns.masses(probs, first_column)
+        kept, masses = self._pick(site, probs, first_column), self._masses(site, probs, first_column)
         if self.spec.reduce == "mean":
             kept, masses = kept.mean(1, keepdim=True), masses.mean(1, keepdim=True)
         elif self.spec.reduce == "max":
@@ -126,8 +128,16 @@ class Recording:
         self._write("attn", slot, first, kept, self.rows.dtype)
         self._write("mass", slot, first, masses, torch.float32)
         if seen is not None:
-            columns = self.columns.pick(seen.to(torch.uint8), first_column)[:, 0].bool()
+            columns = self._pick(site, seen.to(torch.uint8), first_column)[:, 0].bool()
             self.visible.write(self.rows, site, first, columns, self._device(columns))
+
+    def _pick(self, site: AttentionSite, rows: torch.Tensor, first_column: int) -> torch.Tensor:
+        parts = [self.columns.pick(part, at) for part, at in key_parts(rows, site, first_column, self.plan.memory)]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _masses(self, site: AttentionSite, rows: torch.Tensor, first_column: int) -> torch.Tensor:
+        parts = [self.columns.masses(part, at) for part, at in key_parts(rows, site, first_column, self.plan.memory)]
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def gather(self, site: AttentionSite, part: KeptPart, probs: torch.Tensor) -> None:
         """Hold the one row (B, H, 1, K) of a layer in a decoding pass until :meth:`end`; see :attr:`gathers`."""
@@ -218,8 +228,8 @@ class Recording:
         """
         plan, positions = self.plan, self.rows.all_positions()
         layout, pad = plan.layouts[item], plan.pad_left[item]
+        first = pad + layout.memory - plan.memory
         lines, slots, where = self._trail(item, beams, written, positions)
-        columns = self.columns.per_item[item]
 
         def rows(buffer: torch.Tensor | None, axis: int) -> torch.Tensor | None:
             return None if buffer is None else _gather(buffer, lines, slots, axis)
@@ -228,21 +238,28 @@ class Recording:
         if attn is None or mass is None:
             raise CaptureError("no row was kept: the rows asked for never ran (is the answer empty?)")
         seen = self.visible.of(rows(self.visible.held(self.rows), 2), tuple(self.slot))
+        part = KeptBlock.cut(self.columns.positions[item], attn, seen)
+        if len(layout.latent_positions):
+            part = composed(part, layout, self.hops[item] if self.hops else None)
         return KeptRows(
             layout=layout,
             layers=tuple(self.slot),
             heads=self._head_names(),
             positions=where - pad,
-            columns=columns - pad,
-            attn_lhqk=attn[..., : len(columns)],
+            columns=part.columns,
+            attn_lhqk=part.attn_lhqk,
             segments=self.columns.segments,
             mass_lhqs=mass,
-            visible_lqk=None if seen is None else seen[..., : len(columns)],
-            value_norm_lhk=self.values.of(item, len(columns)),
+            visible_lqk=part.seen_lqk,
+            value_norm_lhk=self.values.of(item, len(part.columns)),
             head_norm_lhq=rows(self.rows.get("head_norm"), 3),
-            hidden=self.hidden.stats(item, pad, pad + layout.answer_start, self.spec.hidden_coords),
+            hidden=self.hidden.stats(
+                item, first, first + layout.answer_start - layout.memory, self.spec.hidden_coords, before=layout.memory
+            ),
             candidates=self.candidates.of(item, beams, written) if self.candidates else None,
             vision=self.vision[item] if self.vision else None,
+            blind=() if part.told else tuple(s.layer_idx for s in self.sites if plan.memory and not s.sees_memory),
+            composed=part.told,
         )
 
     def _head_names(self) -> tuple[tuple[int | str, ...], ...]:

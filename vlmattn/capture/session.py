@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vlmattn.capture import door
+from vlmattn.capture.compose import check_hops, hop_rows, hop_shape
 from vlmattn.capture.cost import estimate_capture, free_memory, home_of
 from vlmattn.capture.follow import Follower, cache_of, check_input, holds_keys
 from vlmattn.capture.kept import KeptRows
@@ -25,7 +26,7 @@ from vlmattn.capture.rows import (
     rows_per_chunk,
     visible_to,
 )
-from vlmattn.capture.sites import AttentionSite, model_sites, unwrap
+from vlmattn.capture.sites import AttentionSite, heads_of, model_sites, unwrap
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
@@ -81,13 +82,14 @@ class Session:
         self.pad_left = tuple(pad_left) if pad_left is not None else (0,) * len(self.layouts)
         self.spec, self.steering = spec, tuple(s for s in steering if s.edits_attention())
         self.max_new_tokens, self.beams = max_new_tokens, beams
+        self._memory = max((layout.memory for layout in self.layouts), default=0)
         self.recordings: list[Recording] = []
         self._check_choices()
-        self._kept_sites = spec.resolve_layers(self.sites) if spec is not None else ()
+        self._kept_sites = self.sites.running(spec.resolve_layers(self.sites), self._memory) if spec is not None else ()
+        own = [site for site in self._kept_sites if site.kind != "cross"]
+        self._order_site = own[-1] if own else self.sites.last_own if self._kept_sites else None
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
         self._acts = [s.layers_among(self.sites.layers) for s in self.steering]
-        self._watched = self._watched_sites()
-        self._windowed = tuple(s.layer_idx for s in self._watched.values() if s.windowed)
         self._plan: BatchPlan | None = None
         self._step: Step | None = None
         self._steered: SteeredRows | None = None
@@ -96,6 +98,10 @@ class Session:
         self._paused = 0
         self._depth = 0
         self._tower: dict[int, list[torch.Tensor]] = {}
+        self._hops: dict[int, list[torch.Tensor]] = {}
+        self._hop_shape = hop_shape(self.layouts) if spec is not None else None
+        self._watched = self._watched_sites()
+        self._windowed = tuple(s.layer_idx for s in self._watched.values() if s.windowed)
         self._tower_modules = {id(site.module) for site in self.sites.vision}
         self._exit = ExitStack()
 
@@ -120,7 +126,8 @@ class Session:
     ) -> None:
         self._exit.close()
         self._step, self._steered = None, None
-        self._runs, self._plan, self._tower = Follower(type(self.model).__name__), None, {}
+        self._runs, self._plan = Follower(type(self.model).__name__), None
+        self._tower, self._hops = {}, {}
 
     @property
     def edits(self) -> bool:
@@ -173,9 +180,10 @@ class Session:
         if self.spec is not None and self.spec.hidden:
             for layer_idx, block in self.sites.blocks:
                 yield block.register_forward_pre_hook(self._block_hook(layer_idx), with_kwargs=True)
-        if self.spec is not None and self.spec.top_k and self.spec.answer_rows() and self.model is not decoder:
-            yield self.model.register_forward_pre_hook(self._model_enters, with_kwargs=True)
-            yield self.model.register_forward_hook(self._model_leaves)
+        if self.spec is not None and self.spec.top_k and self.spec.answer_rows():
+            for head in heads_of(self.model, decoder):
+                yield head.register_forward_pre_hook(self._model_enters, with_kwargs=True)
+                yield head.register_forward_hook(self._model_leaves)
 
     def _decoder_enters(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.resting:
@@ -199,11 +207,13 @@ class Session:
         if states is None:
             raise CaptureError(f"{type(self.sites.decoder).__name__} ran without input_ids or inputs_embeds")
         cache = cache_of(kwargs)
-        start = int(cache.get_seq_length()) if cache is not None else 0
+        held = int(cache.get_seq_length()) if cache is not None else 0
         batch, count = int(states.shape[0]), int(states.shape[1])
-        fresh = self._runs.begins(cache, start, count) or self._plan is None or len(self._plan.layouts) != batch
+        fresh = self._runs.begins(cache, held, count) or self._plan is None or len(self._plan.layouts) != batch
+        start = self._memory + held
         plan = self._begin(kwargs, cache, start, count, batch) if fresh or self._plan is None else self._plan
-        step = Step(start, count, batch, plan.kept(start, count, states.device), begins=fresh)
+        kept = plan.kept(start, count, states.device)
+        step = Step(start, count, batch, kept, begins=fresh, memory=self._memory)
         step.first_columns = self._first_columns(cache, count)
         self._steered = SteeredRows(self.steering, self._acts, plan, step) if self.steering else None
         return step
@@ -219,20 +229,27 @@ class Session:
             masked = check_input(plan, kwargs.get("attention_mask"), start + count)
             plan.check_start(start)
         self._plan, self._tower, seen = plan, {}, self._tower
+        self._hops, hopped = {}, self._hops
         if self.spec is not None:
             estimate = self._estimate(self.spec, plan.copies)
             estimate.check(self._allowed, 0)
             vision = split_views(seen, plan.layouts, plan.copies)
+            hops = split_views(hopped, plan.layouts, plan.copies)
             self.recordings = []  # before the next one takes its memory
             recording = Recording(
                 self.spec, self._kept_sites, self._heads, plan, max_new_tokens=self.max_new_tokens,
-                most=estimate.rows_within(self._allowed), vision=vision, cache=cache,
+                most=estimate.rows_within(self._allowed), vision=vision, hops=hops, own=self._order_site, cache=cache,
             )  # fmt: skip
             recording.visible.masked = masked
             self.recordings = [recording]
         return plan
 
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
+        moved = self._moved_windows(cache, count)
+        own = [site.layer_idx for site in self.sites.attention if site.kind != "cross"]
+        return {layer: self._memory + moved.get(layer, 0) for layer in own} if self._memory else moved
+
+    def _moved_windows(self, cache: Any, count: int) -> dict[int, int]:
         if cache is None or not self._windowed:
             return {}
         offsets, latest = {}, 0
@@ -258,15 +275,17 @@ class Session:
 
     def _model_enters(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         log = self._recording.candidates if self._recording is not None else None
-        tokens = kwargs.get("input_ids")
+        tokens = kwargs.get("decoder_input_ids", kwargs.get("input_ids"))
         if log is not None and tokens is not None and tokens.shape[1] == 1 and not self.resting:
             log.settle(tokens[:, -1])
 
     def _model_leaves(self, module: Any, args: Any, output: Any) -> None:
         log = self._recording.candidates if self._recording is not None else None
         logits = getattr(output, "logits", None)
-        if log is not None and logits is not None and self._step is not None and not self.resting:
-            log.add(logits, self._step)
+        step = self._step
+        if log is not None and logits is not None and step is not None and not step.told and not self.resting:
+            step.told = True
+            log.add(logits, step)
 
     # -- at the door ---------------------------------------------------------------------------------------------------
 
@@ -284,6 +303,8 @@ class Session:
             return output
         check_call(call)
         check_all_rows(call, step.count)
+        if self._recording is not None and self._recording.order.watches(site):
+            self._recording.order.look(call.key, step, step.first_columns.get(site.layer_idx, step.memory))
         recording = self._recording if site in self._kept_sites else None
         if recording is not None:
             recording.saw(site, call, step)
@@ -323,6 +344,8 @@ class Session:
     def _look_at_tower(self, site: AttentionSite, call: door.AttentionCall) -> None:
         if self.spec is not None and self.spec.vision is not None:
             self._tower.setdefault(site.layer_idx, []).append(tower_rows(call, self.spec.vision))
+        if self._hop_shape == (call.query.shape[2], call.key.shape[2]):
+            self._hops.setdefault(site.layer_idx, []).append(hop_rows(call))
 
     # -- small things --------------------------------------------------------------------------------------------------
 
@@ -341,6 +364,8 @@ class Session:
         wrong = [c for c in self.spec.hidden_coords if c < 0 or (width is not None and c >= width)]
         if wrong:
             raise SpecError(f"hidden_coords {wrong} do not exist: the residual stream has {width} coordinates")
+        if any(len(layout.latent_positions) for layout in self.layouts):
+            check_hops(self.spec)
         if self.spec.vision is not None:
             check_tower(self.spec.vision, self.model, self.sites)
             check_views(self.layouts)
@@ -351,7 +376,9 @@ class Session:
             self.sites.check_all_seen()
         acts = frozenset().union(*self._acts)
         watched |= {id(s.module): s for s in self.sites.attention if s.layer_idx in acts}
-        if self.spec is not None and self.spec.vision is not None:
+        if self._order_site is not None:
+            watched[id(self._order_site.module)] = self._order_site
+        if self._hop_shape is not None or (self.spec is not None and self.spec.vision is not None):
             watched |= {id(site.module): site for site in self.sites.vision}
         return watched
 

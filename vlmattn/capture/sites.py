@@ -8,12 +8,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from vlmattn.core.errors import UnsupportedAttention
+from vlmattn.core.errors import CaptureError, UnsupportedAttention
 
 if TYPE_CHECKING:
     from torch import nn
 
 _NO_ROWS = ("linear", "delta", "lightning", "mamba", "conv", "recurrent", "norm", "mask", "output", "rotary")
+_CROSS = ("encoder_attn", "encoder_decoder_attention", "encdecattention")
 _OUTPUT_PROJECTIONS = ("o_proj", "out_proj", "dense", "wo", "c_proj")
 
 
@@ -24,7 +25,8 @@ class AttentionSite:
     Attributes:
         name: qualified name below the stack it belongs to.
         layer_idx: the layer's own index, which a cache is addressed by.
-        kind: ``self`` or ``cross``.
+        kind: ``self``; ``cross``, whose keys stand beside the tokens (states of a vision tower or of an encoder); or
+            ``merged``, whose keys are the tokens and then those beside them.
         heads: number of query heads.
         windowed: whether the layer limits how far back it sees (sliding window, chunks).
     """
@@ -35,6 +37,11 @@ class AttentionSite:
     heads: int
     windowed: bool
     module: nn.Module
+
+    @property
+    def sees_memory(self) -> bool:
+        """Whether its keys hold those beside the tokens."""
+        return self.kind != "self"
 
     @property
     def output_projection(self) -> nn.Module | None:
@@ -52,7 +59,8 @@ class ModelSites:
 
     Attributes:
         decoder: the text decoder that reads the image tokens.
-        attention: its attention modules, by layer.
+        attention: its attention modules, one per layer; of a layer with both kinds, the cross attention.
+        last_own: its last attention to its own tokens, kept or not, or None.
         blocks: (layer_idx, module) of its residual blocks, whose input is the residual stream.
         bypassing: names of modules that look like attention but compute it themselves.
         vision: attention modules outside the decoder.
@@ -63,6 +71,7 @@ class ModelSites:
     blocks: tuple[tuple[int, nn.Module], ...]
     bypassing: tuple[str, ...]
     vision: tuple[AttentionSite, ...]
+    last_own: AttentionSite | None = None
 
     def check_all_seen(self) -> None:
         """Refuse "all layers" where some attention cannot be seen; layers without attention are no matter.
@@ -80,6 +89,20 @@ class ModelSites:
     def layers(self) -> tuple[int, ...]:
         """Layer indices that have attention, ascending."""
         return tuple(site.layer_idx for site in self.attention)
+
+    def running(self, chosen: tuple[AttentionSite, ...], memory: int) -> tuple[AttentionSite, ...]:
+        """Those of ``chosen`` that run with ``memory`` keys beside the tokens: without any, cross attention does not.
+
+        Raises:
+            CaptureError: none does.
+        """
+        found = tuple(site for site in chosen if site.kind != "cross" or memory)
+        if chosen and not found:
+            raise CaptureError(
+                f"{type(self.decoder).__name__} looks at pictures by cross attention, and the layouts have no keys "
+                "beside the tokens (TokenLayout.memory): take the layouts of its adapter"
+            )
+        return found
 
     @property
     def depth(self) -> int:
@@ -106,8 +129,8 @@ def model_sites(model: Any) -> ModelSites:
     """The attention of ``model``; the search runs once per model.
 
     Raises:
-        UnsupportedAttention: not a transformers model with a text decoder, an encoder-decoder model, or no attention
-            module of the decoder goes through the dispatch.
+        UnsupportedAttention: not a transformers model with a text decoder, or no attention module of the decoder goes
+            through the dispatch; of an encoder-decoder model, no cross attention.
     """
     model = unwrap(model)
     _check_kind(model)
@@ -119,39 +142,64 @@ def model_sites(model: Any) -> ModelSites:
     return found
 
 
+def heads_of(model: Any, decoder: Any) -> list[Any]:
+    """The modules that hand out logits: the model, and a language model inside it that some families run by itself."""
+    writing = [m for m in model.modules() if callable(getattr(m, "can_generate", None)) and m.can_generate()]
+    holding = [m for m in writing if any(part is decoder for part in m.modules())]
+    return [head for head in dict.fromkeys([model, *holding]) if head is not decoder]
+
+
 def _check_kind(model: Any) -> None:
     name = type(model).__name__
     if not callable(getattr(model, "get_decoder", None)):
         raise UnsupportedAttention(f"{name} is no transformers model with a text decoder (get_decoder)")
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise UnsupportedAttention(
-            f"{name} is an encoder-decoder model, which is not supported yet: its decoder looks at the "
-            "picture by cross attention"
-        )
 
 
 def _find_sites(model: Any) -> ModelSites:
     decoder = _below_head(model.get_decoder())
     attention, bypassing = _stack_sites(decoder)
-    attention = sorted((s for s in attention if s.kind == "self"), key=lambda s: s.layer_idx)
+    own = max((s for s in attention if s.kind != "cross"), key=lambda s: s.layer_idx, default=None)
+    attention = _one_per_layer(attention)
+    if _writes_apart(model):
+        attention = [site for site in attention if site.sees_memory]
     if not attention:
         raise UnsupportedAttention(
             f"no attention module of {type(decoder).__name__} uses transformers' attention dispatch"
             + (f" ({', '.join(bypassing[:4])} compute it themselves)" if bypassing else "")
             + ": rows cannot be kept for this model"
         )
-    inside = {id(m) for m in decoder.modules()}
+    inside = {id(m) for stack in (decoder, *_reader(model)) for m in stack.modules()}
     outside = [m for m in model.modules() if id(m) not in inside and _dispatches(type(m))]
     names = {id(m): n for n, m in model.named_modules()}
     vision = tuple(_site(names[id(m)], m, index) for index, m in enumerate(outside))
-    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision)
+    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision, own)
+
+
+def _writes_apart(model: Any) -> bool:
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def _reader(model: Any) -> list[Any]:
+    # The text encoder of an encoder-decoder model is no vision tower, though it stands outside the decoder.
+    if not _writes_apart(model):
+        return []
+    encoder = model.get_encoder()
+    parts = [encoder, getattr(encoder, "text_model", None)] if encoder is not model else []
+    return [part for part in parts if getattr(part, "embed_tokens", None) is not None]
+
+
+def _one_per_layer(sites: list[AttentionSite]) -> list[AttentionSite]:
+    # Cross attention looks at the picture, self attention beside it does not.
+    chosen = {s.layer_idx: s for kind in ("self", "cross", "merged") for s in sites if s.kind == kind}
+    return [chosen[layer] for layer in sorted(chosen)]
 
 
 def _below_head(decoder: Any) -> Any:
-    # Some families hand out their causal LM as the decoder; the stack below its language head is meant.
+    # Some families hand out their causal LM as the decoder; the stack below its language head is meant. What holds a
+    # decoder, beside an encoder or not, may itself be passed by.
     while getattr(decoder, "lm_head", None) is not None and getattr(decoder, "model", None) is not None:
         decoder = decoder.model
-    return decoder
+    return getattr(decoder, "decoder", decoder)
 
 
 def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[str]]:
@@ -192,10 +240,9 @@ def _looks_like_attention(module: Any) -> bool:
 def _site(name: str, module: Any, layer_idx: int) -> AttentionSite:
     config = getattr(module, "config", None)
     heads = getattr(module, "num_heads", None) or getattr(config, "num_attention_heads", 0)
-    cross = "cross" in name.rsplit(".", 1)[-1] or name.endswith("encoder_attn")
-    return AttentionSite(
-        name, layer_idx, "cross" if cross else "self", int(heads or 0), _windowed(module, config), module
-    )
+    cross = any("cross" in part or part.lower() in _CROSS for part in name.split(".")[-2:])
+    kind = "merged" if "MergedAttention" in type(module).__name__ else "cross" if cross else "self"
+    return AttentionSite(name, layer_idx, kind, int(heads or 0), _windowed(module, config), module)
 
 
 def _windowed(module: Any, config: Any) -> bool:

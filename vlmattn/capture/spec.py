@@ -139,6 +139,11 @@ class CaptureSpec:
             position = int(rule) + (prompt if rule < 0 else 0)
             if not 0 <= position < prompt:
                 raise SpecError(f"row {rule} is outside the prompt of {prompt} tokens")
+            if position < layout.memory:
+                raise SpecError(
+                    f"position {rule} is a key beside the decoder's tokens and has no row: rows are {layout.memory} to "
+                    f"{prompt - 1}"
+                )
             return (position,)
         shift = 1 if self.convention == "predicting" else 0
         kinds = layout.kinds[:prompt]
@@ -147,11 +152,10 @@ class CaptureSpec:
         elif rule == "question":
             tokens = np.flatnonzero(kinds == TokenKind.QUESTION)
         elif rule == "after_image":
-            placed = layout.image_positions
-            tokens = np.arange(int(placed[-1]) + 1 if len(placed) else 0, prompt)
+            tokens = np.arange(layout.image_end, prompt)
         else:
             tokens = np.arange(prompt)
-        return [int(t) - shift for t in tokens if t - shift >= 0]
+        return [int(t) - shift for t in tokens if t - shift >= layout.memory]
 
     def resolve_layers(self, sites: ModelSites) -> tuple[AttentionSite, ...]:
         """The attention sites whose rows are kept.

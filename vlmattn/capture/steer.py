@@ -68,13 +68,13 @@ class SteeredRows:
     def _first_rows(self, steering: Steering) -> np.ndarray:
         # First query of this pass that is offered, per sequence.
         if steering.rows == "all":
-            return np.array([max(pad - self.step.start, 0) for pad in self.plan.pad_left])
+            pairs = zip(self.plan.layouts, self.plan.pad_left, strict=True)
+            return np.array([max(pad + layout.memory - self.step.start, 0) for layout, pad in pairs])
         if steering.rows == "last":
             return np.full(self.step.batch, self.step.count - 1)
         ends = []
         for layout, pad in zip(self.plan.layouts, self.plan.pad_left, strict=True):
-            placed = layout.image_positions
-            ends.append(pad + (int(placed[-1]) + 1 if len(placed) else 0) - self.step.start)
+            ends.append(pad + layout.image_end - self.step.start)
         return np.clip(np.array(ends), 0, self.step.count)
 
     def _rewrite(
@@ -202,16 +202,24 @@ class SteeredRows:
                 probs = torch.where(inside[:, None, :, None], take_rows(edited, index), probs)
         return probs
 
+    def _kinds(self, site: AttentionSite, first: int, keys: int, device: torch.device) -> torch.Tensor:
+        end = self.step.start + self.step.count
+        if site.kind != "merged":
+            return column_kinds(self.plan, first, keys, end, device)
+        own = column_kinds(self.plan, first, keys - self.plan.memory, end, device)
+        return torch.cat([own, column_kinds(self.plan, 0, self.plan.memory, end, device)], dim=-1)
+
     def _where(self, site: AttentionSite, call: AttentionCall, rows: slice, mask: torch.Tensor | None) -> Where:
         first = self.step.first_columns.get(site.layer_idx, 0)
         device, keys = call.query.device, call.key.shape[2]
         positions = torch.arange(rows.start, rows.stop, device=device) + self.step.start
-        pads = torch.as_tensor(self.plan.pad_left, device=device)[:, None]
+        firsts = [pad + lay.memory for lay, pad in zip(self.plan.layouts, self.plan.pad_left, strict=True)]
+        pads = torch.as_tensor(firsts, device=device)[:, None]
         return Where(
             layer_idx=site.layer_idx,
             layouts=self.plan.layouts,
             rows=torch.where(positions[None] >= pads, positions[None], -1),
-            column_kinds=column_kinds(self.plan, first, keys, self.step.start + self.step.count, device),
+            column_kinds=self._kinds(site, first, keys, device),
             first_column=first,
             pad_left=self.plan.pad_left,
             is_prefill=self.step.is_prefill,

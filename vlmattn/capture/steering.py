@@ -42,8 +42,9 @@ class Where:
             columns beyond the last row of this pass (unwritten places of a static cache).
         visible: (B, 1|H, R, K) bool, which columns each row can see: not those of later tokens, padding, or out of the
             layer's window. Weight that is put on others would let a row see them.
-        first_column: padded position of key column 0 (not 0 once a sliding window has moved on).
-        pad_left: left padding of each sequence.
+        first_column: padded position of key column 0 (not 0 once a sliding window has moved on, nor where keys beside
+            the tokens come first and this layer does not look at them).
+        pad_left: left padding of each sequence: position in the layout plus this is the padded position.
         is_prefill: whether this forward pass starts at position 0.
     """
 

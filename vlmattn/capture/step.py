@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vlmattn.capture.rows import RowIndex
+from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.spec import CaptureSpec
 from vlmattn.core.errors import CaptureError
 from vlmattn.core.layout import TokenKind, TokenLayout
@@ -54,6 +55,8 @@ class Step:
         begins: whether a run begins with it.
         first_columns: padded position of key column 0, per layer where it is not 0. Columns go on from there without
             a gap, but for tokens of the answer that :func:`keeps_prompt` names.
+        memory: padded position of the first token of the sequence: keys beside it come first.
+        told: whether its logits were taken.
     """
 
     start: int
@@ -62,15 +65,20 @@ class Step:
     kept: KeptPart | None
     begins: bool = False
     first_columns: dict[int, int] = field(default_factory=dict)
+    memory: int = 0
+    told: bool = False
 
     @property
     def is_prefill(self) -> bool:
         """Whether the pass starts at the beginning of the sequence."""
-        return self.start == 0
+        return self.start == self.memory
 
 
 class BatchPlan:
     """Rows and columns wanted of a batch, in padded positions.
+
+    Keys beside the decoder's own tokens come first, those of each sequence padded on the right to the longest; then
+    padding and tokens. ``pad_left`` is what is added to the position of a token in its layout.
 
     Args:
         spec: what to keep. layouts, pad_left: one entry per sequence as encoded.
@@ -88,14 +96,24 @@ class BatchPlan:
         copies = batch // len(layouts)
         self.spec = spec
         self.layouts = tuple(layout for layout in layouts for _ in range(copies))
-        self.pad_left = tuple(pad for pad in pad_left for _ in range(copies))
+        self.memory = max(layout.memory for layout in layouts)
+        pads = [pad + self.memory - layout.memory for pad, layout in zip(pad_left, layouts, strict=True)]
+        self.pad_left = tuple(pad for pad in pads for _ in range(copies))
         self.copies = copies
         self.prompt_end = max(p + lay.answer_start for p, lay in zip(self.pad_left, self.layouts, strict=True))
         self.end = max(p + len(lay) for p, lay in zip(self.pad_left, self.layouts, strict=True))
+        self._first = min(p + lay.memory for p, lay in zip(self.pad_left, self.layouts, strict=True))
         self.given = any(len(lay) > lay.answer_start for lay in self.layouts)
         self._aligned = len({p + lay.answer_start for p, lay in zip(self.pad_left, self.layouts, strict=True)}) == 1
         self._rows = [self._wanted(lay, pad) for lay, pad in zip(self.layouts, self.pad_left, strict=True)]
         self._open = bool(spec and spec.answer_rows())
+
+    def padded(self, item: int) -> NDArray[np.int64]:
+        """(N,) padded position of every token of a line of the batch."""
+        layout = self.layouts[item]
+        positions = np.arange(len(layout)) + self.pad_left[item]
+        positions[: layout.memory] = np.arange(layout.memory)
+        return positions
 
     def _wanted(self, layout: TokenLayout, pad: int) -> NDArray[np.int64]:
         if self.spec is None:
@@ -120,14 +138,14 @@ class BatchPlan:
         Raises:
             CaptureError: a row, or the hidden states, of tokens that a cache already holds.
         """
-        if self.spec is None or not start:
+        if self.spec is None or start <= self.memory:
             return
         missed = sorted({int(row) for rows in self._rows for row in rows[rows < start]})
         what = f"rows at positions {missed[:8]}" if missed else "hidden states of the prompt"
-        if missed or (self.spec.hidden and start > min(self.pad_left)):
+        if missed or (self.spec.hidden and start > self._first):
             raise CaptureError(
-                f"{what} are wanted, but the first {start} tokens are in the cache already and do not run: run them "
-                "inside the capture (without past_key_values), or choose other rows="
+                f"{what} are wanted, but the first {start - self.memory} tokens are in the cache already and do not "
+                "run: run them inside the capture (without past_key_values), or choose other rows="
             )
 
     def rows_kept(self, new_tokens: int) -> int:
@@ -173,11 +191,28 @@ def _row_index(positions: NDArray[np.int64], start: int, device: torch.device) -
     return torch.as_tensor(np.maximum(positions - start, 0), device=device)
 
 
+def key_parts(
+    rows: torch.Tensor, site: AttentionSite, first_column: int, memory: int
+) -> Iterator[tuple[torch.Tensor, int]]:
+    """(…, K) rows of a layer in parts whose columns stand side by side, each with the padded position of its first.
+
+    Args:
+        first_column: of the first key. memory: how many keys beside the tokens there are.
+    """
+    if site.kind != "merged":
+        yield rows, first_column
+        return
+    own = rows.shape[-1] - memory
+    yield rows[..., own:], 0
+    yield rows[..., :own], first_column
+
+
 class KeptColumns:
     """The key columns to keep and the segments to sum, in padded positions."""
 
     def __init__(self, spec: CaptureSpec, plan: BatchPlan) -> None:
-        self.per_item = [self._columns(spec, lay) + pad for lay, pad in zip(plan.layouts, plan.pad_left, strict=True)]
+        self.positions = [self._columns(spec, layout) for layout in plan.layouts]
+        self.per_item = [plan.padded(item)[columns] for item, columns in enumerate(self.positions)]
         self.width = max(len(c) for c in self.per_item)
         self.first = min((int(c[0]) for c in self.per_item if len(c)), default=0)
         self.segments = max((lay.segments() for lay in plan.layouts), key=len)
@@ -192,15 +227,18 @@ class KeptColumns:
 
     @staticmethod
     def _columns(spec: CaptureSpec, layout: TokenLayout) -> NDArray[np.int64]:
-        return np.arange(layout.answer_start) if spec.columns == "all" else layout.image_positions
+        latents = layout.latent_positions
+        if not len(latents):
+            return np.arange(layout.answer_start) if spec.columns == "all" else layout.image_positions
+        return np.arange(layout.memory, layout.answer_start) if spec.columns == "all" else latents
 
     def _segment_matrix(self, plan: BatchPlan) -> NDArray[np.float32]:
         length = max(pad + len(lay) for lay, pad in zip(plan.layouts, plan.pad_left, strict=True))
         matrix = np.zeros((len(plan.layouts), length, len(self.segments)), dtype=np.float32)
-        for one, layout, pad in zip(matrix, plan.layouts, plan.pad_left, strict=True):
+        for item, (one, layout, pad) in enumerate(zip(matrix, plan.layouts, plan.pad_left, strict=True)):
             names = layout.segments()
             lut = np.array([self.segments.index(name) for name in names])
-            one[np.arange(pad, pad + len(layout)), lut[layout.segment_ids()]] = 1.0
+            one[plan.padded(item), lut[layout.segment_ids()]] = 1.0
             one[pad + len(layout) :, self.segments.index("answer")] = 1.0
         return matrix[:1] if (matrix == matrix[:1]).all() else matrix
 
@@ -251,11 +289,14 @@ def keeps_prompt(cache: Any, layer_idx: int) -> bool:
 
 
 def column_kinds(plan: BatchPlan, first_column: int, keys: int, end: int, device: torch.device) -> torch.Tensor:
-    """(B, keys) int8 kinds of the key columns; -1 for padding and for columns from padded position ``end`` on, ANSWER
-    for tokens written since."""
+    """(B, keys) int8 kinds of the key columns, IMAGE for a resampler's queries; -1 for padding and for columns from
+    padded position ``end`` on, ANSWER for tokens written since."""
     kinds = np.full((len(plan.layouts), first_column + keys), -1, dtype=np.int8)
-    for line, layout, pad in zip(kinds, plan.layouts, plan.pad_left, strict=True):
-        line[pad : pad + len(layout)] = layout.kinds[: max(len(line) - pad, 0)]
+    for item, (line, layout, pad) in enumerate(zip(kinds, plan.layouts, plan.pad_left, strict=True)):
+        where = plan.padded(item)
+        inside = where < len(line)
+        line[where[inside]] = layout.kinds[inside]
         line[pad + len(layout) :] = TokenKind.ANSWER
+    kinds[kinds == TokenKind.LATENT] = TokenKind.IMAGE
     kinds[:, end:] = -1
     return torch.as_tensor(kinds[:, first_column:], device=device)

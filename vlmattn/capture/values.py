@@ -14,6 +14,7 @@ import torch
 from vlmattn.capture.cost import home_of
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.sites import AttentionSite
+from vlmattn.capture.step import key_parts
 from vlmattn.core.errors import CaptureError, UnsupportedAttention
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ValueNorms:
         Raises:
             CaptureError: a run begins behind image tokens that the layer's window has dropped.
         """
-        if step.begins and first_column > self.columns.first:
+        if step.begins and first_column - step.memory > self.columns.first:
             raise CaptureError(
                 f"image tokens before position {first_column} are in the cache already, but layer {site.layer_idx} has "
                 "dropped their values: run the prompt inside the capture, or leave value_norms out"
@@ -48,7 +49,8 @@ class ValueNorms:
         value = call.value.float()
         heads = call.query.shape[1]
         norms = self._plain(value, heads) if self.kind == "value" else self._projected(value, heads, site)
-        picked = self.columns.pick(norms[:, :, None, :], first_column)[:, :, 0]
+        parts = key_parts(norms[:, :, None, :], site, first_column, step.memory)
+        picked = torch.stack([self.columns.pick(part, at)[:, :, 0] for part, at in parts]).sum(0)
         if self._norms is None:
             home = torch.device("cpu") if self.offload else picked.device
             self._norms = torch.zeros((self.batch, self.layers, heads, self.columns.width), device=home)

@@ -1,4 +1,4 @@
-"""Which kept columns a kept row can see: one line for every layer with a window, one for all layers without."""
+"""Which kept columns a kept row can see: one line per layer with a window, one for all others of a kind."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from vlmattn.capture.sites import AttentionSite
 class VisibleColumns:
     """The lines of the buffer ``visible``, (B, lines, Q, K) bool; what is not written is visible.
 
-    Layers without a window share one mask, so the first of them speaks for all. A single new row sees everything before
-    it, so nothing is written for it, unless a mask of the user's hides columns (``masked``).
+    Layers of one kind without a window share one mask, so the first of them speaks for all. A single new row sees
+    everything before it, so nothing is written for it, unless a mask of the user's hides columns (``masked``) or some
+    keys stand beside the tokens, of which some layers see none.
 
     Args:
-        sites: the attention sites whose rows are kept.
+        sites: the attention sites whose rows are kept. beside: whether there are keys beside the tokens.
     """
 
-    def __init__(self, sites: Sequence[AttentionSite]) -> None:
-        windowed = [site.layer_idx for site in sites if site.windowed]
-        full = [site.layer_idx for site in sites if not site.windowed]
-        self.speaker = full[0] if full else None
-        self.line = {layer: line for line, layer in enumerate(windowed)} | dict.fromkeys(full, len(windowed))
-        self.count = len(windowed) + bool(full)
+    def __init__(self, sites: Sequence[AttentionSite], *, beside: bool = False) -> None:
+        names = [str(site.layer_idx) if site.windowed else site.kind for site in sites]
+        order = sorted(dict.fromkeys(names), key=lambda name: not name.isdigit())
+        self.line = {site.layer_idx: order.index(name) for site, name in zip(sites, names, strict=True)}
+        self.speakers = {sites[names.index(name)].layer_idx for name in order}
+        self.count = len(order)
+        self.beside = beside
         self.masked = False
 
     def wants(self, site: AttentionSite, rows: int) -> bool:
         """Whether ``site`` has to say what ``rows`` new rows see."""
-        return site.windowed or (site.layer_idx == self.speaker and (rows > 1 or self.masked))
+        if site.windowed:
+            return True
+        return site.layer_idx in self.speakers and (rows > 1 or self.masked or self.beside)
 
     def write(
         self, rows: RowBuffers, site: AttentionSite, first: int, seen: torch.Tensor, device: torch.device

@@ -7,7 +7,7 @@ batch is not part of a layout (see ``Encoded.pad_left``).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -30,6 +30,10 @@ class TokenKind(IntEnum):
     SEPARATOR = 3  # newline and other image tokens without a place
     QUESTION = 4  # text the user wrote
     ANSWER = 5  # text the model wrote
+    LATENT = 6  # an image token that stands for the whole view: a query of a resampler, which looks at the patches
+
+
+_OF_PICTURES = (TokenKind.IMAGE, TokenKind.LATENT)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,11 @@ class TokenLayout:
         images: one :class:`ImageLayout` per picture, in prompt order.
         placeholders: [start, end) in ``text`` of the placeholder of each picture; they are nobody's words, though they
             may stand inside the question.
+        memory: how many of the first tokens are keys beside the decoder's own tokens: states of the vision tower or of
+            an encoder, which only cross attention looks at. They have no rows; their ``input_ids`` are -1 where no
+            text stands behind them. 0 for models that read pictures as tokens of the prompt. Where the prompt has
+            LATENT tokens, no layer of the decoder looks at these keys: the queries of a resampler do, and attention to
+            them is attention to the queries times the queries' own.
     """
 
     text: str
@@ -166,9 +175,12 @@ class TokenLayout:
     answer_start: int
     images: tuple[ImageLayout, ...]
     placeholders: tuple[tuple[int, int], ...] = ()
+    memory: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.input_ids)
+        if not 0 <= self.memory <= self.answer_start:
+            raise LayoutError(f"memory must be 0 to answer_start = {self.answer_start}, got {self.memory}")
         for name in ("kinds", "image", "tile", "row", "col"):
             if getattr(self, name).shape != (n,):
                 raise LayoutError(f"{name} must have shape (N,) = ({n},), got {getattr(self, name).shape}")
@@ -189,6 +201,17 @@ class TokenLayout:
         """Positions of all IMAGE tokens of all pictures, ascending."""
         return np.flatnonzero(self.kinds == TokenKind.IMAGE)
 
+    @property
+    def latent_positions(self) -> NDArray[np.int64]:
+        """Positions of all LATENT tokens of all pictures, ascending."""
+        return np.flatnonzero(self.kinds == TokenKind.LATENT)
+
+    @property
+    def image_end(self) -> int:
+        """The position after the last image token of any picture, and not before that of the first token."""
+        placed = np.flatnonzero(np.isin(self.kinds, _OF_PICTURES))
+        return max(int(placed[-1]) + 1 if len(placed) else 0, self.memory)
+
     def segments(self) -> tuple[str, ...]:
         """Names of the segments whose masses sum to one: bos, system, image:0 …, separator, question, answer."""
         pictures = tuple(f"image:{i}" for i in range(len(self.images)))
@@ -199,7 +222,7 @@ class TokenLayout:
         count = len(self.images)
         lut = {TokenKind.BOS: 0, TokenKind.SYSTEM: 1, TokenKind.SEPARATOR: 2 + count}
         lut |= {TokenKind.QUESTION: 3 + count, TokenKind.ANSWER: 4 + count}
-        ids = np.where(self.kinds == TokenKind.IMAGE, 2 + self.image, 0)
+        ids = np.where(np.isin(self.kinds, _OF_PICTURES), 2 + self.image, 0)
         for kind, index in lut.items():
             ids = np.where(self.kinds == kind, index, ids)
         return ids.astype(np.int64)
@@ -232,7 +255,50 @@ def extend_layout(
         answer_start=min(layout.answer_start, len(layout)),
         images=layout.images,
         placeholders=layout.placeholders,
+        memory=layout.memory,
     )
+
+
+def memory_layout(
+    layout: TokenLayout, place: NDArray[np.int32], image: NDArray[np.int32], images: tuple[ImageLayout, ...]
+) -> TokenLayout:
+    """The layout with V keys beside the prompt put before it, in which its pictures are seen by cross attention.
+
+    Args:
+        layout: the prompt, without image tokens that have a place.
+        place: (V, 3) tile, row and column of each key, -1 for keys without a place. image: (V,) picture of each key, -1
+            for none. images: the pictures' tiles.
+    """
+    count = len(place)
+    none = np.full(count, -1, dtype=np.int32)
+    kinds = np.where(place[:, 0] >= 0, TokenKind.IMAGE, TokenKind.SEPARATOR).astype(np.int8)
+    return TokenLayout(
+        text=layout.text,
+        input_ids=np.concatenate([none.astype(np.int64), layout.input_ids]),
+        kinds=np.concatenate([kinds, layout.kinds]),
+        image=np.concatenate([image.astype(np.int32), layout.image]),
+        tile=np.concatenate([place[:, 0], layout.tile]),
+        row=np.concatenate([place[:, 1], layout.row]),
+        col=np.concatenate([place[:, 2], layout.col]),
+        char_span=np.concatenate([np.full((count, 2), -1, dtype=np.int32), layout.char_span]),
+        question_span=layout.question_span,
+        answer_start=layout.answer_start + count,
+        images=images,
+        placeholders=layout.placeholders,
+        memory=count,
+    )
+
+
+def decoder_layout(layout: TokenLayout, start_ids: NDArray[np.int64]) -> TokenLayout:
+    """The layout of an encoder-decoder model: the whole prompt is read by the encoder, and stands beside the decoder.
+
+    Args:
+        layout: what the encoder reads. start_ids: (M,) tokens that the decoder begins with, before its answer.
+    """
+    count = len(layout)
+    longer = extend_layout(layout, start_ids, "", np.full((len(start_ids), 2), -1, dtype=np.int32))
+    kinds = np.concatenate([layout.kinds, np.full(len(start_ids), TokenKind.SYSTEM, dtype=np.int8)])
+    return replace(longer, kinds=kinds, memory=count, answer_start=len(longer))
 
 
 def plain_layout(input_ids: NDArray[np.int64], image_positions: NDArray[np.int64] | None = None) -> TokenLayout:

@@ -56,21 +56,44 @@ def choose_layers(trace: Trace, layers: Layers, heads: Heads = None) -> tuple[tu
         layers: None for all kept layers, a number, numbers, or a preset's name; negative numbers count from the
             model's last layer. heads: a preset of heads in certain layers chooses these.
 
+    Layers that look at no picture (:attr:`Trace.blind`) are left out, and said to be.
+
     Raises:
-        SpecError: no such preset or layer.
+        SpecError: no such preset or layer, or a layer asked for by number that looks at no picture.
     """
     preset = preset_of(HEAD_PRESETS, heads, "head") if isinstance(heads, str) else None
     if preset is not None and preset.pairs:
         layers = _layers_of_heads(trace, preset, layers)
     if layers is None:
-        kept, depth = trace.layers, trace.depth
-        return kept, f"all {depth} layers" if len(kept) == depth else f"layers {ranges(kept)} of {depth}"
+        kept, depth = _seeing(trace, trace.layers), trace.depth
+        said = f"all {depth} layers" if len(kept) == depth else f"layers {ranges(kept)} of {depth}"
+        return kept, said + _left_out(trace, trace.layers)
     if isinstance(layers, str):
         return _preset_layers(trace, preset_of(PRESETS, layers, "layer"))
     numbers = [layers] if isinstance(layers, int) else [int(n) for n in layers]
     chosen = tuple(n + trace.depth if n < 0 else n for n in numbers)
     trace.layer_slots(chosen)
+    if set(chosen) & set(trace.blind):
+        raise _no_picture(trace, chosen)
     return chosen, f"layers {ranges(chosen)}"
+
+
+def _seeing(trace: Trace, layers: Sequence[int]) -> tuple[int, ...]:
+    chosen = tuple(layer for layer in layers if layer not in trace.blind)
+    if not chosen:
+        raise _no_picture(trace, layers)
+    return chosen
+
+
+def _left_out(trace: Trace, layers: Sequence[int]) -> str:
+    count = len(set(layers) & set(trace.blind))
+    return f" ({count} others look at no picture)" if count else ""
+
+
+def _no_picture(trace: Trace, layers: Sequence[int]) -> SpecError:
+    said = f"layers {ranges(sorted(set(layers) & set(trace.blind)))} look at no picture: this model sees it by cross "
+    seeing = f"choose among layers {ranges(trace.seeing)}" if trace.seeing else "capture its cross attention layers too"
+    return SpecError(f"{said}attention in other layers; {seeing}")
 
 
 def _layers_of_heads(trace: Trace, preset: HeadPreset, layers: Layers) -> list[int]:
@@ -92,7 +115,9 @@ def _preset_layers(trace: Trace, preset: LayerPreset) -> tuple[tuple[int, ...], 
             f"preset {preset.name!r} means layers {ranges(wanted)} of {trace.depth} here, none of which was kept; "
             f"kept are {list(trace.layers)}"
         )
-    said = f"{preset.name}: layers {ranges(chosen)} of {trace.depth}"
+    seeing, wanted = _seeing(trace, chosen), tuple(n for n in wanted if n not in trace.blind)
+    left_out, chosen = _left_out(trace, chosen), seeing
+    said = f"{preset.name}: layers {ranges(chosen)} of {trace.depth}{left_out}"
     if len(chosen) < len(wanted):
         said += f", {len(chosen)} of the {len(wanted)} it means: others were not kept"
     origin = f"{ranges(range(preset.first, preset.last + 1))} of {preset.depth}"

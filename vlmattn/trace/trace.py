@@ -69,6 +69,8 @@ class Trace:
             layer's window has moved past it (:attr:`out_of_window_lqk` tells the two apart), or where a mask hides it.
             None if every kept row sees every kept column in every layer.
         value_norm_lhk, head_norm_lhq, hidden, scores, vision: None unless the capture was asked for them.
+        blind: those of ``layers`` that look at no picture: self-attention layers of models that look at pictures by
+            cross attention. Their image columns are 0, and maps leave them out.
         provenance: how the trace was made.
     """
 
@@ -88,6 +90,7 @@ class Trace:
     vision: NDArray[np.float32] | None = None
     provenance: Provenance = field(default_factory=Provenance)
     depth: int = 0
+    blind: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         least = max(self.layers, default=-1) + 1
@@ -167,6 +170,11 @@ class Trace:
         slots = {int(p): index for index, p in enumerate(self.positions)}
         missing = [p for p in wanted if p not in slots]
         if missing:
+            if any(t < self.layout.memory for t in tokens):
+                raise MapError(
+                    "the question is read by the model's encoder, and the decoder that looks at the picture has no row "
+                    "for its words: ask for a word of the answer"
+                )
             if any(self._never_read(t, convention) for t in tokens):
                 raise MapError(
                     "the last written token has no query row: the model wrote it and did not read it. Take its "
@@ -247,6 +255,11 @@ class Trace:
         return np.stack([_REDUCE[how](one[:count], axis=0) for one, count in zip(values, counts, strict=True)])
 
     @property
+    def seeing(self) -> tuple[int, ...]:
+        """The kept layers that look at pictures: all but ``blind`` ones."""
+        return tuple(layer for layer in self.layers if layer not in self.blind)
+
+    @property
     def out_of_window_lqk(self) -> NDArray[np.bool_]:
         """(L, Q, K) True where a row cannot see a column although the column does not come later than the row: a
         layer's window has moved past it, or a mask hides it."""
@@ -303,8 +316,9 @@ def trace_from_kept(kept: KeptRows, layout: TokenLayout, provenance: Provenance,
         hidden=_hidden(kept.hidden),
         scores=_scores(kept.candidates, layout),
         vision=None if kept.vision is None else _array(kept.vision),
-        provenance=provenance,
+        provenance=provenance.then(kept.composed) if kept.composed else provenance,
         depth=depth,
+        blind=kept.blind,
     )
 
 
