@@ -12,10 +12,15 @@ METHODS: dict[str, tuple[str, str]] = {
     "raw": ("raw attention", "attention on a patch, of 1 for all tokens"),
     "value": ("value-weighted attention", "attention on a patch times the norm of its value"),
     "relative": ("relative attention", "times the attention under a generic prompt"),
-    "similarity": ("text-to-patch similarity", "cosine of text and patch"),
-    "gradient": ("gradient-weighted attention", "attention times its positive gradient of the cosine"),
 }
 """Ways to make a map: what each is called, and what its numbers are."""
+
+PAIR_METHODS: dict[str, tuple[str, str]] = {
+    "pair_attention": ("attention that makes the picture's embedding", "attention on a patch, of 1 for all tokens"),
+    "pair_gradient": ("gradient-weighted attention", "attention times its positive gradient of the cosine"),
+    "pair_similarity": ("text-to-patch similarity", "cosine of text and patch"),
+}
+"""The same for a picture and a text of an open_clip model."""
 
 TOWER_METHODS: dict[str, tuple[str, str]] = {
     "tower_class": ("class token of the vision tower", "attention of the class token on a tower token, of 1 for all"),
@@ -58,7 +63,7 @@ class Provenance:
         prompt: the rendered prompt; ``question``: the user's words in it. ``answer``: the text that came out (or was
             given).
         rows: the row rule (which query positions were kept); ``convention`` is ``predicting`` or ``query``.
-        method: which kind of map, a key of :data:`METHODS` or :data:`TOWER_METHODS`.
+        method: which kind of map, a key of :data:`METHODS`, :data:`PAIR_METHODS` or :data:`TOWER_METHODS`.
         layers, heads, reduction, normalisation: how a map was read off; empty while nothing was reduced.
         steps: what was done, in order, one phrase each.
         seed: of sampling; None for greedy decoding.
@@ -114,7 +119,7 @@ class Provenance:
 
 
 def _told(method: str) -> tuple[str, str]:
-    return METHODS.get(method, TOWER_METHODS.get(method, (method, "")))
+    return (METHODS | PAIR_METHODS | TOWER_METHODS).get(method, (method, ""))
 
 
 def _cut(text: str) -> str:

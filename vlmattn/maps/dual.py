@@ -73,7 +73,7 @@ def dual_map(
             dtype=str(weight.dtype).removeprefix("torch."),
             prompt=text,
             question=text,
-            method={"similarity": "similarity", "attention": "raw", "gradient": "gradient"}[method],
+            method=f"pair_{method}",
             layers="" if method == "similarity" else "pooling module" if encoder.trunk.pooler else "last layer",
             heads="" if method == "similarity" else said,
             steps=(f"{method} of {text!r}",),
