@@ -246,7 +246,8 @@ def test_code_runs_when_it_is_asked_for(folder: Path, tmp_path: Path, monkeypatc
     place = with_code(folder, tmp_path / "own", tmp_path / "marker", files=("config.json",), kind="own_vlm")
     weights = {name: weight.clone() for name, weight in tiny("llava")[0].state_dict().items()}
     save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
-    vlm = va.load(place, dtype="float32", **{"trust_remote_code": True})
+    asked = {"trust_remote_code": True}
+    vlm = va.load(place, dtype="float32", **asked)
     assert (tmp_path / "marker").exists()
     assert (type(vlm.model).__name__, vlm.family) == ("OwnModel", "derived (own_vlm)")
     want = ask(va.load(*tiny("llava")))
