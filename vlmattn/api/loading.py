@@ -183,8 +183,8 @@ def _check_remote_code(told: str, error: Exception) -> None:
     if "trust_remote_code" in str(error):
         raise UnsupportedModel(
             f"{told} needs program code of its own (auto_map in its settings), which is not run unless you ask, "
-            "because it can do anything on this machine: read it, then load(…, trust_remote_code=True); or take a "
-            "checkpoint whose model type transformers has itself"
+            "because it can do anything on this machine: read it, then load with trust_remote_code set to True; or "
+            "take a checkpoint whose model type transformers has itself"
         ) from error
 
 
