@@ -176,6 +176,6 @@ register(
         towers=(),
         geometry=_PADDED,
         prompt=_GLM,
-        notes=_CHOSEN,
+        notes=f"{_CHOSEN} Prompts are run one at a time.",
     )
 )(PaddedGrid)
