@@ -164,7 +164,7 @@ INDEXED = {
     "indexer_compress_ratio": 4,
 }
 LATENT = {
-    "initializer_range": 0.3,  # its queries and keys have other names than those that are scaled
+    "initializer_range": 0.1,
     "num_key_value_heads": 4,
     "q_lora_rank": 32,
     "kv_lora_rank": 16,

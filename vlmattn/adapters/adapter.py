@@ -15,6 +15,7 @@ from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded, pad_id_of
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
 from vlmattn.adapters.paint import merged_embeddings
 from vlmattn.adapters.plan import ImagePlan
+from vlmattn.adapters.processing import UNPADDED, grouped, joined
 from vlmattn.adapters.render import Rendered, plain_template, render, render_raw, template_of
 from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
 from vlmattn.adapters.spec import FamilySpec
@@ -26,17 +27,6 @@ from vlmattn.core.tower_cells import TowerCells
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-UNPADDED: Mapping[str, Any] = MappingProxyType(
-    {
-        "padding": False,
-        "truncation": False,
-        "return_tensors": None,
-        "return_offsets_mapping": True,
-        "return_text_replacement_offsets": True,
-    }
-)
-"""What a processor is asked for: unpadded lists, with offsets of tokens and of pictures' places."""
 
 Pictures = Sequence["Image"] | Sequence[Sequence["Image"]]
 _TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *TYPE_KEYS)
@@ -205,7 +195,7 @@ class Adapter:
             LayoutError: processor and model disagree on the image tokens.
         """
         prompts = list(prompt) if is_batch(prompt) else [cast(Prompt, prompt)]
-        groups = _grouped(images, len(prompts), batch=is_batch(prompt))
+        groups = grouped(images, len(prompts), batch=is_batch(prompt))
         for index, group in enumerate(groups):
             self._check_pictures(group, index if len(groups) > 1 else None, text_only)
         if question is not None and not raw:
@@ -390,28 +380,6 @@ class Adapter:
                     f"the image processor makes views of {got_hw} pixels (height, width), but its settings say"
                     f" {plan.view_hw}: its class does more than vlmattn knows of"
                 )
-
-
-def _grouped(images: Any, prompts: int, *, batch: bool) -> list[list[Image]]:
-    """The pictures of each prompt."""
-    if hasattr(images, "size") or isinstance(images, (str, bytes)) or not isinstance(images, Sequence):
-        raise ImageError(f"images must be a list of PIL images, got {type(images).__name__}")
-    nested = [isinstance(i, (list, tuple)) for i in images]
-    if any(nested) and not all(nested):
-        raise ImageError("images must be pictures, or one list of pictures per prompt, not a mixture")
-    groups = [list(g) for g in images] if any(nested) else [[i] for i in images] if batch else [list(images)]
-    if len(groups) != prompts:
-        raise PromptError(f"{prompts} prompts came with {len(groups)} sets of pictures: give one list of pictures each")
-    return groups
-
-
-def joined(values: Sequence[Any]) -> Any:
-    """Lists or tensors of several calls of a processor, one after the other."""
-    if all(isinstance(value, list) for value in values):
-        return [item for value in values for item in value]
-    import torch
-
-    return torch.cat([torch.as_tensor(value) for value in values])
 
 
 def check_agreement(adapter: Adapter, name: str, processor_says: Any, model_says: Any) -> None:

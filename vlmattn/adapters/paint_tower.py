@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.adapters.paint import chosen_cells, grey_picture, merged_embeddings, paintable, tower_stacks
+from vlmattn.adapters.paint import chosen_cells, grey_picture, paintable, tower_stacks
 from vlmattn.adapters.tower_cells import cell_numbers
 from vlmattn.core.errors import UnsupportedModel
 from vlmattn.core.tower_cells import TowerCells
@@ -63,7 +63,7 @@ def _tower_input(
 
     def look(stack: int) -> Any:
         def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            states = args[0] if args else kwargs["hidden_states"]
+            states = next(given for given in (*args, *kwargs.values()) if hasattr(given, "shape"))
             seen.append((stack, states.detach().float().cpu().numpy().copy()))
 
         return hook
@@ -73,8 +73,7 @@ def _tower_input(
     try:
         encoded = adapter.encode([grey_picture(image_wh, spot, own_scale=adapter.own_scale)], "?")
         model = adapter.model
-        inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
-        merged_embeddings(model, inputs, adapter.language_inputs)
+        adapter.states_seen(encoded.to(next(model.parameters()).device, model.dtype).inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -24,6 +24,10 @@ class Support:
     notes: str = ""
     reason: str = ""
 
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is the model type, or a family that serves it."""
+        return name in (self.model_type, *self.families)
+
     @property
     def supported(self) -> bool:
         """Whether a family serves it."""

@@ -25,7 +25,7 @@ def models(
 
     rows = support_table()
     if kind is not None:
-        rows = tuple(row for row in rows if kind in (row.model_type, *row.families))
+        rows = tuple(row for row in rows if row.is_called(kind))
         if not rows:
             raise UnsupportedModel(f"{kind!r} is no model type that is known; 'vlmattn models' lists them")
     if json:

@@ -14,9 +14,11 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower_cells import unknown
 from vlmattn.adapters.zoo.pixtral_grid import SizedGrid
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import TowerCells
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,6 +53,10 @@ class Chameleon(Adapter):
         canvas = fixed_view(self.image_processor, (64, 64), pads_to_square=False)
         grid_hw, _ = canvas.grid(self.tower.patch_size)
         check_agreement(self, "image_seq_length", int(processor.image_seq_length), grid_hw[0] * grid_hw[1])
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """Not known: a tokenizer of pictures, not a tower of layers, reads them."""
+        raise unknown(self, "a tokenizer of pictures reads them, whose attention is not on cells")
 
     def find_tower(self) -> Tower:
         """The tokenizer of pictures."""
@@ -92,7 +98,9 @@ class CodedGrid(SizedGrid):
         towers=(),
         geometry=("base: stretched to whole cells near its own shape",),
         prompt="USER: {images}{question} ASSISTANT:",
-        notes=f"Its size is written before a picture, and a token ends every row. {_SEES_MORE}",
+        notes=f"Its size is written before a picture, and a token ends every row. {_SEES_MORE} Prompts are run one at a"
+        " time: in a batch, padding to the largest picture changes the others' codes.",
+        batches=False,
     )
 )
 class Emu3(CodedGrid):

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from vlmattn.adapters.adapter import UNPADDED
 from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.processing import UNPADDED
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.zoo.fixed_views import STRETCHED, FixedViews, View

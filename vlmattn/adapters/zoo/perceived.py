@@ -115,7 +115,7 @@ class Idefics2(Resampled):
         outputs = dict(super().call_processor(**asked))
         outputs["text_replacement_offsets"] = [self._replaced(text)[1] for text in options["text"]]
         for text, ids in zip(options["text"], outputs["input_ids"], strict=True):
-            told = self.tokenizer(self._replaced(text)[0], add_special_tokens=options["add_special_tokens"])
+            told = self.tokenizer(self._replaced(text)[0], add_special_tokens=options.get("add_special_tokens", True))
             if list(told["input_ids"]) != list(ids):
                 raise LayoutError(f"{type(self.processor).__name__} writes pictures into the prompt in another way")
         return outputs
