@@ -74,6 +74,17 @@ def test_prompts_run_one_by_one_where_a_batch_would_change_the_model(kind: str) 
     assert max(apart) > 1e-4, "the model is exact in batches now: take batches=False off its spec"
 
 
+def test_numbers_of_pictures_are_not_mixed_where_a_batch_would_change_the_model() -> None:
+    vlm = Vlm(*TINY["mllama"](), name="mllama")
+    photo = data.coffee()
+    one, two, other = ([photo[:90, :150]], [photo[:90, :150], photo[100:230, :70]], [photo[:100, 300:400]])
+    mixed, equal = ([vlm._pictures(g) for g in groups] for groups in ((two, other), (one, other)))
+    assert _apart(vlm, mixed, ["What?", "What is there?"]) > 1e-4, "the model is exact now: take mixed_batches off"
+    assert _apart(vlm, equal, ["What?", "What is there?"]) < 1e-5
+    assert not vlm.adapter.spec.runs_together([2, 1])
+    assert vlm.adapter.spec.runs_together([1, 1])
+
+
 @torch.no_grad()
 def _apart(vlm: Vlm, pictures: list[Any], questions: list[str]) -> float:
     """How far the model's own logits of a padded batch are from those of its prompts alone."""

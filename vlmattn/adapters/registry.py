@@ -153,7 +153,7 @@ def _derived(model: Any, processor: Any) -> Adapter:
 
 def _reason(config: Any, kind: str) -> str:
     if kind in REFUSED:
-        return f"model type {kind!r} cannot be supported: {REFUSED[kind]}"
+        return f"model type {kind!r} is not supported: {REFUSED[kind]}"
     known = "'vlmattn models' lists what is supported"
     if getattr(config, "vision_config", None) is None:
         return f"{kind!r} is a text-only model: it takes no pictures; {known}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmattn.core.errors import SpecError
@@ -28,7 +29,8 @@ class FamilySpec:
         notes: what a reader should know.
         batches: whether the model gives prompts of a padded batch what it gives them alone. Where it does not (it picks
             keys by blocks that padding shifts, or places pictures by their number in the batch), prompts that are asked
-            together are run one after the other.
+            together are run one after the other. mixed_batches: the same for prompts with different numbers of
+            pictures, where equal numbers do no harm.
     """
 
     name: str
@@ -44,6 +46,11 @@ class FamilySpec:
     after_image: str = "\n"
     notes: str = ""
     batches: bool = True
+    mixed_batches: bool = True
+
+    def runs_together(self, pictures: Sequence[int]) -> bool:
+        """Whether prompts with these numbers of pictures may be run in one padded batch."""
+        return self.batches and (self.mixed_batches or len(set(pictures)) == 1)
 
     def __post_init__(self) -> None:
         if not self.name or not self.model_types:

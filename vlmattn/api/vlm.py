@@ -127,9 +127,9 @@ class Vlm:
         Threads that share this object take turns at the model. Items run in one padded batch, or one after the other
         where the family's spec says that a batch would change what the model computes.
         """
-        if len(request.items) > 1 and not self.adapter.spec.batches:
-            return [run for number in range(len(request.items)) for run in self.run(request.at(number))]
         pictures = [self._pictures(image) for image, _ in request.items]
+        if len(request.items) > 1 and not self.adapter.spec.runs_together([len(group) for group in pictures]):
+            return [run for number in range(len(request.items)) for run in self.run(request.at(number))]
         encoded = self.encode(pictures, [question for _, question in request.items], system=request.system)
         for change in request.steering:
             encoded = change.edit_input(encoded)

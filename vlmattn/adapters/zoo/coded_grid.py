@@ -54,10 +54,6 @@ class Chameleon(Adapter):
         grid_hw, _ = canvas.grid(self.tower.patch_size)
         check_agreement(self, "image_seq_length", int(processor.image_seq_length), grid_hw[0] * grid_hw[1])
 
-    def tower_cells(self, picture: ImageLayout) -> TowerCells:
-        """Not known: a tokenizer of pictures, not a tower of layers, reads them."""
-        raise unknown(self, "a tokenizer of pictures reads them, whose attention is not on cells")
-
     def find_tower(self) -> Tower:
         """The tokenizer of pictures."""
         tokenizer = self.config.vq_config
@@ -82,6 +78,10 @@ class CodedGrid(SizedGrid):
         check_agreement(self, "downsample_ratio", int(ratio), self.cell)
         if not getattr(self.image_processor, "do_pad", True):
             raise LayoutError("the image processor must have do_pad=True: pictures of one batch differ in size")
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """Not known: a tokenizer of pictures, not a tower of layers, reads them."""
+        raise unknown(self, "a tokenizer of pictures reads them, whose attention is not on cells")
 
     def find_tower(self) -> Tower:
         """The tokenizer of pictures."""
