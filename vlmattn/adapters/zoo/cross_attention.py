@@ -37,8 +37,8 @@ from vlmattn.core.layout import TokenLayout
         ),
         after_image="",
         notes="Llama 3.2 Vision. Only its cross attention layers look at pictures; maps leave the others out. Text "
-        "between two pictures sees the first of them, text after both the second only. Prompts with different numbers of "
-        "pictures are run one after the other: in one batch the model's own answers would differ.",
+        "between two pictures sees the first of them, text after both the second only. Prompts with different numbers "
+        "of pictures are run one after the other: in one batch the model's own answers would differ.",
         mixed_batches=False,
     )
 )
