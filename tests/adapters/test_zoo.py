@@ -63,7 +63,7 @@ def test_prompts_of_a_batch_have_the_maps_of_each_alone(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["dots3_note", "glm5_next", "hunyuan_vl", "hy_v4_vl", "minimax_m3_vl", "mistral_large4"]
+    "kind", ["dots3_note", "emu3", "glm5_next", "hunyuan_vl", "hy_v4_vl", "minimax_m3_vl", "mistral_large4"]
 )
 def test_prompts_run_one_by_one_where_a_batch_would_change_the_model(kind: str) -> None:
     vlm = Vlm(*TINY[kind](), name=kind)
