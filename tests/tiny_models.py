@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -35,6 +34,8 @@ from transformers import (
     VipLlavaConfig,
     VipLlavaForConditionalGeneration,
 )
+
+from tests.tiny import parts
 
 FAMILIES = ("llava", "vipllava", "llava_next", "llava_onevision")
 
@@ -66,24 +67,9 @@ TEMPLATES = {"llava": USER_ASSISTANT, "vipllava": USER_ASSISTANT, "llava_next": 
 
 def tokenizer(*, bos: bool = True, padding_side: str = "left") -> PreTrainedTokenizerFast:
     """Byte-level BPE without merges: every byte is a token, so an emoji is four. 260 to 266 tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    special = ["<s>", "</s>", "<pad>", "<image>", "<video>", "<|im_start|>", "<|im_end|>"]
-    core.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in special])
-    if bos:
-        core.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", core.token_to_id("<s>"))]
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        bos_token="<s>" if bos else None,
-        eos_token="</s>",
-        pad_token="<pad>",
-        padding_side=padding_side,
-        extra_special_tokens={"image_token": "<image>", "video_token": "<video>"},
-    )
+    names = {"image_token": "<image>", "video_token": "<video>"}
+    special = ("<image>", "<video>", "<|im_start|>", "<|im_end|>")
+    return parts.tokenizer(*special, bos=bos, names=names, padding_side=padding_side)
 
 
 def _vision_config(tower: str, image_size: int, patch_size: int) -> Any:

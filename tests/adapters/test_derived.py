@@ -69,6 +69,15 @@ def test_a_wrong_merge_size_is_found_by_the_proof() -> None:
         derive(model, processor)
 
 
+@pytest.mark.parametrize("kind", ["glm5_next", "kimi_k25"])
+def test_a_guess_that_fits_in_number_and_not_in_place_is_found_by_painting(kind: str) -> None:
+    """Their processors pad where the guess stretches: as many tokens, elsewhere."""
+    model, processor = TINY[kind]()
+    undeclared(adapter_for(model, processor).spec.name)
+    with pytest.raises(UnsupportedModel, match=r"none could be derived .*BREAKS THE CONTRACT[\s\S]*painting"):
+        adapter_for(model, processor)
+
+
 def test_what_gives_nothing_to_guess_from() -> None:
     model, processor = build("llava")
     assert derivable(model.config)

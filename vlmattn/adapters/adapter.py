@@ -291,20 +291,17 @@ class Adapter:
         own_bos = [bool(bos) and t.startswith(str(bos)) for t in texts]
         if any(own_bos) != all(own_bos):
             raise PromptError(f"either all or none of the prompts of a batch may start with {bos!r}")
+        pairs = [([g], [t]) for g, t in zip(groups, texts, strict=True)] if self.one_by_one else [(groups, texts)]
         try:
-            if not self.one_by_one:
-                return self.prepared(groups, texts, add_special_tokens=not all(own_bos))
-            pairs = zip(groups, texts, strict=True)
-            parts = [self.prepared([g], [t], add_special_tokens=not all(own_bos)) for g, t in pairs]
-            return {k: joined([part[k] for part in parts if k in part]) for part in parts for k in part}
-        except (
-            ValueError,
-            ArithmeticError,
-            RuntimeError,
-        ) as error:  # some divide by a side that they rounded to nothing
+            parts = [self.prepared(g, t, add_special_tokens=not all(own_bos)) for g, t in pairs]
+        # Some divide by a side that they rounded to nothing, or resize to no pixels.
+        except (ValueError, ArithmeticError, RuntimeError) as error:
             sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
             name = type(self.processor).__name__
             raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error
+        if len(parts) == 1:
+            return parts[0]
+        return {k: joined([part[k] for part in parts if k in part]) for part in parts for k in part}
 
     def prepared(
         self, groups: Sequence[Sequence[Image]], texts: list[str], *, add_special_tokens: bool
