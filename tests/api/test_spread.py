@@ -14,7 +14,7 @@ from torch import nn
 
 import vlmattn as va
 from tests.tiny_models import build
-from vlmattn.core.errors import ModelLoadError, UnsupportedAttention
+from vlmattn.core.errors import ModelLoadError
 
 QUESTION = "Is the red cup left of the red spoon?"
 FULL = va.CaptureSpec(rows=("prompt", "answer"), dtype="float32")
@@ -162,6 +162,12 @@ def dynamic_int8(model: Any, *, only: str = "") -> Any:
     return model if only else small
 
 
+def float_weights(model: Any) -> dict[str, torch.Tensor]:
+    """The weights of dynamically quantised layers, made float again."""
+    layers = {name: part for name, part in model.named_modules() if callable(getattr(part, "weight", None))}
+    return {f"{name}.weight": part.weight().dequantize() for name, part in layers.items()}
+
+
 @pytest.mark.filterwarnings("ignore:.*deprecated.*")
 @pytest.mark.parametrize("only", ["", "model.language_model"])
 def test_dynamic_int8_is_asked_as_it_is(only: str) -> None:
@@ -176,8 +182,10 @@ def test_dynamic_int8_is_asked_as_it_is(only: str) -> None:
     assert proof.row_error is not None
     assert proof.row_error < 1e-6
     assert run.map("cup").peak_xy
-    with pytest.raises(UnsupportedAttention, match="use value_norms='value'"):
-        run.map("cup", method="value")
+    floats, _ = build("llava")
+    floats.load_state_dict(float_weights(vlm.model), strict=False)
+    want = ask(va.load(floats, processor)).map("cup", method="value").patch_map.values[0]
+    assert np.allclose(run.map("cup", method="value").patch_map.values[0], want, rtol=0.05)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -210,14 +218,42 @@ def test_torchao_int8_weights_are_asked_mapped_and_loaded(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_bitsandbytes_that_is_not_there_is_named(bits: int, folder: Path) -> None:
+def test_bitsandbytes_that_is_not_there_is_named(bits: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import BitsAndBytesConfig
-    from transformers.utils import is_bitsandbytes_available
+    from transformers.quantizers import quantizer_bnb_4bit, quantizer_bnb_8bit
 
-    if is_bitsandbytes_available():
-        pytest.skip("bitsandbytes is installed; its kernels are made for a GPU")
+    for quantizer in (quantizer_bnb_4bit, quantizer_bnb_8bit):
+        monkeypatch.setattr(quantizer, "is_bitsandbytes_available", lambda: False)
     with pytest.raises(ModelLoadError, match="requires bitsandbytes"):
         va.load(folder, quantization_config=BitsAndBytesConfig(**{f"load_in_{bits}bit": True}))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bitsandbytes_weights_are_loaded_asked_and_mapped(bits: int, folder: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="of the extra 'test'")
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(**{f"load_in_{bits}bit": True}, bnb_4bit_compute_dtype=torch.float32)
+    vlm = va.load(folder, quantization_config=settings, dtype="float32")
+    assert "bitsandbytes" in type(vlm.model.model.language_model.layers[0].self_attn.q_proj).__module__
+    run = ask(vlm)
+    # The same model with its weights made float again: exact for 4 bits, while 8 bits round what comes in as well.
+    weights = {name: weight.float() for name, weight in _dequantized(vlm.model).state_dict().items()}
+    again, processor = build("llava")
+    again.load_state_dict(weights, strict=False)
+    want = ask(va.load(again, processor))
+    assert 1e-4 < np.abs(run.trace.attn_lhqk - plain().trace.attn_lhqk).max() < 0.3
+    assert np.abs(run.trace.attn_lhqk - want.trace.attn_lhqk).max() < (1e-4 if bits == 4 else 0.05)
+    assert vlm.verify(max_new_tokens=2).largest_logit_difference == 0
+    values = [one.map("cup", method="value").patch_map.values[0] for one in (run, want)]
+    assert np.allclose(*values, rtol=1e-3 if bits == 4 else 0.05)
+
+
+def _dequantized(model: Any) -> Any:
+    import copy
+
+    return copy.deepcopy(model).dequantize()
 
 
 @pytest.mark.parametrize("device", [None, "cpu"])

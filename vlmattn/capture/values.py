@@ -68,8 +68,8 @@ class ValueNorms:
 
     @staticmethod
     def _projected(value: torch.Tensor, heads: int, site: AttentionSite) -> torch.Tensor:
-        weight = _weight(site.output_projection)
         dim = value.shape[-1]
+        weight = _weight(site.output_projection, heads * dim)
         plain = isinstance(weight, torch.Tensor) and weight.is_floating_point() and not weight.is_meta
         if not plain or weight.shape[1:] != (heads * dim,):
             raise UnsupportedAttention(
@@ -83,33 +83,35 @@ class ValueNorms:
         return squared.clamp_min(0).sqrt()
 
 
-def _weight(projection: Any) -> Any:
-    """The weight that a linear layer acts with; None if there is none.
+def _weight(projection: Any, width: int) -> Any:
+    """The weight (D, width) that a linear layer acts with; None if there is none.
 
-    Fetched if accelerate keeps it elsewhere between calls, made float if its tensor knows how (torchao), and with what
-    PEFT adds to it.
+    Fetched if accelerate keeps it elsewhere between calls, made float if its tensor knows how (torchao), probed where
+    it is packed (bitsandbytes, dynamic int8) or where PEFT adds to it.
     """
     if hasattr(projection, "base_layer"):
-        return _probed(projection)
+        return _probed(projection, width)
     weight = getattr(projection, "weight", None)
-    if not isinstance(weight, torch.Tensor):
+    if weight is None:
         return None
+    if not isinstance(weight, torch.Tensor):
+        return _probed(projection, width)
     if weight.is_meta:
         from accelerate.utils import align_module_device
 
         with align_module_device(projection):
             weight = projection.weight.detach()
     own = getattr(type(weight), "dequantize", torch.Tensor.dequantize)
-    return weight if own is torch.Tensor.dequantize else weight.detach().dequantize()
+    if own is not torch.Tensor.dequantize:
+        return weight.detach().dequantize()
+    return weight if weight.is_floating_point() else _probed(projection, width)
 
 
 @torch.no_grad()
-def _probed(projection: Any) -> Any:
-    # What comes out for each unit vector, less what comes out for none: merged or not, of one adapter or several.
-    like = projection.weight
-    width = getattr(projection.get_base_layer(), "in_features", None)
-    if width is None or not like.is_floating_point():
-        return None
-    device = home_of(projection)
-    units = torch.eye(width, device=device, dtype=like.dtype)
+def _probed(projection: Any, width: int) -> Any:
+    # What comes out for each unit vector, less what comes out for none: merged or not, of one adapter or several. A
+    # layer that rounds what comes in has values for 0 and 1, so its rounding does not show.
+    weight = projection.weight
+    known = isinstance(weight, torch.Tensor) and weight.is_floating_point()
+    units = torch.eye(width, device=home_of(projection), dtype=weight.dtype if known else torch.float32)
     return (projection(units) - projection(torch.zeros_like(units[:1]))).T
