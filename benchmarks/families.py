@@ -31,7 +31,7 @@ from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.core.errors import VlmattnError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.tiny import TINY  # noqa: E402
+from tests.tiny import TINY
 
 TARGET = 1.05
 WIDENED = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
