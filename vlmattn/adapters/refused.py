@@ -12,8 +12,8 @@ _WHOLE = (
 )
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
-        "aria": "its projector attends in torch.nn.MultiheadAttention, past transformers' dispatch, so what its queries "
-        "see is hidden",
+        "aria": "its projector attends in torch.nn.MultiheadAttention, past transformers' dispatch, so what its "
+        "queries see is hidden",
         "blip": f"its text decoder {_PAST}",
         "deepseek_ocr2": "its queries and patches attend to each other in every layer of one stack: no single hop",
         "diffusion_gemma": "it writes blocks of tokens at once by repeated denoising, so no attention row predicts a "
@@ -27,8 +27,8 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "instructblipvideo": "it takes videos only",
         "mistral4": "it is a text-only model: it takes no pictures",
         "pi0": "it makes a robot's movements, not text: there is no answer whose words could be followed",
-        "pix2struct": "its processor draws the question into the picture, in a font that it downloads, so where the picture "
-        "itself lies is known only after that; it is not declared",
+        "pix2struct": "its processor draws the question into the picture, in a font that it downloads, so where the "
+        "picture itself lies is known only after that; it is not declared",
         "pp_formulanet": "it takes no question: it writes a formula from the picture alone",
         "qwen2_5_omni": _WHOLE,
         "qwen3_omni_moe": _WHOLE,
