@@ -35,10 +35,10 @@ def batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
     faults = []
     for index, (group, question) in enumerate(zip(groups, _QUESTIONS, strict=True)):
         alone, pad = adapter.encode(group, question), both.pad_left[index]
-        ids, one = (inputs.get("input_ids", inputs.get("decoder_input_ids")) for inputs in (both.inputs, alone.inputs))
-        ids, one, own = ids[index].tolist(), one[0].tolist(), alone.layouts[0]
+        name = "input_ids" if "input_ids" in both.inputs else "decoder_input_ids"
+        ids, one, own = both.inputs[name][index].tolist(), alone.inputs[name][0].tolist(), alone.layouts[0]
         after = len(ids) - len(one) if adapter.answers_apart else 0
-        mask = both.inputs.get("attention_mask") if "input_ids" in both.inputs else None
+        mask = both.inputs.get("attention_mask") if name == "input_ids" else None
         masked = mask is None or mask[index].tolist() == [0] * pad + [1] * len(one) + [0] * after
         if ids[pad:][: len(one)] != one or not masked:
             faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
