@@ -149,7 +149,7 @@ def test_a_release_that_cannot_run_llama4_says_so_and_the_way_out_works() -> Non
     model, processor = TINY["llama4"]()
     hooks = model.language_model._forward_hooks
     hooks.clear()
-    with pytest.raises(UnsupportedModel, match=r"cannot run Llama 4 itself: .* Install a version that can; or") as told:
+    with pytest.raises(UnsupportedModel, match=r"cannot run Llama 4 itself: .* Install a version that can, or") as told:
         adapter_for(model, processor)
     assert "\n" not in str(told.value)
     eval(str(told.value).rpartition("handed over: ")[2], {"model": model})

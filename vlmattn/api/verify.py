@@ -148,7 +148,7 @@ def _apart(one: Any, other: Any) -> Any:
 
 
 def _compared(vlm: Vlm, encoded: Any, kept: Any, watch: ScoreWatch) -> dict[str, Any] | None:
-    """What :class:`Verification` says of rows; None if the model cannot switch to eager attention or hand it out."""
+    """What :class:`Verification` says of rows; None if eager attention cannot run the same, or is not handed out."""
     sites = model_sites(vlm.model).attention
     attentions = _eager_attention(vlm, encoded, watch)
     if not attentions or len(attentions) < len(kept.layers):
@@ -158,6 +158,8 @@ def _compared(vlm: Vlm, encoded: Any, kept: Any, watch: ScoreWatch) -> dict[str,
     by_layer = full if len(full) == len(kept.layers) else [full[layer] for layer in kept.layers]
     wanted = kept.positions[rows] - kept.layout.memory
     modules = {site.layer_idx: id(site.module) for site in sites}
+    if any(modules[layer] not in watch.found for layer in kept.layers):
+        return None  # the eager pass did not run the same rows
     bounds = [watch.found[modules[layer]] for layer in kept.layers]
     found = [
         _worst(one[0].float().cpu()[:, wanted], _own_keys(kept, slot)[:, rows], bounds[slot], wanted)

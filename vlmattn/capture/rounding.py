@@ -75,9 +75,10 @@ class ScoreWatch:
         """See :class:`~vlmattn.capture.door.Visitor`."""
         key = id(call.module)
         if not self._second:
-            self._first.setdefault(key, _held(call))
-        elif key in self._first and key not in self.found:
-            self.found[key] = rounding_between(self._first.pop(key), _held(call))
+            self._first.setdefault(key, _held(call, torch.device("cpu")))
+        elif key in self._first and self._first[key].query.shape == call.query[:1].shape:
+            here = call.query.device
+            self.found[key] = rounding_between(_held(self._first.pop(key), here), _held(call, here))
         return output
 
 
@@ -92,14 +93,17 @@ def watched(watch: ScoreWatch, sites: Sequence[AttentionSite]) -> Iterator[None]
         door.unsubscribe(watch, modules)
 
 
-def _held(call: AttentionCall) -> AttentionCall:
-    """Query, key and what makes scores of them, of the first sequence, on the CPU: copies, as models may write over
-    them."""
+def _held(call: AttentionCall, where: torch.device) -> AttentionCall:
+    """Query, key and what makes scores of them, of the first sequence: copies, as models may write over them."""
     bias = call.options.get("position_bias")
     options = {name: call.options.get(name) for name in ("scaling", "softcap")}
-    options["position_bias"] = None if bias is None else bias[:1].detach().cpu().clone()
-    query, key = (part[:1].detach().cpu().clone() for part in (call.query, call.key))
-    return replace(call, query=query, key=key, value=key, mask=None, options=options)
+    options["position_bias"] = None if bias is None else _copy(bias, where)
+    key = _copy(call.key, where)
+    return replace(call, query=_copy(call.query, where), key=key, value=key, mask=None, options=options)
+
+
+def _copy(tensor: torch.Tensor, where: torch.device) -> torch.Tensor:
+    return tensor[:1].detach().to(where, copy=True)
 
 
 def rounding_between(one: AttentionCall, other: AttentionCall) -> ScoreRounding:
@@ -111,7 +115,7 @@ def rounding_between(one: AttentionCall, other: AttentionCall) -> ScoreRounding:
     count, size = one.query.shape[2], rows_per_chunk(one)
     parts = [_moved(one, other, slice(first, min(first + size, count))) for first in range(0, count, size)]
     moved = torch.cat([part for part, _ in parts], dim=-1)
-    return ScoreRounding(moved, max(most for _, most in parts), int(one.query.shape[3]), other.query.dtype)
+    return ScoreRounding(moved.cpu(), max(most for _, most in parts), int(one.query.shape[3]), other.query.dtype)
 
 
 def _moved(one: AttentionCall, other: AttentionCall, rows: slice) -> tuple[torch.Tensor, float]:

@@ -106,7 +106,7 @@ def _check_runs(model: Any) -> None:
 
     raise UnsupportedModel(
         f"transformers {transformers.__version__} cannot run Llama 4 itself: {type(model).__name__} reads "
-        "'image_outputs' off what its language model gives, which has no such field. Install a version that can; or "
-        "add the field before the model is handed over: "
-        "model.language_model.register_forward_hook(lambda module, args, output: setattr(output, 'image_outputs', None))"
+        "'image_outputs' off what its language model gives, which has no such field. Install a version that can, or "
+        "add it before the model is handed over: model.language_model.register_forward_hook("
+        "lambda module, args, output: setattr(output, 'image_outputs', None))"
     )
