@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.tiny import TINY
 from tests.tiny_models import build
@@ -85,3 +87,60 @@ def test_what_gives_nothing_to_guess_from() -> None:
     model.config.vision_config.patch_size = None
     with pytest.raises(UnsupportedModel, match="none could be derived"):
         derive(model, processor)
+
+
+def _padded(picture: Image.Image) -> Image.Image:
+    """In the middle of a grey square."""
+    side = max(picture.size)
+    square = Image.new("RGB", (side, side), (96, 96, 96))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
+
+
+def _mirrored(picture: Image.Image) -> Image.Image:
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def _cropped(picture: Image.Image) -> Image.Image:
+    x, y = picture.width // 6, picture.height // 6
+    return picture.crop((x, y, picture.width - x, picture.height - y))
+
+
+Rule = Callable[[Image.Image, int], Image.Image]
+OWN_RULES: dict[str, Rule] = {
+    "square": lambda p, _: _mirrored(p) if p.width == p.height and p.width > 64 else p,
+    "wide": lambda p, _: _padded(p) if 1 < p.width / p.height < 2 and p.width < 1000 else p,
+    "tall": lambda p, _: _padded(p) if 1 < p.height / p.width < 2 else p,
+    "thin": lambda p, _: _padded(p) if max(p.size) > 4 * min(p.size) else p,
+    "tiny": lambda p, _: _mirrored(p) if max(p.size) < 28 else p,
+    "large": lambda p, _: _cropped(p) if p.width * p.height > 1_000_000 else p,
+    "several": lambda p, count: _padded(p) if count > 1 else p,
+}
+"""What a processor may do with pictures of one kind only, with as many tokens as the guess says."""
+
+
+def with_own_rule(processor: Any, rule: Rule) -> None:
+    """Let a processor treat pictures by a rule that its settings do not tell."""
+    plain = type(processor)
+
+    class Own(plain):  # type: ignore[misc, valid-type]
+        def __call__(self, images: Any = None, **options: Any) -> Any:
+            groups = images if isinstance(images[0], list) else [images]
+            return super().__call__(images=[[rule(p, len(g)) for p in g] for g in groups], **options)
+
+    processor.__class__ = Own
+
+
+@pytest.mark.parametrize("shape", sorted(OWN_RULES))
+@pytest.mark.parametrize("kind", ["qwen2_vl", "llava"])
+def test_a_rule_for_pictures_of_one_shape_is_found_by_painting(kind: str, shape: str) -> None:
+    model, processor = TINY["qwen2_vl"]() if kind == "qwen2_vl" else build("llava")
+    with_own_rule(processor, OWN_RULES[shape])
+    with pytest.raises(UnsupportedModel) as refused:
+        derive(model, processor)
+    failed = re.findall(r"FAIL (.*?) \(", str(refused.value))
+    assert failed, str(refused.value)
+    assert set(failed) <= {
+        "a painted spot changes the token that the geometry names",
+        "pictures of one prompt have places of their own",
+    }

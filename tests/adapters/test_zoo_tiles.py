@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from skimage import data
 
 from tests.tiny import TINY
 from vlmattn.adapters import adapter_for, check_config
 from vlmattn.adapters.registry import _FAMILIES
+from vlmattn.api.vlm import Vlm
 from vlmattn.core.errors import ImageError, LayoutError, UnsupportedModel
 from vlmattn.core.layout import ImageLayout
 
@@ -141,3 +143,14 @@ def test_another_size_than_the_tower_takes_is_refused() -> None:
     processor.image_processor.size = square(112)
     with pytest.raises(LayoutError, match="112 x 112 pixels, but the vision tower takes 56 x 56"):
         adapter_for(model, processor)
+
+
+def test_a_release_that_cannot_run_llama4_says_so_and_the_way_out_works() -> None:
+    model, processor = TINY["llama4"]()
+    hooks = model.language_model._forward_hooks
+    hooks.clear()
+    with pytest.raises(UnsupportedModel, match=r"cannot run Llama 4 itself: .* Install a version that can, or") as told:
+        adapter_for(model, processor)
+    assert "\n" not in str(told.value)
+    eval(str(told.value).rpartition("handed over: ")[2], {"model": model})
+    assert Vlm(model, processor, name="llama4").ask(data.coffee()[:60, :90], "What?", max_new_tokens=2).trace.layers

@@ -12,6 +12,7 @@ import transformers as tf
 
 import vlmattn as va
 from tests.capture.decoders import decoder, layouts_of, padded_batch
+from tests.tiny import TINY
 from tests.tiny_models import build, tiny
 from vlmattn.capture import CaptureSpec, Session
 from vlmattn.core.errors import BudgetExceeded, CaptureError, SpecError
@@ -187,3 +188,43 @@ def test_a_7b_model_over_the_budget_is_told_what_to_turn(published: Any) -> None
     with pytest.raises(BudgetExceeded, match=r"choose layers=, reduce='mean', fewer rows=, dtype='float16'"):
         estimate.check(256 << 20, free=1 << 40)
     estimate.check(0.5, free=1 << 40)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "muse_spark"])
+def test_a_tower_with_windows_is_refused_before_anything_runs(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = va.Vlm(*TINY[kind](), name=kind)
+    run = vlm.ask(picture(120, 90), "What?", answer="a cat")
+    assert run.tower().received_lht.shape[-1] > 0  # the way out that is named
+    monkeypatch.setattr(vlm.model, "forward", lambda **_: pytest.fail("the model ran"))
+    with pytest.raises(SpecError, match=r"looks in windows: leave vision= out, .* run\.tower\(\)"):
+        vlm.ask(picture(120, 90), "What?", capture=CaptureSpec(vision="received"))
+
+
+def test_views_of_different_sizes_are_refused_in_the_tower() -> None:
+    vlm = va.Vlm(*TINY["minicpmv4_6"](), name="minicpm")
+    decoder = vlm.model.get_decoder()
+    handle = decoder.register_forward_pre_hook(lambda *_: pytest.fail("the language model ran"))
+    with pytest.raises(CaptureError, match=r"96 tokens in one call and at 64 in another .* run\.tower\(\)"):
+        vlm.ask(picture(200, 120), "What?", capture=CaptureSpec(vision="received"))
+    handle.remove()
+
+
+def test_what_follows_the_tower_is_left_out() -> None:
+    vlm = va.Vlm(*TINY["granite4_vision"](), name="granite")
+    run = vlm.ask(picture(200, 120), "What?", answer="a cat", capture=CaptureSpec(vision="received"))
+    tower = run.tower()
+    layers, found, heads, _ = run.trace.vision.shape
+    assert (layers, found) == (len(tower.layers), 5)
+    by_token = run.trace.vision.transpose(0, 2, 1, 3).reshape(layers, heads, -1)
+    assert np.allclose(by_token, tower.received_lht, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_q_former_is_left_out() -> None:
+    vlm = va.Vlm(*TINY["blip-2"](), name="blip-2")
+    run = vlm.ask(picture(120, 90), "What?", answer="a cat", capture=CaptureSpec(vision="received"))
+    tower = vlm.model.vision_model
+    tower.set_attn_implementation("eager")
+    pixels = vlm.encode([vlm._pictures(picture(120, 90))], ["What?"]).inputs["pixel_values"]
+    full = torch.stack(tower(pixels, output_attentions=True).attentions)[:, 0]  # (L, H, N, N)
+    assert np.allclose(run.trace.vision[:, 0], full.mean(2).numpy(), atol=1e-6)

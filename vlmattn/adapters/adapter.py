@@ -240,12 +240,15 @@ class Adapter:
             )
         return int(self.config.image_token_id)
 
-    def _check_tokenizer(self) -> None:
+    def _check_offsets(self) -> None:
         if not getattr(self.tokenizer, "is_fast", False):
             raise ModelError(
                 f"{type(self.tokenizer).__name__} gives no character offsets, so words cannot be found in the prompt:"
                 " load the fast tokenizer (tokenizer.json)"
             )
+
+    def _check_tokenizer(self) -> None:
+        self._check_offsets()
         written = self.tokenizer.convert_tokens_to_ids(self.image_token)
         if written != self.image_token_id:
             raise LayoutError(

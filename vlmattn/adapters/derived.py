@@ -2,7 +2,7 @@
 
 The guess is one of two: ``image_grid_thw`` with the processor's ``merge_size`` (the grid follows the picture), or one
 fixed view per picture whose tokens fill a square. It is proved by the whole contract, the paint check included, on the
-model itself; that costs a few dozen passes of the vision tower, once.
+model itself, with pictures of every shape; that costs a few dozen passes of the vision tower, once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.adapters.adapter import Adapter
+from vlmattn.adapters.paint import together_faults
 from vlmattn.adapters.plan import ImagePlan, raster
 from vlmattn.adapters.preprocess import fixed_view
 from vlmattn.adapters.spec import FamilySpec
@@ -22,8 +23,10 @@ from vlmattn.core.errors import LayoutError, UnsupportedModel, VlmattnError
 from vlmattn.core.layout import ImageLayout, Tile
 
 _PROOF_SIZES = ((64, 64), (90, 60), (333, 777), (640, 480))
-_PROOF_PAINTED = ((180, 120), (113, 201))
+_PROOF_PAINTED = ((96, 96), (180, 120), (113, 201), (700, 60), (20, 6), (1600, 1000))
+"""Square, wide, tall, thin, tiny and large: what a processor may treat each in its own way."""
 EXAMPLE = """from vlmattn.adapters import Adapter, FamilySpec, ImagePlan, register
+from vlmattn.adapters.paint import together_faults
 from vlmattn.adapters.plan import raster
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.layout import ImageLayout, Tile
@@ -105,7 +108,7 @@ def derive(model: Any, processor: Any) -> Adapter:
     )
     try:
         adapter = Derived(spec, model, processor)
-        report = contract_of(adapter, sizes=_PROOF_SIZES, painted=_PROOF_PAINTED)
+        report = contract_of(adapter, sizes=_PROOF_SIZES, painted=_PROOF_PAINTED, paint=together_faults)
     except (VlmattnError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UnsupportedModel(_advice(kind, names, f"{type(error).__name__}: {error}")) from error
     if not report.ok:

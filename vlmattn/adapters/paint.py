@@ -6,7 +6,7 @@ The tower's attention layers are bypassed for the measurement, so that every tok
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vlmattn.adapters.adapter import Adapter
 
+Spot = tuple[int, int, int, int]
 _GREY, _WHITE = 96, 255
 _INSET = 0.15
 
@@ -159,7 +160,7 @@ def _passing(forward: Callable[..., Any], most: int | None = None) -> Callable[.
     return passed
 
 
-def paintable(layout: ImageLayout, tile: int, row: int, col: int) -> tuple[int, int, int, int] | None:
+def paintable(layout: ImageLayout, tile: int, row: int, col: int) -> Spot | None:
     """Whole pixels well inside a cell and inside the picture, (x0, y0, x1, y1); None if there are none."""
     x0, y0, x1, y1 = layout.tiles[tile].cell_box(row, col)
     dx, dy = _INSET * (x1 - x0), _INSET * (y1 - y0)
@@ -168,10 +169,16 @@ def paintable(layout: ImageLayout, tile: int, row: int, col: int) -> tuple[int, 
     return (left, top, right, bottom) if right > left and bottom > top else None
 
 
-def grey_picture(
-    image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None = None, *, own_scale: bool = False
-) -> Image:
-    """A grey picture, with a white spot (x0, y0, x1, y1) if one is given.
+def speck(layout: ImageLayout, tile: int, row: int, col: int) -> Spot | None:
+    """The pixel that holds the middle of a cell, (x0, y0, x1, y1); None if that lies outside the picture."""
+    x0, y0, x1, y1 = layout.tiles[tile].cell_box(row, col)
+    left, top = math.floor((x0 + x1) / 2), math.floor((y0 + y1) / 2)
+    inside = 0 <= left < layout.image_wh[0] and 0 <= top < layout.image_wh[1]
+    return (left, top, left + 1, top + 1) if inside else None
+
+
+def grey_picture(image_wh: tuple[int, int], spots: Sequence[Spot] = (), *, own_scale: bool = False) -> Image:
+    """A grey picture, with white spots (x0, y0, x1, y1).
 
     ``own_scale``: for models that scale each picture by its own contrast, which a spot would change: noise, not grey.
     """
@@ -180,21 +187,21 @@ def grey_picture(
     pixels = np.full((image_wh[1], image_wh[0], 3), _GREY, dtype=np.uint8)
     if own_scale:
         pixels += np.random.default_rng(0).integers(-_GREY, _GREY, pixels.shape, dtype=np.int16).astype(np.uint8)
-    if spot is not None:
-        pixels[spot[1] : spot[3], spot[0] : spot[2]] = _WHITE
+    for x0, y0, x1, y1 in spots:
+        pixels[y0:y1, x0:x1] = _WHITE
     return Image.fromarray(pixels)
 
 
-def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None) -> Any:
-    """What stands behind each of N tokens, (N, d), of a grey picture with a white spot, and its layout."""
-    encoded = adapter.encode([grey_picture(image_wh, spot, own_scale=adapter.own_scale)], "?")
+def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spots: Sequence[Spot]) -> Any:
+    """What stands behind each of N tokens, (N, d), of a grey picture with white spots, and its layout."""
+    encoded = adapter.encode([grey_picture(image_wh, spots, own_scale=adapter.own_scale)], "?")
     model = adapter.model
     merged = adapter.states_seen(encoded.to(next(model.parameters()).device, model.dtype).inputs)
     return merged[0].float().cpu().numpy(), encoded.layouts[0]
 
 
 def paint_faults(
-    adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 8
+    adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 4
 ) -> tuple[list[str], int]:
     """Paint ``spots`` random cells of each tile, one at a time: (what was found in the wrong place, spots painted).
 
@@ -204,18 +211,55 @@ def paint_faults(
     faults: list[str] = []
     painted = 0
     with unmixed(adapter.model):
-        plain, layout = painted_embeddings(adapter, image_wh, None)
+        plain, layout = painted_embeddings(adapter, image_wh, [])
         picture = layout.images[0]
         for tile, row, col in chosen_cells(picture, rng, spots):
             spot = paintable(picture, tile, row, col)
             if spot is None:
                 continue
             painted += 1
-            change = np.linalg.norm(painted_embeddings(adapter, image_wh, spot)[0] - plain, axis=1)
-            if change[layout.image < 0].max(initial=0.0) > 0:
-                faults.append(f"painting {spot} changed embeddings of text")
-            faults += _misplaced(layout, change, (tile, row, col), spot)
+            change, found = _change(adapter, image_wh, [spot], plain, layout)
+            faults += [*found, *_misplaced(layout, change, (tile, row, col), spot)]
     return faults, painted
+
+
+def together_faults(
+    adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 2
+) -> tuple[list[str], int]:
+    """Paint one corner, then the others and ``spots`` random cells of each tile at once: (faults, cells painted).
+
+    As many tokens of the tile as were painted must change more than the rest, and they must be those that the layout
+    names. Two passes per tile, where :func:`paint_faults` takes one per cell; all at once, a mirrored picture would not
+    be told apart. Cells too small for that, of a picture that
+    is enlarged, are painted by single pixels, one after the other: the cell that changes most must lie there.
+    """
+    faults: list[str] = []
+    painted = 0
+    with unmixed(adapter.model):
+        plain, layout = painted_embeddings(adapter, image_wh, [])
+        picture = layout.images[0]
+        cells = chosen_cells(picture, rng, spots)
+        for tile in range(len(picture.tiles)):
+            mine = [cell for cell in cells if cell[0] == tile]
+            whole = {cell: spot for cell in mine if (spot := paintable(picture, *cell)) is not None}
+            for part in filter(None, (sorted(whole)[:1], sorted(whole)[1:])):
+                change, found = _change(adapter, image_wh, [whole[cell] for cell in part], plain, layout)
+                faults += [*found, *_misplaced_together(layout, change, part)]
+            specks = [] if whole else [s for cell in mine if (s := speck(picture, *cell)) is not None]
+            for spot in specks:
+                change, found = _change(adapter, image_wh, [spot], plain, layout)
+                faults += [*found, *_far(layout, change, tile, spot)]
+            painted += len(whole) + len(specks)
+    return faults, painted
+
+
+def _change(
+    adapter: Adapter, image_wh: tuple[int, int], spots: list[Spot], plain: NDArray[np.floating], layout: Any
+) -> tuple[NDArray[np.floating], list[str]]:
+    """(N,) how much each token changes where ``spots`` are painted, and the fault if words do."""
+    change = np.linalg.norm(painted_embeddings(adapter, image_wh, spots)[0] - plain, axis=1)
+    words = change[layout.image < 0].max(initial=0.0) > 0
+    return change, [f"painting {spots} changed embeddings of text"] if words else []
 
 
 def chosen_cells(picture: ImageLayout, rng: np.random.Generator, spots: int) -> list[tuple[int, int, int]]:
@@ -229,9 +273,7 @@ def chosen_cells(picture: ImageLayout, rng: np.random.Generator, spots: int) -> 
     return sorted(chosen)
 
 
-def _misplaced(
-    layout: Any, change: NDArray[np.floating], cell: tuple[int, int, int], spot: tuple[int, int, int, int]
-) -> list[str]:
+def _misplaced(layout: Any, change: NDArray[np.floating], cell: tuple[int, int, int], spot: Spot) -> list[str]:
     faults = []
     picture = layout.images[0]
     for index, tile in enumerate(picture.tiles):
@@ -246,9 +288,30 @@ def _misplaced(
     return faults
 
 
-def _holds(box: Box, spot: tuple[int, int, int, int]) -> bool:
+def _misplaced_together(layout: Any, change: NDArray[np.floating], cells: list[tuple[int, int, int]]) -> list[str]:
+    at = np.flatnonzero((layout.image == 0) & (layout.tile == cells[0][0]))
+    top = at[np.argsort(-change[at], kind="stable")[: len(cells)]]
+    found = {(cells[0][0], int(layout.row[k]), int(layout.col[k])) for k in top}
+    missed = sorted(set(cells) - found)
+    wh, instead = layout.images[0].image_wh, sorted(found - set(cells))
+    return [f"painting cells {missed} of {wh} and others changed cells {instead} more"] if missed else []
+
+
+def _far(layout: Any, change: NDArray[np.floating], tile: int, spot: Spot) -> list[str]:
+    at = np.flatnonzero((layout.image == 0) & (layout.tile == tile))
+    top = at[int(change[at].argmax())]
+    found = (int(layout.row[top]), int(layout.col[top]))
+    box = layout.images[0].tiles[tile].cell_box(*found)
+    # Enlarging spreads a pixel by about one more on every side, which cells of less than a pixel tell apart.
+    dx, dy = int(box[2] - box[0] < 1), int(box[3] - box[1] < 1)
+    if _overlap(box, (spot[0] - dx, spot[1] - dy, spot[2] + dx, spot[3] + dy)):
+        return []
+    return [f"painting pixel {spot[:2]} of {layout.images[0].image_wh} changed cell {found} most, which lies elsewhere"]
+
+
+def _holds(box: Box, spot: Spot) -> bool:
     return box[0] <= spot[0] and box[1] <= spot[1] and spot[2] <= box[2] and spot[3] <= box[3]
 
 
-def _overlap(box: Box, spot: tuple[int, int, int, int]) -> bool:
+def _overlap(box: Box, spot: Spot) -> bool:
     return box[0] < spot[2] and spot[0] < box[2] and box[1] < spot[3] and spot[1] < box[3]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.adapters.paint import chosen_cells, grey_picture, paintable, tower_stacks
+from vlmattn.adapters.paint import Spot, chosen_cells, grey_picture, paintable, tower_stacks
 from vlmattn.adapters.tower_cells import cell_numbers
 from vlmattn.core.errors import UnsupportedModel
 from vlmattn.core.tower_cells import TowerCells
@@ -33,7 +33,7 @@ def tower_faults(
 
     Of the tokens that the cells of a tile are made of, the one that changes most must be among the painted cell's own.
     """
-    plain, picture = _tower_input(adapter, image_wh, None)
+    plain, picture = _tower_input(adapter, image_wh, [])
     cells = adapter.tower_cells(picture)
     before = _in_order(plain, cells)
     if before is None:
@@ -46,7 +46,7 @@ def tower_faults(
         if spot is None:
             continue
         painted += 1
-        after = _in_order(_tower_input(adapter, image_wh, spot)[0], cells)
+        after = _in_order(_tower_input(adapter, image_wh, [spot])[0], cells)
         change = np.linalg.norm((after if after is not None else before) - before, axis=1)
         tokens = cells.token[np.isin(cells.cell, numbers[tile])]
         most = int(tokens[change[tokens].argmax()])
@@ -56,7 +56,7 @@ def tower_faults(
 
 
 def _tower_input(
-    adapter: Adapter, image_wh: tuple[int, int], spot: tuple[int, int, int, int] | None
+    adapter: Adapter, image_wh: tuple[int, int], spots: list[Spot]
 ) -> tuple[list[NDArray[np.float32]], ImageLayout]:
     """What the first layer of the first stack to run gets, call by call."""
     seen: list[tuple[int, Any]] = []
@@ -71,7 +71,7 @@ def _tower_input(
     stacks = tower_stacks(adapter.model)
     handles = [s[0].register_forward_pre_hook(look(i), with_kwargs=True) for i, s in enumerate(stacks)]
     try:
-        encoded = adapter.encode([grey_picture(image_wh, spot, own_scale=adapter.own_scale)], "?")
+        encoded = adapter.encode([grey_picture(image_wh, spots, own_scale=adapter.own_scale)], "?")
         model = adapter.model
         adapter.states_seen(encoded.to(next(model.parameters()).device, model.dtype).inputs)
     finally:

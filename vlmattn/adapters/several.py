@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmattn.adapters.paint import grey_picture, paintable, unmixed
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from vlmattn.adapters.adapter import Adapter
+    from vlmattn.core.layout import TokenLayout
 
 SIZES = ((150, 90), (70, 130), (100, 100))
 _QUESTIONS = ("What?", "What is there to be seen in these pictures, and where?")
@@ -33,10 +35,12 @@ def batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
     faults = []
     for index, (group, question) in enumerate(zip(groups, _QUESTIONS, strict=True)):
         alone, pad = adapter.encode(group, question), both.pad_left[index]
-        ids, mask = (both.inputs[name][index].tolist() for name in ("input_ids", "attention_mask"))
-        one, own = alone.inputs["input_ids"][0].tolist(), alone.layouts[0]
+        name = "input_ids" if "input_ids" in both.inputs else "decoder_input_ids"
+        ids, one, own = both.inputs[name][index].tolist(), alone.inputs[name][0].tolist(), alone.layouts[0]
         after = len(ids) - len(one) if adapter.answers_apart else 0
-        if ids[pad:][: len(one)] != one or mask != [0] * pad + [1] * len(one) + [0] * after:
+        mask = both.inputs.get("attention_mask") if name == "input_ids" else None
+        masked = mask is None or mask[index].tolist() == [0] * pad + [1] * len(one) + [0] * after
+        if ids[pad:][: len(one)] != one or not masked:
             faults.append(f"prompt {index} of the batch is not the prompt alone after {pad} padding tokens")
             continue
         other = both.layouts[index]
@@ -52,8 +56,8 @@ def batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
 
 
 def several_faults(adapter: Adapter, number: int, rng: np.random.Generator) -> list[str]:
-    """Paint a cell of picture ``number`` of several: the token that changes most must be that cell's, of that picture,
-    and no other picture's tokens may change."""
+    """Paint a random cell of picture ``number`` of several, then its last: the token that changes most must be that
+    cell's, of that picture, and no other picture's tokens may change."""
     sizes = SIZES[: allowed(adapter, 3)]
     plain = [grey_picture(size, own_scale=adapter.own_scale) for size in sizes]
     encoded = adapter.encode(plain, _QUESTIONS[0])
@@ -62,18 +66,29 @@ def several_faults(adapter: Adapter, number: int, rng: np.random.Generator) -> l
         return [f"{len(sizes)} pictures have {len(layout.images)} layouts"]
     picture = layout.images[number]
     rows, cols = picture.tiles[0].grid_hw
-    cell = (0, int(rng.integers(rows)), int(rng.integers(cols)))
-    spot = paintable(picture, *cell) if cell[1:] not in picture.tiles[0].lost else None
-    if spot is None:
-        return []
-    spots = [spot if k == number else None for k in range(len(sizes))]
-    painted = [grey_picture(s, p, own_scale=adapter.own_scale) for s, p in zip(sizes, spots, strict=True)]
+    cells = {(0, int(rng.integers(rows)), int(rng.integers(cols))), (0, rows - 1, cols - 1)}
+    faults: list[str] = []
     with unmixed(adapter.model):
         before = _merged(adapter, encoded)[0]
-        change = np.linalg.norm(_merged(adapter, adapter.encode(painted, _QUESTIONS[0]))[0] - before, axis=1)
+        for cell in sorted(cells):
+            spot = paintable(picture, *cell) if cell[1:] not in picture.tiles[0].lost else None
+            if spot is None:
+                continue
+            pictures = [*plain]
+            pictures[number] = grey_picture(sizes[number], [spot], own_scale=adapter.own_scale)
+            change = np.linalg.norm(_merged(adapter, adapter.encode(pictures, _QUESTIONS[0]))[0] - before, axis=1)
+            faults += _misplaced(adapter, layout, change, number, cell)
+    return faults
+
+
+def _misplaced(
+    adapter: Adapter, layout: TokenLayout, change: NDArray[np.floating], number: int, cell: tuple[int, int, int]
+) -> list[str]:
     others = change[layout.image != number].max(initial=0.0)
     if others > _slack(adapter) * change.max():
-        return [f"painting picture {number} of {len(sizes)} changed tokens that are not its own, by {others:.2g}"]
+        return [
+            f"painting picture {number} of {len(layout.images)} changed tokens that are not its own, by {others:.2g}"
+        ]
     mine = np.flatnonzero((layout.image == number) & (layout.tile == 0))
     top = mine[int(change[mine].argmax())]
     found = (0, int(layout.row[top]), int(layout.col[top]))

@@ -77,7 +77,8 @@ def _longer(adapter: Adapter, encoded: Encoded, rows: Sequence[np.ndarray]) -> t
     """The inputs with longer rows of tokens: what is told per token is told of the answer too."""
     old = encoded.inputs
     if adapter.answers_apart:
-        return dict(old) | {"decoder_input_ids": right_padded(rows, 0).to(old["input_ids"].device)}, encoded.pad_left
+        where = old["decoder_input_ids"].device
+        return dict(old) | {"decoder_input_ids": right_padded(rows, 0).to(where)}, encoded.pad_left
     types = {name: old[name].cpu().numpy() for name in TYPE_KEYS if name in old}
     extra: dict[str, list[np.ndarray]] = {name: [] for name in types}
     for name, told in types.items():

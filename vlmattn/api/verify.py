@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmattn.api.request import Request
 from vlmattn.capture import CaptureSpec, Session, model_sites
+from vlmattn.capture.rounding import ScoreRounding, ScoreWatch, watched
 from vlmattn.core.errors import SpecError, VerificationFailed
 
 if TYPE_CHECKING:
@@ -22,8 +23,11 @@ class Verification:
         largest_logit_difference: over all steps; 0.0 means bit-identical.
         tolerance: what was allowed.
         covered_layers: layers whose rows were kept. bypassing: attention modules that the engine cannot see.
-        row_error: largest difference to eager attention in float32 on this prompt; None if eager was not run.
-        row_tolerance: what was allowed of it: 1e-5 in float32, 2^-7 in shorter types, whose eager attention is rounded.
+        row_error: largest difference of a kept probability to eager attention on this prompt; None if that was not run.
+        row_tolerance: how much the rounding of both explains, at the place where the difference comes closest to it.
+        row_share: the difference there as a share of that; over 1 fails.
+        score_size: largest sum of absolute terms that a score was made of. head_size: how many terms. With the type of
+            the eager run they decide what is allowed; see :mod:`vlmattn.capture.rounding`.
     """
 
     same_tokens: bool
@@ -33,12 +37,15 @@ class Verification:
     covered_layers: tuple[int, ...]
     bypassing: tuple[str, ...]
     row_error: float | None
-    row_tolerance: float = 1e-5
+    row_tolerance: float = 0.0
+    row_share: float = 0.0
+    score_size: float = 0.0
+    head_size: int = 0
 
     @property
     def passed(self) -> bool:
         """Whether capture left tokens and logits alone, and its rows equal eager attention where that was run."""
-        rows = self.row_error is None or self.row_error <= self.row_tolerance
+        rows = self.row_error is None or self.row_share <= 1
         return self.same_tokens and self.largest_logit_difference <= self.tolerance and rows
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,14 +59,20 @@ class Verification:
             if self.largest_logit_difference == 0
             else (f"logits within {self.largest_logit_difference:.2g}")
         )
-        wrong = self.row_error is not None and not self.row_error <= self.row_tolerance
-        rows = "" if self.row_error is None else f"; rows equal eager attention within {self.row_error:.1e}"
-        rows += f", which is more than {self.row_tolerance:.1e}" if wrong else ""
         return (
             f"{verdict}: {self.tokens} tokens {'the same' if self.same_tokens else 'DIFFER'}, {logits}; "
-            f"{len(self.covered_layers)} attention layers covered{rows}"
+            f"{len(self.covered_layers)} attention layers covered{self._rows_told()}"
             + (f"; not covered: {', '.join(self.bypassing)}" if self.bypassing else "")
         )
+
+    def _rows_told(self) -> str:
+        if self.row_error is None:
+            return ""
+        told = f"; rows equal eager attention within {self.row_error:.1e}"
+        cause = f"scores of {self.head_size} terms that sum up to {self.score_size:.3g}"
+        if not self.row_share <= 1:
+            return f"{told}, which is {self.row_share:.3g} times what rounding explains ({cause})"
+        return f"{told}, {self.row_share:.1%} of what rounding explains ({cause})"
 
 
 def verify(
@@ -96,10 +109,11 @@ def verify(
         sites = model_sites(vlm.model)
         spec = CaptureSpec(rows=("prompt", "answer"), layers=sites.layers, columns="all", dtype="float32", budget=0.5)
         session = Session(vlm.model, encoded.layouts, spec, pad_left=encoded.pad_left, max_new_tokens=max_new_tokens)
-        with session:
+        watch = ScoreWatch()
+        with session, watched(watch, sites.attention if eager else ()):
             seen = vlm.model.generate(**encoded.inputs, **settings)
         kept = session.finish(sequences=seen.sequences)[0]
-        error = _row_error(vlm, encoded, kept) if eager else None
+        rows = _compared(vlm, encoded, kept, watch) if eager else None
     same = bool(torch.equal(plain.sequences, seen.sequences))
     result = Verification(
         same_tokens=same,
@@ -108,8 +122,7 @@ def verify(
         tokens=int(seen.sequences.shape[1] - (encoded.layouts[0].answer_start - encoded.layouts[0].memory)),
         covered_layers=kept.layers,
         bypassing=sites.bypassing,
-        row_error=error,
-        row_tolerance=1e-5 if vlm.dtype == torch.float32 else 2**-7,
+        **(rows or {"row_error": None}),
     )
     if not result.passed:
         raise VerificationFailed(f"{vlm.name}: {result}")
@@ -123,37 +136,73 @@ def _logit_difference(plain: Any, seen: Any) -> float:
 
 
 def _difference(one: Any, other: Any) -> float:
-    """Largest absolute difference; equal values, NaN and infinities too, differ by 0, NaN from a number infinitely."""
+    return float(_apart(one, other).max())
+
+
+def _apart(one: Any, other: Any) -> Any:
+    """Absolute differences; equal values, NaN and infinities too, differ by 0, NaN from a number infinitely."""
     same = (one == other) | (one.isnan() & other.isnan())
     infinite = float("inf")
     apart = (one - other).abs().nan_to_num(infinite, posinf=infinite)
-    return float(apart.masked_fill(same, 0.0).max())
+    return apart.masked_fill(same, 0.0)
 
 
-def _row_error(vlm: Vlm, encoded: Any, kept: Any) -> float | None:
-    config: Any = model_sites(vlm.model).attention[0].module.config
+def _compared(vlm: Vlm, encoded: Any, kept: Any, watch: ScoreWatch) -> dict[str, Any] | None:
+    """What :class:`Verification` says of rows; None if eager attention cannot run the same, or is not handed out."""
+    sites = model_sites(vlm.model).attention
+    attentions = _eager_attention(vlm, encoded, watch)
+    if not attentions or len(attentions) < len(kept.layers):
+        return None
+    rows = kept.positions < encoded.layouts[0].answer_start
+    full = [a for a in attentions if a is not None]
+    by_layer = full if len(full) == len(kept.layers) else [full[layer] for layer in kept.layers]
+    wanted = kept.positions[rows] - kept.layout.memory
+    modules = {site.layer_idx: id(site.module) for site in sites}
+    if any(modules[layer] not in watch.found for layer in kept.layers):
+        return None  # the eager pass did not run the same rows
+    bounds = [watch.found[modules[layer]] for layer in kept.layers]
+    found = [
+        _worst(one[0].float().cpu()[:, wanted], _own_keys(kept, slot)[:, rows], bounds[slot], wanted)
+        for slot, one in enumerate(by_layer)
+    ]
+    share, tolerance = max((share, allowed) for _, share, allowed in found)
+    largest = max(bounds, key=lambda bound: bound.size)
+    return {
+        "row_error": max(error for error, _, _ in found),
+        "row_tolerance": tolerance,
+        "row_share": share,
+        "score_size": largest.size,
+        "head_size": largest.head_size,
+    }
+
+
+def _eager_attention(vlm: Vlm, encoded: Any, watch: ScoreWatch) -> Any:
+    sites = model_sites(vlm.model).attention
+    config: Any = sites[0].module.config
     before = config._attn_implementation
-    length = encoded.layouts[0].answer_start
+    watch.next_run()
     try:
         config._attn_implementation = "eager"
-        output = vlm.model(**encoded.inputs, output_attentions=True, use_cache=False)
+        with watched(watch, sites):
+            output = vlm.model(**encoded.inputs, output_attentions=True, use_cache=False)
     except (ValueError, NotImplementedError, RuntimeError):
         return None
     finally:
         config._attn_implementation = before
     # Some families hand out what their language model says as it is; of an encoder-decoder, cross attention is kept.
     told = getattr(output, "language_model_outputs", output)
-    attentions = getattr(told, "cross_attentions", None) or getattr(told, "attentions", None)
-    if not attentions or len(attentions) < len(kept.layers):
-        return None
-    rows = kept.positions < length
-    full = [a for a in attentions if a is not None]
-    by_layer = full if len(full) == len(kept.layers) else [full[layer] for layer in kept.layers]
-    wanted = kept.positions[rows] - kept.layout.memory
-    return max(
-        _difference(one[0].float().cpu()[:, wanted], _own_keys(kept, slot)[:, rows])
-        for slot, one in enumerate(by_layer)
-    )
+    return getattr(told, "cross_attentions", None) or getattr(told, "attentions", None)
+
+
+def _worst(eager: Any, kept: Any, bound: ScoreRounding, queries: Any) -> tuple[float, float, float]:
+    """Largest difference of two (H, Q, K); the largest as a share of what is allowed in its place; what is allowed."""
+    import torch
+
+    allowed = bound.allowed(kept, torch.as_tensor(queries))
+    apart = _apart(eager, kept)
+    shares = (apart / allowed).nan_to_num(float("inf"))
+    place = int(shares.argmax())
+    return float(apart.max()), float(shares.flatten()[place]), float(allowed.flatten()[place])
 
 
 def _own_keys(kept: Any, slot: int) -> Any:

@@ -31,7 +31,7 @@ from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
 from vlmattn.capture.step import BatchPlan, KeptPart, Step, keeps_prompt
-from vlmattn.capture.tower import check_tower, check_views, split_views, tower_rows
+from vlmattn.capture.tower import check_tower, check_views, look_at_tower, split_views
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenLayout
 
@@ -343,7 +343,7 @@ class Session:
 
     def _look_at_tower(self, site: AttentionSite, call: door.AttentionCall) -> None:
         if self.spec is not None and self.spec.vision is not None:
-            self._tower.setdefault(site.layer_idx, []).append(tower_rows(call, self.spec.vision))
+            look_at_tower(self._tower, site, call, self.spec.vision, self.sites)
         if self._hop_shape == (call.query.shape[2], call.key.shape[2]):
             self._hops.setdefault(site.layer_idx, []).append(hop_rows(call))
 

@@ -142,6 +142,13 @@ def model_sites(model: Any) -> ModelSites:
     return found
 
 
+def stack_of(site: AttentionSite) -> tuple[str, int]:
+    """The list of layers that a site belongs to, and its number in it."""
+    parts = site.name.split(".")
+    at = max((i for i, part in enumerate(parts) if part.isdigit()), default=-1)
+    return (".".join(parts[:at]), int(parts[at])) if at >= 0 else ("", -1)
+
+
 def heads_of(model: Any, decoder: Any) -> list[Any]:
     """The modules that hand out logits: the model, and a language model inside it that some families run by itself."""
     writing = [m for m in model.modules() if callable(getattr(m, "can_generate", None)) and m.can_generate()]

@@ -9,10 +9,11 @@ import torch
 
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk
-from vlmattn.capture.sites import ModelSites
+from vlmattn.capture.sites import AttentionSite, ModelSites, stack_of
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenLayout
 
+_INSTEAD = "leave vision= out, and look at the tower with run.tower(), which puts them together"
 _CLASS_TOKENS = ("class_embedding", "cls_token", "class_token")
 
 
@@ -33,6 +34,32 @@ def tower_rows(call: AttentionCall, kind: str) -> torch.Tensor:
     return torch.as_tensor(total).cpu() / count
 
 
+def look_at_tower(
+    seen: dict[int, list[torch.Tensor]], site: AttentionSite, call: AttentionCall, kind: str, sites: ModelSites
+) -> None:
+    """Add a call of the tower to what was ``seen`` of it: per layer, the (views, H, N) of each of its calls.
+
+    What follows the tower in another stack, and looks at it with queries of its own or at other tokens (a resampler, a
+    pooling), is left out.
+
+    Raises:
+        CaptureError: views or layers of different sizes, which no one array holds.
+    """
+    if not seen:
+        seen[site.layer_idx] = [tower_rows(call, kind)]
+        return
+    first, like = next(iter(seen.items()))
+    shape = (int(call.query.shape[1]), int(call.key.shape[2]))
+    same_stack = stack_of(sites.vision[first])[0] == stack_of(site)[0]
+    if shape == tuple(like[0].shape[1:]) and (same_stack or call.query.shape[2] == shape[1]):
+        seen.setdefault(site.layer_idx, []).append(tower_rows(call, kind))
+    elif same_stack:
+        raise CaptureError(
+            f"vision={kind!r} keeps one array, and this tower looks at {like[0].shape[2]} tokens in one call and at "
+            f"{shape[1]} in another (views or windows of different sizes): {_INSTEAD}"
+        )
+
+
 def _rows(call: AttentionCall, rows: slice) -> torch.Tensor:
     scores = row_scores(call, rows)
     return row_probabilities(call, apply_mask(scores, row_mask(call, rows)), rows)
@@ -42,13 +69,22 @@ def check_tower(kind: str, model: Any, sites: ModelSites) -> None:
     """Refuse what the vision tower does not have.
 
     Raises:
-        SpecError: no attention outside the decoder, or no class token for ``cls``.
+        SpecError: no attention outside the decoder, attention in windows, or no class token for ``cls``.
     """
     name = type(model).__name__
     if not sites.vision:
         raise SpecError(f"vision={kind!r} needs a vision tower, and {name} has none whose attention can be seen")
+    if any(_in_windows(site) for site in sites.vision):
+        raise SpecError(f"vision={kind!r} keeps one array, and the vision tower of {name} looks in windows: {_INSTEAD}")
     if kind == "cls" and not any(n.rsplit(".", 1)[-1] in _CLASS_TOKENS for n, _ in _outside(model, sites)):
         raise SpecError(f"vision='cls' needs a class token, and the vision tower of {name} has none: use 'received'")
+
+
+def _in_windows(site: AttentionSite) -> bool:
+    config = getattr(site.module, "config", None)
+    kinds = getattr(config, "layer_types", None) or ()
+    held = getattr(site.module, "window_size", None) or getattr(config, "window_size", None)
+    return bool(held) or any("window" in str(kind) for kind in kinds)
 
 
 def tokens_per_view(model: Any, sites: ModelSites) -> int | None:
@@ -103,7 +139,7 @@ def split_views(
     used = _last_run(calls, (each, once), single=copies > 1)
     blocks = [torch.cat(list(parts)[-used:]) for _, parts in sorted(seen.items())]
     if len({block.shape for block in blocks}) > 1:
-        raise CaptureError("the layers of the vision tower differ in shape, so vision= cannot keep them in one array")
+        raise CaptureError(f"the layers of the vision tower saw different numbers of views: {_INSTEAD}")
     step = 1 if blocks[0].shape[0] == each else copies
     parts = torch.stack(blocks).split(known[::step], dim=1)
     return [parts[line // step] for line in range(len(layouts))]
@@ -117,5 +153,6 @@ def _last_run(calls: Sequence[int], wanted: tuple[int, int], *, single: bool) ->
         if total in wanted and (used == 1 or not single):
             return used
     raise CaptureError(
-        f"the vision tower saw {sum(calls)} views, but the layouts say {wanted[0]}: run one batch at a time"
+        f"the vision tower saw {sum(calls)} views, but the layouts say {wanted[0]}: run one batch at a time; if "
+        f"that was one, {_INSTEAD}"
     )

@@ -19,7 +19,7 @@ from vlmattn.capture.cost import free_memory
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.flow import Flow
 from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk
-from vlmattn.capture.sites import AttentionSite, model_sites
+from vlmattn.capture.sites import model_sites, stack_of
 from vlmattn.capture.spec import bytes_said
 from vlmattn.core.errors import BudgetExceeded, CaptureError, SpecError
 from vlmattn.core.tower_cells import TowerView
@@ -77,7 +77,7 @@ class TowerPass:
         budget: int | float = 0.25,
     ) -> None:
         self.model, self.views = model, tuple(views)
-        inside = [site for site in model_sites(model).vision if site.kind == "self" and _stack_of(site)[0]]
+        inside = [site for site in model_sites(model).vision if site.kind == "self" and stack_of(site)[0]]
         self.sites = {id(site.module): site for site in inside}
         if not self.sites:
             name = type(model).__name__
@@ -103,7 +103,7 @@ class TowerPass:
         handles: list[Any] = []
         door.subscribe(self, modules)
         try:
-            for stack in {_stack_of(site)[0] for site in self.sites.values()}:
+            for stack in {stack_of(site)[0] for site in self.sites.values()}:
                 blocks = self.model.get_submodule(stack)
                 for number, block in enumerate(blocks):
                     handles.append(block.register_forward_hook(self._leaving(stack, number)))
@@ -118,7 +118,7 @@ class TowerPass:
 
     def visit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         """See :class:`~vlmattn.capture.door.Visitor`."""
-        stack, number = _stack_of(self.sites[id(call.module)])
+        stack, number = stack_of(self.sites[id(call.module)])
         if not self._stack:  # the first stack to run is the tower; what follows are its connectors
             self._stack, self._depth = stack, len(self.model.get_submodule(stack))
             self._check_layers()
@@ -128,7 +128,7 @@ class TowerPass:
         return output
 
     def _check_layers(self) -> None:
-        seen = {_stack_of(site)[1] for site in self.sites.values() if _stack_of(site)[0] == self._stack}
+        seen = {stack_of(site)[1] for site in self.sites.values() if stack_of(site)[0] == self._stack}
         hidden = sorted(set(range(self._read(self._depth))) - seen)
         if self.kind == "rollout" and hidden:
             raise SpecError(
@@ -269,13 +269,6 @@ class _Piece:
     row: int
     token: int
     count: int
-
-
-def _stack_of(site: AttentionSite) -> tuple[str, int]:
-    """The list of layers that a site belongs to, and its number in it."""
-    parts = site.name.split(".")
-    at = max((i for i, part in enumerate(parts) if part.isdigit()), default=-1)
-    return (".".join(parts[:at]), int(parts[at])) if at >= 0 else ("", -1)
 
 
 def _unpacked(call: AttentionCall) -> list[AttentionCall]:

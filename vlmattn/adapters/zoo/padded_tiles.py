@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 from vlmattn.adapters.adapter import check_agreement
 from vlmattn.adapters.canvas import Canvas
@@ -10,6 +12,7 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import View, cut, rule_of, whole
 from vlmattn.adapters.zoo.tiles import Tiles
+from vlmattn.core.errors import UnsupportedModel
 
 
 @register(
@@ -25,8 +28,8 @@ from vlmattn.adapters.zoo.tiles import Tiles
         ),
         prompt="<|header_start|>user<|header_end|>\n\n{images}{question}<|eot|>"
         "<|header_start|>assistant<|header_end|>\n\n",
-        notes="Its image processor computes in bfloat16. transformers 5.23 itself fails to run the model (its output"
-        " has no attribute 'image_outputs'): use a version that does.",
+        notes="Its image processor computes in bfloat16. Releases of transformers that cannot run the model themselves "
+        "(5.23 and 5.24: its output has no field 'image_outputs') are refused, with the way out.",
     )
 )
 class Llama4(Tiles):
@@ -37,6 +40,7 @@ class Llama4(Tiles):
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         super().__init__(spec, model, processor)
+        _check_runs(model)
         check_agreement(self, "patch_size", processor.patch_size, self.tower.patch_size)
         check_agreement(self, "pixel_shuffle_ratio (patches per token)", processor.downsample_ratio, self.merge**2)
 
@@ -81,3 +85,28 @@ class Llama4(Tiles):
         made = super().tensors(pixels)
         dtype = getattr(self.model, "dtype", None)
         return {k: v.to(dtype) if dtype is not None and v.is_floating_point() else v for k, v in made.items()}
+
+
+def _check_runs(model: Any) -> None:
+    """Refuse a model whose own forward reads a field that its language model's output does not have.
+
+    A hook on the language model is taken for one that adds it.
+
+    Raises:
+        UnsupportedModel: says what to do.
+    """
+    language_model = getattr(model, "language_model", None)
+    if language_model is None or language_model._forward_hooks:
+        return
+    outputs = [c for c in get_args(get_type_hints(type(language_model).forward)["return"]) if is_dataclass(c)]
+    told = any(field.name == "image_outputs" for output in outputs for field in fields(output))
+    if told or "outputs.image_outputs" not in inspect.getsource(type(model).forward):
+        return
+    import transformers
+
+    raise UnsupportedModel(
+        f"transformers {transformers.__version__} cannot run Llama 4 itself: {type(model).__name__} reads "
+        "'image_outputs' off what its language model gives, which has no such field. Install a version that can, or "
+        "add it before the model is handed over: model.language_model.register_forward_hook("
+        "lambda module, args, output: setattr(output, 'image_outputs', None))"
+    )
