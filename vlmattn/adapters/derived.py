@@ -26,7 +26,6 @@ _PROOF_SIZES = ((64, 64), (90, 60), (333, 777), (640, 480))
 _PROOF_PAINTED = ((96, 96), (180, 120), (113, 201), (700, 60), (20, 6), (1600, 1000))
 """Square, wide, tall, thin, tiny and large: what a processor may treat each in its own way."""
 EXAMPLE = """from vlmattn.adapters import Adapter, FamilySpec, ImagePlan, register
-from vlmattn.adapters.paint import together_faults
 from vlmattn.adapters.plan import raster
 from vlmattn.adapters.tower import Tower
 from vlmattn.core.layout import ImageLayout, Tile
