@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps, to try it out")
     parser.add_argument("--scenes", type=int, help="scenes to draw, in place of the recipe's number")
     parser.add_argument(
-        "--base", type=Path, help="model folder that scene-prior starts from; default: the one in the box"
+        "--base", type=Path, help="scene model that scene-prior and scene-clip start from; default: the one in the box"
     )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -56,12 +56,14 @@ def _train_prior(given: argparse.Namespace) -> None:
 
 
 def _train_clip(given: argparse.Namespace) -> None:
+    from vlmattn.scene.box import scene_model_folder
     from vlmattn.scene.training.clip import export_clip, train_clip
     from vlmattn.scene.training.launch import launch
 
     recipe = ClipRecipe()
     recipe = replace(recipe, stage=replace(recipe.stage, steps=round(recipe.stage.steps * given.scale)))
-    launch(train_clip, given.out, recipe, given.seed, processes=given.processes)
+    base = given.base or scene_model_folder()
+    launch(train_clip, given.out, recipe, given.seed, base, processes=given.processes)
     print(export_clip(given.out / recipe.stage.name, given.out / "model"))
     _draw(given.out)
 

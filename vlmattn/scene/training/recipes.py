@@ -46,10 +46,10 @@ class QuestionRecipe:
     """
 
     scenes: int = 40_000
-    questions: Stage = Stage("questions", steps=8_000, pictures=8, rate=1.4e-3, warm=150, flat=0.35)
+    questions: Stage = Stage("questions", steps=9_000, pictures=8, rate=1.4e-3, warm=150, flat=0.35)
     per_picture: int = 10
-    mix: tuple[float, ...] = (0.15, 0.15, 0.13, 0.05, 0.11, 0.09, 0.15, 0.05, 0.05, 0.07)
-    caption_weight: float = 0.2
+    mix: tuple[float, ...] = (0.09, 0.14, 0.14, 0.03, 0.11, 0.13, 0.12, 0.05, 0.08, 0.11)
+    caption_weight: float = 0.25
     end_weight: float = 0.1
     patch_weight: float = 0.2
     align_weight: float = 0.1
@@ -77,7 +77,7 @@ class PriorRecipe(QuestionRecipe):
 
     scenes: int = 16_000
     questions: Stage = Stage("lean", steps=800, pictures=8, rate=5e-4, warm=100, flat=0.4)
-    mix: tuple[float, ...] = (0.13, 0.13, 0.10, 0.05, 0.09, 0.06, 0.26, 0.04, 0.04, 0.10)
+    mix: tuple[float, ...] = (0.10, 0.13, 0.09, 0.03, 0.10, 0.09, 0.26, 0.04, 0.06, 0.10)
     caption_weight: float = 0.3
     patch_weight: float = 0.0
     align_weight: float = 0.0
@@ -92,4 +92,4 @@ class ClipRecipe:
         stage: its numbers; half of the pictures are scenes, half regions.
     """
 
-    stage: Stage = Stage("clip", steps=1_200, pictures=32, rate=1e-3, warm=100, flat=0.4)
+    stage: Stage = Stage("clip", steps=4_000, pictures=32, rate=8e-4, warm=200, flat=0.4)
