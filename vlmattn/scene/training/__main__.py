@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument(
         "--base", type=Path, help="scene model that scene-prior and scene-clip start from; default: the one in the box"
     )
+    parser.add_argument("--compile", action="store_true", help="compile the model first: quicker steps")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     {"scene": _train_scene, "scene-prior": _train_prior, "scene-clip": _train_clip}[given.model](given)
@@ -35,6 +36,7 @@ def _train_scene(given: argparse.Namespace) -> None:
     recipe = SceneRecipe()
     vision, questions = (replace(s, steps=round(s.steps * given.scale)) for s in (recipe.vision, recipe.questions))
     recipe = replace(recipe, vision=vision, questions=questions, scenes=given.scenes or recipe.scenes)
+    recipe = replace(recipe, compiled=given.compile)
     make_samples(given.out / "samples", recipe.scenes, processes=given.processes)
     launch(train_scene, given.out, recipe, given.seed, processes=given.processes)
     _export(given.out, recipe.questions.name)
@@ -48,7 +50,7 @@ def _train_prior(given: argparse.Namespace) -> None:
 
     recipe = PriorRecipe()
     recipe = replace(recipe, questions=replace(recipe.questions, steps=round(recipe.questions.steps * given.scale)))
-    recipe = replace(recipe, scenes=given.scenes or recipe.scenes)
+    recipe = replace(recipe, scenes=given.scenes or recipe.scenes, compiled=given.compile)
     make_samples(given.out / "samples", recipe.scenes, "leaning", processes=given.processes)
     base = given.base or scene_model_folder()
     launch(train_prior, given.out, recipe, given.seed, base, processes=given.processes)

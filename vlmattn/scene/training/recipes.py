@@ -39,14 +39,15 @@ class QuestionRecipe:
         scenes: drawn once, before. questions: the stage. per_picture: questions in one packed sequence.
         mix: how often each of :data:`~vlmattn.scene.questions.KINDS` is asked. caption_weight, end_weight: of one
             caption word and of the end of an answer, where a word of another answer has 1. patch_weight, align_weight:
-            of the side losses. easy: share of the stage with scenes of at most three objects.
+            of the side losses. easy: share of the stage with scenes of at most three objects. compiled: whether tower
+            and language model are compiled first, which needs a C++ compiler and takes a third off a step.
 
     Raises:
         ValueError: a mix that does not add up.
     """
 
     scenes: int = 40_000
-    questions: Stage = Stage("questions", steps=9_000, pictures=8, rate=1.4e-3, warm=150, flat=0.35)
+    questions: Stage = Stage("questions", steps=7_000, pictures=8, rate=1.4e-3, warm=150, flat=0.35)
     per_picture: int = 10
     mix: tuple[float, ...] = (0.09, 0.14, 0.14, 0.03, 0.11, 0.13, 0.12, 0.05, 0.08, 0.11)
     caption_weight: float = 0.25
@@ -54,6 +55,7 @@ class QuestionRecipe:
     patch_weight: float = 0.2
     align_weight: float = 0.1
     easy: float = 0.06
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if len(self.mix) != len(KINDS) or abs(sum(self.mix) - 1) > 1e-6:
