@@ -46,7 +46,12 @@ def internvl() -> tuple[Any, Any]:
 
 def qianfan_ocr() -> tuple[Any, Any]:
     """Qianfan-OCR."""
-    from transformers import QianfanOCRConfig, QianfanOCRForConditionalGeneration, QianfanOCRProcessor
+    from transformers import (
+        InternVLVideoProcessor,
+        QianfanOCRConfig,
+        QianfanOCRForConditionalGeneration,
+        QianfanOCRProcessor,
+    )
 
     tok = tokenizer("<|im_start|>", "<|im_end|>", "<image>", bos=False, names=_internvl_names())
     config = QianfanOCRConfig(
@@ -55,7 +60,8 @@ def qianfan_ocr() -> tuple[Any, Any]:
         image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
     )
-    processor = QianfanOCRProcessor(_cropping(), tok, image_seq_length=4, chat_template=chat(**IM_START))
+    films = InternVLVideoProcessor(size=SQUARE)
+    processor = QianfanOCRProcessor(_cropping(), tok, films, image_seq_length=4, chat_template=chat(**IM_START))
     return made(QianfanOCRForConditionalGeneration, config), processor
 
 
@@ -175,7 +181,7 @@ def smolvlm() -> tuple[Any, Any]:
     processor = processing_smolvlm.SmolVLMProcessor(
         _idefics_images(SmolVLMImageProcessor),
         tok,
-        SmolVLMVideoProcessor(),
+        SmolVLMVideoProcessor(size={"longest_edge": 168}, max_image_size={"longest_edge": 56}),
         image_seq_len=4,
         chat_template=chat(**IDEFICS_TURNS),
     )
@@ -255,7 +261,7 @@ def perception_lm() -> tuple[Any, Any]:
         tok,
         patch_size=14,
         pooling_ratio=2,
-        chat_template=chat(**IM_START, image="<|image|>"),
+        chat_template=chat(**IM_START, image="<|image|>", video="<|video|>"),
     )
     return made(PerceptionLMForConditionalGeneration, config), processor
 

@@ -130,7 +130,7 @@ def check_question(question: str, pictures: int, answer: str | None, system: str
     """Raises PromptError for a question or a given answer that is empty or no text."""
     from vlmattn.adapters.messages import check_encodable, conversation
 
-    conversation(question, pictures, system=system, placeholders=())
+    conversation(question, ("image",) * pictures, system=system, placeholders=())
     if answer is not None:
         check_encodable(answer)
         if not answer.strip():

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlmattn.adapters.adapter import check_agreement
 from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower_cells import grid_cells
+from vlmattn.adapters.videos import NOT_DECLARED, VideoSpec
 from vlmattn.adapters.zoo.dynamic_grid import DynamicGrid
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
@@ -33,9 +37,16 @@ class StillGrid(DynamicGrid):
 
 
 class OnePromptGrid(DynamicGrid):
-    """Families whose processor cannot take several prompts of different length without padding."""
+    """Families whose processor cannot take several prompts of different length without padding.
+
+    Frames of a video are merged behind the tower: grids are counted before that.
+    """
 
     one_by_one = True
+
+    def slices(self, told: int) -> int:
+        """Frames that are merged are counted one by one."""
+        return told // self.frames_merged(self.processor.video_processor)
 
 
 class RowEndGrid(DynamicGrid):
@@ -53,6 +64,10 @@ class RowEndGrid(DynamicGrid):
         before, after = self.edges
         rows = raster(0, plan.layout.tiles[0].grid_hw, newline=True)
         return ImagePlan(plan.layout, places([nowhere(before), rows, nowhere(after)]), plan.view_hw, plan.views)
+
+    def frame_places(self, grid_hw: tuple[int, int]) -> NDArray[np.int32]:
+        """Rows of a frame are ended, too."""
+        return raster(0, grid_hw, newline=True)
 
 
 class FramedGrid(RowEndGrid):
@@ -141,9 +156,23 @@ _STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merg
 _PADDED = ("base: shrunk if need be, padded at right and bottom to whole cells of merge_size x merge_size patches",)
 _QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
 _NOTES = {
-    "minimax_m3_vl": "Videos are not supported. Its sparse layers choose other keys in a padded batch than for a prompt"
-    " alone, by the model's own rule: ask prompts of different length one at a time.",
+    "minimax_m3_vl": "Its sparse layers choose other keys in a padded batch than for a prompt"
+    " alone, by the model's own rule: ask prompts of different length one at a time. ",
 }
+_FRAMES = "stretched to whole cells near its own shape"
+_TIMED = f"{_FRAMES}; its time is written before it"
+_FILMS = {
+    "cohere_compass": VideoSpec(("CohereCompassVideoProcessor",), _TIMED, merged=2),
+    "cosmos3_edge": VideoSpec(("Cosmos3EdgeVideoProcessor",), _TIMED),
+    "cosmos3_omni": VideoSpec(("Qwen3VLVideoProcessor",), _TIMED, merged=2),
+    "lfm3_vl": VideoSpec(("Qwen3VLVideoProcessor",), _TIMED),
+    "muse_glimmer": VideoSpec(("MuseGlimmerVideoProcessor",), _TIMED, merged=2),
+    "muse_spark": VideoSpec(("MuseGlimmerVideoProcessor",), _TIMED, merged=2),
+    "dots3_note": VideoSpec(("Qwen3VLVideoProcessor",), _FRAMES),
+    "ernie4_5_vl_moe": VideoSpec(("Ernie4_5_VLMoeVideoProcessor",), _FRAMES, merged=2),
+    "hy_v4_vl": VideoSpec(("HYV4VLVideoProcessor",), f"{_FRAMES}; a token ends every row"),
+}
+_UNDECLARED = ("kimi_k25", "minimax_m3_vl", "nemotron_h_omni")
 _SAID = "User: {images}{question}\nAssistant: "
 
 for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
@@ -178,8 +207,9 @@ for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
             towers=(),
             geometry=_geometry,
             prompt=_prompt,
-            notes=_NOTES.get(_name, "Videos are not supported.")
-            + ("" if _name not in _ALONE else " Prompts are run one at a time."),
+            notes=_NOTES.get(_name, "") + ("" if _name not in _ALONE else "Prompts are run one at a time."),
             batches=_name not in _ALONE,
+            videos=_FILMS.get(_name),
+            no_videos=NOT_DECLARED if _name in _UNDECLARED else FamilySpec.no_videos,
         )
     )(_cls)

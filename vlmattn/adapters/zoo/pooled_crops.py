@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import check_square, rule_of
 from vlmattn.adapters.tower import Tower, one_side
+from vlmattn.adapters.videos import NOT_DECLARED
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout
 
@@ -32,7 +33,7 @@ from vlmattn.core.layout import ImageLayout
             "cells: patches pooled in squares; the last of a side may hold fewer",
         ),
         prompt="<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n",
-        notes="Videos are not supported.",
+        no_videos=NOT_DECLARED,
     )
 )
 class Molmo2(Adapter):
@@ -86,9 +87,11 @@ class Molmo2(Adapter):
             kind, canvas, pooled_cells(canvas.wh[1], patch, pool_h), pooled_cells(canvas.wh[0], patch, pool_w)
         )
 
-    def _rendered(self, prompt: Any, pictures: int, system: str | None, raw: bool, question: str | None) -> Rendered:
+    def _rendered(
+        self, prompt: Any, kinds: Sequence[str], system: str | None, raw: bool, question: str | None
+    ) -> Rendered:
         """The processor would write this token before a prompt that does not start with it."""
-        rendered = super()._rendered(prompt, pictures, system, raw, question)
+        rendered = super()._rendered(prompt, kinds, system, raw, question)
         first = str(self.tokenizer.bos_token or self.tokenizer.eos_token)
         if rendered.text.startswith(first):
             return rendered

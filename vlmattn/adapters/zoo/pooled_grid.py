@@ -13,6 +13,7 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, free_tower
 from vlmattn.adapters.tower_cells import grid_cells
+from vlmattn.adapters.videos import NOT_DECLARED
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
 from vlmattn.core.tower_cells import TowerCells
@@ -87,7 +88,7 @@ class MergedGrid(PooledGrid):
 
 _GEOMETRY = ("base: stretched to whole cells near its own shape; a cell is pooling_kernel_size x as many patches",)
 _PROMPT = "<|turn>user\n{images}{question}<turn|>\n<|turn>model\n"
-_NOTES = "Videos and sound are not supported."
+_NOTES = "Sound is not supported."
 
 register(
     FamilySpec(
@@ -99,6 +100,7 @@ register(
         geometry=_GEOMETRY,
         prompt=_PROMPT,
         notes=_NOTES,
+        no_videos=NOT_DECLARED,
     )
 )(PooledGrid)
 register(
@@ -111,5 +113,6 @@ register(
         geometry=_GEOMETRY,
         prompt=_PROMPT,
         notes=_NOTES + " There is no vision tower: patches go straight to the language model.",
+        no_videos=NOT_DECLARED,
     )
 )(MergedGrid)
