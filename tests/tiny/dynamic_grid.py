@@ -275,7 +275,7 @@ KINDS = {
         vision=GLM_TOWER | {"projection_intermediate_size": 64},
         text=ROUTED | LATENT | {"rope_parameters": None},
         pixels={"min_image_tokens": 4, "max_image_tokens": 24},
-        films={"size": PIXELS},
+        films={"min_image_tokens": 8, "max_image_tokens": 48},
     ),
     "exaone4_5": _of(
         *(EXAONE, "Exaone4_5_", "Exaone4_5_Processor", *_QWEN2),

@@ -62,7 +62,7 @@ def ernie4_5_vl_moe() -> tuple[Any, Any]:
     processor = hf.Ernie4_5_VLMoeProcessor(
         hf.Ernie4_5_VLMoeImageProcessor(size=_area(28)),
         tok,
-        hf.Ernie4_5_VLMoeVideoProcessor(size=_area(28)),
+        hf.Ernie4_5_VLMoeVideoProcessor(size=_area(28), draw_on_frames=False),  # the font comes with checkpoints
         chat_template=template,
     )
     return made(hf.Ernie4_5_VLMoeForConditionalGeneration, config), processor
@@ -178,8 +178,8 @@ def minimax_m3_vl() -> tuple[Any, Any]:
     processor = hf.MiniMaxM3VLProcessor(
         hf.MiniMaxM3VLImageProcessor(size=_area(28)),
         tok,
-        hf.MiniMaxM3VLVideoProcessor(size=_area(28)),
-        chat_template=chat("{role}: ", image=image, between="\n", end="a: "),
+        hf.MiniMaxM3VLVideoProcessor(min_pixels=4 * 28 * 28, max_pixels=12 * 28 * 28),
+        chat_template=chat("{role}: ", image=image, video=video, between="\n", end="a: "),
     )
     return made(hf.MiniMaxM3SparseForConditionalGeneration, config), processor
 
@@ -280,8 +280,8 @@ def kimi_k25() -> tuple[Any, Any]:
     processor = hf.Kimi_K25Processor(
         hf.Kimi_K25ImageProcessor(max_patches=100, size={"max_height": 24, "max_width": 24}),
         tok,
-        hf.Kimi_K25VideoProcessor(),
-        chat_template=chat("{role}: ", image=image, between="\n", end="a: "),
+        hf.Kimi_K25VideoProcessor(max_patches=100, size={"max_height": 24, "max_width": 24}),
+        chat_template=chat("{role}: ", image=image, video=names["video_token"], between="\n", end="a: "),
     )
     return made(hf.Kimi_K25ForConditionalGeneration, config), processor
 
@@ -319,7 +319,7 @@ def hy_v4_vl() -> tuple[Any, Any]:
         hf.HYV4VLImageProcessor(size=_area(32)),
         tok,
         hf.HYV4VLVideoProcessor(size=_area(32)),
-        chat_template=chat("{role}: ", image="<img><|image_pad|></img>", video="<|video_pad|>", end="a: "),
+        chat_template=chat("{role}: ", image="<img><|image_pad|></img>", video="<img><|video_pad|></img>", end="a: "),
     )
     return made(hf.HYV4VLForConditionalGeneration, config), processor
 

@@ -46,12 +46,7 @@ def internvl() -> tuple[Any, Any]:
 
 def qianfan_ocr() -> tuple[Any, Any]:
     """Qianfan-OCR."""
-    from transformers import (
-        InternVLVideoProcessor,
-        QianfanOCRConfig,
-        QianfanOCRForConditionalGeneration,
-        QianfanOCRProcessor,
-    )
+    from transformers import QianfanOCRConfig, QianfanOCRForConditionalGeneration, QianfanOCRProcessor
 
     tok = tokenizer("<|im_start|>", "<|im_end|>", "<image>", bos=False, names=_internvl_names())
     config = QianfanOCRConfig(
@@ -60,8 +55,7 @@ def qianfan_ocr() -> tuple[Any, Any]:
         image_token_id=tok.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
     )
-    films = InternVLVideoProcessor(size=SQUARE)
-    processor = QianfanOCRProcessor(_cropping(), tok, films, image_seq_length=4, chat_template=chat(**IM_START))
+    processor = QianfanOCRProcessor(_cropping(), tok, image_seq_length=4, chat_template=chat(**IM_START))
     return made(QianfanOCRForConditionalGeneration, config), processor
 
 

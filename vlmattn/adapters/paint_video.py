@@ -135,7 +135,9 @@ def mixed_faults(adapter: Adapter) -> list[str]:
     first, second = noise_video((96, 96), 4, seed=1), noise_video((110, 80), 4, seed=2)
     spec = adapter.spec.videos
     beside = spec is not None and spec.beside_pictures
-    faults = _apart(adapter, [first, second], noise_video((110, 80), 4, seed=3), 1)
+    faults: list[str] = []
+    if spec is not None and (spec.most_videos is None or spec.most_videos > 1):
+        faults += _apart(adapter, [first, second], noise_video((110, 80), 4, seed=3), 1)
     if beside:
         picture = grey_picture((100, 70), own_scale=adapter.own_scale)
         faults += _apart(adapter, [picture, first], noise_video((96, 96), 4, seed=3), 1)

@@ -36,7 +36,8 @@ class VideoSpec:
         equal: whether all videos that are run together must have the same number of frames, because the model takes
             them as one array.
         beside_pictures: whether a prompt may have videos and pictures.
-        most_frames: most frames per video; None for no limit but the context length.
+        most_frames: most frames per video; None for no limit but the context length. most_videos: the same of videos
+            per prompt.
     """
 
     processors: tuple[str, ...]
@@ -45,6 +46,7 @@ class VideoSpec:
     equal: bool = False
     beside_pictures: bool = True
     most_frames: int | None = None
+    most_videos: int | None = None
 
     def __post_init__(self) -> None:
         if not self.processors or self.merged < 1:
@@ -53,7 +55,8 @@ class VideoSpec:
     def __str__(self) -> str:
         merged = "a grid per frame" if self.merged == 1 else f"{self.merged} frames share a grid"
         alone = "" if self.beside_pictures else "; not beside pictures"
-        return f"{merged}; {self.geometry}{alone}"
+        one = "" if self.most_videos is None else f"; at most {self.most_videos} per prompt"
+        return f"{merged}; {self.geometry}{alone}{one}"
 
 
 def kinds_of(group: Sequence[Any]) -> tuple[str, ...]:
@@ -126,6 +129,8 @@ def check_videos(adapter: Adapter, group: Sequence[Any], where: str = "") -> Non
             f"{spec.name} needs a video processor of {' or '.join(spec.videos.processors)} for videos, got {got}: load "
             "the processor of the checkpoint"
         )
+    if spec.videos.most_videos is not None and len(clips) > spec.videos.most_videos:
+        raise PromptError(f"{where}{len(clips)} videos, but {spec.name} takes at most {spec.videos.most_videos}")
     most = spec.videos.most_frames
     for number, clip in enumerate(clips):
         if most is not None and len(clip) > most:

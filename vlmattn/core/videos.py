@@ -24,6 +24,8 @@ MOST_BYTES = 4 * 2**30
 """Largest video that is held, in bytes of its frames."""
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """Endings of frames in a folder."""
+FILMS = (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".ts")
+"""Endings of files that are read as videos where pictures are taken, too."""
 _SHORT = 0.02
 
 
@@ -153,6 +155,12 @@ def load_video(
     if rate is not None:
         raise SpecError(f"{place.name} is a file, which says its own rate: leave out rate={rate!r}")
     return _from_file(place, frames, fps)
+
+
+def is_video(path: str) -> bool:
+    """Whether a path is that of a video file, by its ending, or of a folder of frames."""
+    place = Path(path).expanduser()
+    return place.suffix.lower() in FILMS or (bool(path) and place.is_dir())
 
 
 def _check_sampling(frames: Any, fps: Any, rate: Any) -> None:

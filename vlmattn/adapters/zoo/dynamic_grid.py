@@ -16,7 +16,7 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
 from vlmattn.adapters.tower_cells import grid_cells
-from vlmattn.adapters.videos import NOT_DECLARED, VideoSpec, grid_of, groups_of_frames, plan_frames, without
+from vlmattn.adapters.videos import VideoSpec, grid_of, groups_of_frames, plan_frames, without
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import Box, ImageLayout, Tile
 from vlmattn.core.tower_cells import TowerCells
@@ -58,7 +58,7 @@ class DynamicGrid(Adapter):
         """A base tile of the whole picture for every ``temporal_patch_size`` frames."""
         maker = self.processor.video_processor
         check_agreement(self, "patch_size of videos", int(maker.patch_size), self.tower.patch_size)
-        slices, rows, cols = grid_of(outputs, number)
+        slices, rows, cols = self.video_grid(outputs, number)
         groups = groups_of_frames(len(video), self.frames_merged(maker))
         merge = int(maker.merge_size)
         if self.slices(slices) != len(groups) or rows % merge or cols % merge:
@@ -68,12 +68,20 @@ class DynamicGrid(Adapter):
             )
         grid_hw = (rows // merge, cols // merge)
         view_hw = (rows * self.tower.patch_size, cols * self.tower.patch_size)
-        tile = Tile("base", grid_hw, self.box(video.wh, view_hw))
+        tile = Tile("base", grid_hw, self.video_box(video, view_hw))
         return plan_frames(video, groups, [tile], [self.frame_places(grid_hw)], view_hw)
 
     def frame_places(self, grid_hw: tuple[int, int]) -> NDArray[np.int32]:
         """(T, 3) places of the tokens of a grid of a video, its tile counted 0."""
         return raster(0, grid_hw)
+
+    def video_grid(self, outputs: Mapping[str, Any], number: int) -> tuple[int, int, int]:
+        """Slices in time, and rows and columns of patches, of video ``number`` of a batch."""
+        return grid_of(outputs, number)
+
+    def video_box(self, video: Video, view_hw: tuple[int, int]) -> Box:
+        """What a view of ``view_hw`` pixels spans of a frame: as of a picture."""
+        return self.box(video.wh, view_hw)
 
     def frames_merged(self, video_processor: Any) -> int:
         """How many frames share a grid, as the video processor says."""
@@ -143,7 +151,7 @@ class CompressedGrid(DynamicGrid):
         return without(super().read_video(video, outputs, number), kept)
 
 
-class PaddedGrid(DynamicGrid):
+class PaddedGrid(FramedAsPictures):
     """Like :class:`DynamicGrid`, but the picture keeps its shape: it lies in the top-left corner, the rest is black.
 
     It keeps its size too, if it holds neither fewer than ``min_image_tokens`` nor more than ``max_image_tokens`` cells.
@@ -153,17 +161,31 @@ class PaddedGrid(DynamicGrid):
         """Beyond the right and bottom edge of the picture, where the view was padded."""
         if not self.image_processor.do_resize:
             return super().box(image_wh, view_hw)
-        (width, height), (view_height, view_width) = image_wh, view_hw
-        scale = min(view_height / height, view_width / width)
-        if height * width >= self._cell_side() ** 2 * int(self.image_processor.min_image_tokens):
-            scale = min(1.0, scale)
-        inner = tuple(max(1, min(most, math.floor(n * scale))) for n, most in zip(image_wh, view_hw[::-1], strict=True))
-        return Canvas.of(image_wh).resized(inner[0], inner[1]).window(0, 0, view_width, view_height).box_xyxy
+        least = self._cell_side() ** 2 * int(self.image_processor.min_image_tokens)
+        return _corner(image_wh, view_hw, grows=image_wh[0] * image_wh[1] < least)
+
+    def video_box(self, video: Video, view_hw: tuple[int, int]) -> Box:
+        """As of a picture; all frames together say whether they are too small."""
+        maker = self.processor.video_processor
+        if not maker.do_resize:
+            return super().box(video.wh, view_hw)
+        side = int(maker.patch_size) * int(maker.merge_size) * int(maker.patch_expand_factor)
+        least = side**2 * int(maker.temporal_patch_size) * int(maker.min_image_tokens)
+        return _corner(video.wh, view_hw, grows=len(video) * video.wh[0] * video.wh[1] < least)
 
     def _cell_side(self) -> int:
         # The PIL backend does not know of patch_expand_factor.
         pil = getattr(self.image_processor, "backend", "") == "pil"
         return self.tower.patch_size * self.merge * (1 if pil else int(self.image_processor.patch_expand_factor))
+
+
+def _corner(image_wh: tuple[int, int], view_hw: tuple[int, int], *, grows: bool) -> Box:
+    """What a view spans whose top-left corner holds a picture in its own shape, enlarged only if it ``grows``."""
+    (width, height), (view_height, view_width) = image_wh, view_hw
+    scale = min(view_height / height, view_width / width)
+    scale = scale if grows else min(1.0, scale)
+    inner = tuple(max(1, min(most, math.floor(n * scale))) for n, most in zip(image_wh, view_hw[::-1], strict=True))
+    return Canvas.of(image_wh).resized(inner[0], inner[1]).window(0, 0, view_width, view_height).box_xyxy
 
 
 _STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
@@ -191,6 +213,7 @@ _GLM_FILMS = VideoSpec(
     ("Glm4vVideoProcessor", "Glm46VVideoProcessor", "GlmgaVideoProcessor"),
     f"{_FRAMES}; its time is written after it",
     merged=2,
+    beside_pictures=False,
 )
 _QWEN_FILMS = VideoSpec(("Qwen2VLVideoProcessor",), _FRAMES, merged=2)
 _QWEN3_FILMS = VideoSpec(("Qwen3VLVideoProcessor",), _TIMED, merged=2)
@@ -252,6 +275,11 @@ register(
         geometry=_PADDED,
         prompt=_GLM,
         notes=f"{_CHOSEN} Prompts are run one at a time.",
-        no_videos=NOT_DECLARED,
+        videos=VideoSpec(
+            ("Glm5NextVideoProcessor",),
+            "padded at the right and bottom to whole cells; its time is written after it",
+            merged=2,
+            beside_pictures=False,
+        ),
     )
 )(PaddedGrid)

@@ -304,11 +304,11 @@ _VIDEOS = {
     "internvl": VideoSpec(
         ("InternVLVideoProcessor",), "stretched to a square; its number is written before it", equal=True
     ),
-    "qianfan_ocr": VideoSpec(
-        ("InternVLVideoProcessor",), "stretched to a square; its number is written before it", equal=True
-    ),
     "smolvlm": VideoSpec(
-        ("SmolVLMVideoProcessor",), "stretched to a square; its time is written before it", beside_pictures=False
+        ("SmolVLMVideoProcessor",),
+        "stretched to a square; its time is written before it",
+        equal=True,
+        beside_pictures=False,
     ),
     "perception_lm": VideoSpec(("PerceptionLMVideoProcessor",), "stretched to a square", equal=True),
 }
