@@ -193,3 +193,42 @@ def test_videos_of_different_length_are_refused_in_one_prompt_and_run_apart_in_a
     assert not may_run_together(vlm.adapter.spec, [[film(2)], [film(3)]])
     runs = vlm.ask_many([(film(2), "What?"), (film(3), "What?")], answers=["a", "b"])
     assert [len(run.trace.layout.images[0].times) for run in runs] == [2, 3]
+
+
+def test_cells_that_hardly_change_have_no_token() -> None:
+    vlm = Vlm(*MODELS["video_llama_3"](), name="video_llama_3")
+    photo = data.coffee()[:64, :96].copy()
+    moved = photo.copy()
+    moved[40:, 60:] = 255 - moved[40:, 60:]
+    run = vlm.ask(Video([photo, moved, moved], fps=1.0), "What?", answer="no", capture=CAPTURE)
+    first, second, third = run.trace.layout.images[0].tiles
+    assert first.lost == ()
+    rows, cols = first.grid_hw
+    assert (rows - 1, cols - 1) not in second.lost
+    assert (0, 0) in second.lost
+    assert third.cells == 1  # the processor keeps one of a frame that does not change
+    assert not run.map(frame=2).patch_map.visible_cells()[0].all()
+
+
+def test_at_most_one_video_where_the_processor_takes_one() -> None:
+    adapter = adapter_for(*MODELS["molmo2"]())
+    with pytest.raises(PromptError, match="2 videos, but molmo2 takes at most 1"):
+        adapter.encode([film(2), film(2)], "What?")
+
+
+@pytest.mark.parametrize("kind", ["glm4v", "smolvlm", "molmo2"])
+def test_pictures_beside_videos_are_refused_where_the_model_cannot_tell_them_apart(kind: str) -> None:
+    vlm = Vlm(*MODELS[kind](), name=kind)
+    photo = data.coffee()[:80, :120]
+    with pytest.raises(PromptError, match=f"{kind} takes pictures or videos in a prompt, not both"):
+        vlm.ask([photo, film(2)], "What?")
+    runs = vlm.ask_many([(photo, "What?"), (film(2), "What?")], answers=["a", "b"])
+    assert [len(run.trace.layout.images[0].times) for run in runs] == [0, 2]
+
+
+@pytest.mark.parametrize(("kind", "between"), [("qwen3_vl", "<0.2 seconds>"), ("glm46v", "0.0 seconds")])
+def test_times_between_frames_are_separators(kind: str, between: str) -> None:
+    adapter = adapter_for(*MODELS[kind]())
+    layout = adapter.encode([film(4)], "What?").layouts[0]
+    written = adapter.tokenizer.decode(layout.input_ids[layout.kinds == TokenKind.SEPARATOR])
+    assert between in written

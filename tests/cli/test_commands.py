@@ -571,6 +571,11 @@ def seeing_films(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(place), str(frames)
 
 
+def test_models_tell_what_becomes_of_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "videos    yes: 2 frames share a grid; stretched to whole" in Told(["models", "qwen2_vl"], capsys).out
+    assert "videos    no: its model is made for pictures" in Told(["models", "llava"], capsys).out
+
+
 def test_a_video_is_asked_about(
     seeing_films: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

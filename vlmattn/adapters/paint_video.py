@@ -163,12 +163,18 @@ def _apart(adapter: Adapter, group: list[Any], other: Video, number: int) -> lis
 
 
 def video_batch_faults(adapter: Adapter) -> list[str]:
-    """A batch of two prompts, with videos of different shape, must be each prompt alone behind its padding."""
-    groups: list[list[Any]] = [[noise_video((96, 96), 4, seed=1)], [noise_video((150, 90), 2, seed=2)]]
-    if not may_run_together(adapter.spec, groups):
-        groups[1] = [noise_video((150, 90), 4, seed=2)]
-    if not may_run_together(adapter.spec, groups):
-        return []
+    """Batches of two prompts, with videos of different shape, or a video and a picture: each must be alone's.
+
+    Only those that may be run together, videos of equal length where the model takes no others.
+    """
+    first, picture = noise_video((96, 96), 4, seed=1), grey_picture((100, 70), own_scale=adapter.own_scale)
+    others: list[Any] = [noise_video((150, 90), 2, seed=2), noise_video((150, 90), 4, seed=2), picture]
+    allowed = [[[first], [other]] for other in others if may_run_together(adapter.spec, [[first], [other]])]
+    return [fault for groups in allowed for fault in _batch_faults(adapter, groups)]
+
+
+def _batch_faults(adapter: Adapter, groups: Sequence[Sequence[Any]]) -> list[str]:
+    """A batch of two prompts must be each prompt alone behind its padding."""
     both = adapter.encode(groups, list(_QUESTIONS))
     merged = merged_states(adapter, both)
     faults = []

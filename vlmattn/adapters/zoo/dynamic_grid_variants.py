@@ -134,6 +134,10 @@ class NavitGrid(DynamicGrid):
         rows, cols = (int(n) for n in np.asarray(outputs["video_grid_thw"])[sum(slices[:number]), 1:])
         return slices[number], rows, cols
 
+    def video_settings(self) -> Mapping[str, Any]:
+        """The processor adds numbers of chunks up as a list."""
+        return {"return_tensors": None}
+
     def video_box(self, video: Video, view_hw: tuple[int, int]) -> Box:
         """Beyond the right and bottom edge of a frame, where it was padded."""
         canvas = self._canvas(video.wh, self.processor.video_processor)
