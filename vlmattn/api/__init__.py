@@ -7,6 +7,7 @@ from vlmattn.api.loading import load
 from vlmattn.api.look import Look
 from vlmattn.api.run import Run, WordGrounding
 from vlmattn.api.verify import Verification
+from vlmattn.api.video_look import VideoLook
 from vlmattn.api.vlm import Vlm
 
-__all__ = ["Clip", "Look", "Run", "Verification", "Vlm", "WordGrounding", "load", "load_clip"]
+__all__ = ["Clip", "Look", "Run", "Verification", "VideoLook", "Vlm", "WordGrounding", "load", "load_clip"]

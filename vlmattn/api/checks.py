@@ -23,6 +23,7 @@ RESERVED = (
     "inputs_embeds",
     "past_key_values",
     "pixel_values",
+    "pixel_values_videos",
     "position_ids",
     "return_dict_in_generate",
 )

@@ -13,8 +13,9 @@ from vlmattn.api.checks import head_numbers, map_options
 from vlmattn.api.look import Look
 from vlmattn.api.request import Request
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
+from vlmattn.api.video_look import VideoLook, look_at
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.core.images import Picture
+from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Span, TowerTrace, Trace
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ class WordGrounding:
         shares: the same for every segment. peak_xy: the highest point of its map, original pixels; None if flat or
             unknown. Of several pictures, that of the one with the largest share.
         log_probability: of its tokens together, natural log; NaN where it is not known.
-        image_shares, peaks_xy: share and peak of each picture.
+        image_shares, peaks_xy: share and peak of each picture or video.
+        frame_shares: of each video, the share of every frame, as :attr:`vlmattn.grid.FrameMass.mass_t`; empty for
+            pictures.
     """
 
     word: str
@@ -42,6 +45,12 @@ class WordGrounding:
     log_probability: float
     image_shares: tuple[float, ...] = ()
     peaks_xy: tuple[tuple[float, float] | None, ...] = ()
+    frame_shares: tuple[tuple[float, ...], ...] = ()
+
+
+def _told(seen: Visual) -> dict[str, Any]:
+    times = {"times": list(seen.times)} if isinstance(seen, Video) else {}
+    return {"name": seen.name, "wh": list(seen.wh), "notes": list(seen.notes)} | times
 
 
 def _listed(xy: tuple[float, float] | None) -> list[float] | None:
@@ -64,13 +73,13 @@ class Run:
     """A picture, a question, the answer, and the attention that was kept.
 
     Attributes:
-        vlm: the model. pictures: upright originals. trace: what was kept. request: what was run.
+        vlm: the model. pictures: upright originals, and videos. trace: what was kept. request: what was run.
     """
 
     def __init__(
         self,
         vlm: Vlm,
-        pictures: Sequence[Picture],
+        pictures: Sequence[Visual],
         trace: Trace,
         request: Request,
     ) -> None:
@@ -102,6 +111,7 @@ class Run:
         *,
         method: str = "raw",
         image: int = 0,
+        frame: int | None = None,
         normalise: str = "none",
         through: Literal["rollout", "last"] | None = None,
         **options: Any,
@@ -112,7 +122,8 @@ class Run:
             what: a word or phrase of the answer or, if it is not there, of the question.
             method: ``raw`` attention, ``value`` (weighted with value norms) or ``relative`` (over a generic prompt).
                 The last two run the model once more on the finished answer if what they need was not kept.
-            image: which picture. normalise: see :data:`vlmattn.maps.NORMALISATIONS`.
+            image: which picture or video. frame: which frame of a video; default: all, as a :class:`VideoLook`.
+            normalise: see :data:`vlmattn.maps.NORMALISATIONS`; over all frames of a video together.
             through: carry the map on through the vision tower, to where the outputs of its patches come from: by its
                 ``rollout``, or by the ``last`` layer that is read; see :func:`vlmattn.maps.through_tower`.
             options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
@@ -133,7 +144,7 @@ class Run:
         patch_map = replace(patch_map, provenance=replace(patch_map.provenance, method=method))
         if through is not None:
             patch_map = through_tower(patch_map, self.tower(through), image=image)
-        return Look(normalised(patch_map, normalise), self.pictures[image])
+        return look_at(normalised(patch_map, normalise), self.pictures[image], frame)
 
     def _patch_map(self, what: Any, method: str, image: int, options: dict[str, Any]) -> Any:
         from vlmattn import maps
@@ -198,7 +209,18 @@ class Run:
         shares = {name: float(value) for name, value in zip(self.trace.segments, means, strict=True)}
         by_picture = tuple(shares.get(f"image:{n}", 0.0) for n in range(len(self.pictures)))
         most = peaks[int(np.argmax(by_picture))]
-        return WordGrounding(word.label, sum(by_picture), shares, most, self._log_probability(word), by_picture, peaks)
+        frames = tuple(self._frame_shares(word, n, options) for n in range(len(self.pictures)))
+        known = self._log_probability(word)
+        return WordGrounding(word.label, sum(by_picture), shares, most, known, by_picture, peaks, frames)
+
+    def _frame_shares(self, word: Span, image: int, options: dict[str, Any]) -> tuple[float, ...]:
+        if not isinstance(self.pictures[image], Video):
+            return ()
+        try:
+            look = self.map(word, image=image, **(options | {"method": "raw"}))
+        except MapError:
+            return ()
+        return tuple(look.frame_mass.mass_t.tolist()) if isinstance(look, VideoLook) else ()
 
     def _peak(self, word: Span, image: int, options: dict[str, Any]) -> tuple[float, float] | None:
         try:
@@ -264,7 +286,7 @@ class Run:
         if image not in range(len(self.pictures)):
             raise SpecError(f"picture {image} does not exist; there are {len(self.pictures)}")
         patch_map = tower_map(self.tower("rollout" if kind == "rollout" else None), kind, image, options)
-        return Look(normalised(patch_map, normalise), self.pictures[image])
+        return look_at(normalised(patch_map, normalise), self.pictures[image])
 
     def high_norm_tokens(self, *, image: int = 0, **options: Any) -> tuple[HighNormToken, ...]:
         """Patches that the vision tower marks with high norms; see :func:`vlmattn.maps.high_norm_tokens`."""
@@ -301,7 +323,7 @@ class Run:
         return {
             "question": self.question,
             "answer": self.answer,
-            "pictures": [{"name": p.name, "wh": list(p.wh), "notes": list(p.notes)} for p in self.pictures],
+            "pictures": [_told(p) for p in self.pictures],
             "words": [
                 {
                     "word": g.word,
@@ -309,8 +331,8 @@ class Run:
                     "shares": {name: _known(share) for name, share in g.shares.items()},
                     "peak_xy": _listed(g.peak_xy),
                     "pictures": [
-                        {"share": _known(s), "peak_xy": _listed(p)}
-                        for s, p in zip(g.image_shares, g.peaks_xy, strict=True)
+                        {"share": _known(s), "peak_xy": _listed(p), **({"frame_shares": list(f)} if f else {})}
+                        for s, p, f in zip(g.image_shares, g.peaks_xy, g.frame_shares, strict=True)
                     ],
                     "log_probability": _known(g.log_probability),
                 }

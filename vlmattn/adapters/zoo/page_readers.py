@@ -73,11 +73,9 @@ class PageReader(Beside):
         limit = getattr(self.config.decoder, "max_position_embeddings", None)
         return int(limit) if limit else None
 
-    def _told_id(self) -> int:
+    def find_image_token_id(self) -> int:
+        """None: the decoder's prompt has no place for pictures."""
         return -1
-
-    def _check_tokenizer(self) -> None:
-        self._check_offsets()
 
     def _encoded(
         self, outputs: Mapping[str, Any], layouts: list[TokenLayout], groups: Any, plans: list[ImagePlan]
