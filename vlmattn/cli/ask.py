@@ -13,6 +13,7 @@ from vlmattn.cli.choices import (
     check_normalisation,
     check_question,
     check_rows,
+    check_sinks,
     choice,
     own_knobs,
     read_pictures,
@@ -34,6 +35,7 @@ from vlmattn.cli.options import (
     Quiet,
     Revision,
     Rows,
+    Sinks,
     System,
     load_model,
     print_json,
@@ -111,6 +113,7 @@ def map_command(
     part: Annotated[str | None, typer.Option(help="Look for the word in 'question' or 'answer' only.")] = None,
     picture: Annotated[int, typer.Option(min=0, help="On which picture, from 0, if there are several.")] = 0,
     normalise: Annotated[str, typer.Option(help="none, share, uniform, max, minmax, rank.")] = "none",
+    sinks: Sinks = "keep",
     answer: Answer = None,
     system: System = None,
     max_new_tokens: MaxNewTokens = 64,
@@ -124,6 +127,7 @@ def map_command(
     """Draw where the model looked for one word, phrase or the whole answer, on the original picture."""
     wanted, paths = choice(method, layers, heads), [image, *(more or [])]
     check_normalisation(normalise)
+    check_sinks(sinks)
     check_rows(rows)
     _check_place(word, token, occurrence, part)
     if picture >= len(paths):
@@ -142,6 +146,7 @@ def map_command(
             capture=wanted.spec(vlm),
         )
     place: dict[str, Any] = {"part": part, "occurrence": occurrence, "image": picture, "normalise": normalise}
+    place["sinks"] = sinks
     place |= {} if rows is None else {"rows": rows}
     look = _look(run, word if token is None else token, wanted.read | place)
     look.save(out)
