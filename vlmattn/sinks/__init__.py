@@ -9,11 +9,12 @@ from vlmattn.sinks.detect import attention_received, massive_sinks, received_sin
 from vlmattn.sinks.found import Sinks, SinkToken
 from vlmattn.sinks.heads import image_centric_heads
 from vlmattn.sinks.massive import MassiveActivation, massive_activations, phi_of, threshold
-from vlmattn.sinks.removal import with_sinks
+from vlmattn.sinks.removal import KEEPS, with_sinks
 from vlmattn.sinks.roles import SinkRole, sink_roles
 from vlmattn.sinks.tower import TowerOverlap, tower_overlap
 
 __all__ = [
+    "KEEPS",
     "PUBLISHED",
     "TAU_RELATIVE",
     "BackgroundTest",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
-from vlmattn.sinks.coordinates import TAU_RELATIVE, SinkCoordinates
+from vlmattn.sinks.coordinates import SinkCoordinates
 from vlmattn.sinks.massive import phi_of
 from vlmattn.trace.trace import Hidden
 
@@ -191,7 +191,7 @@ def _split(
         marked = flagged[:, one.first :]
         low = min(low, float(size[marked].min(initial=math.inf)))
         high = max(high, float(size[~marked & marked.any(axis=1)[:, None]].max(initial=1.0)))
-    return min(max(math.sqrt(low * min(high, low)), 1.0) / math.sqrt(width), max(TAU_RELATIVE, 0.5))
+    return max(math.sqrt(low * min(high, low)), 1.0) / math.sqrt(width)
 
 
 def _told(coordinate: int, found: Sequence[_Verdict], count: int) -> str:

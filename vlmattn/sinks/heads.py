@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
+from vlmattn.core.layout import TokenKind
 from vlmattn.sinks.found import Sinks
 from vlmattn.trace import Trace
 
@@ -20,7 +21,7 @@ def image_centric_heads(trace: Trace, sinks: Sinks, *, least_mass: float = 0.2, 
     for name, value in (("least_mass", least_mass), ("rho", rho)):
         if not 0 <= value <= 1:
             raise SpecError(f"{name} must be a share, 0 to 1; got {value!r}")
-    picture = trace.layout.image[trace.columns] >= 0
+    picture = np.isin(trace.layout.kinds[trace.columns], (TokenKind.IMAGE, TokenKind.LATENT))
     out = np.zeros(trace.attn_lhqk.shape[:3], dtype=np.bool_)
     for slot, layer in enumerate(trace.layers):
         hit = sinks.mask(layer, trace.columns) & picture

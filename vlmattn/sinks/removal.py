@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.layout import TokenKind
 from vlmattn.sinks.found import Sinks
 from vlmattn.trace import Trace
 
@@ -42,11 +43,10 @@ def with_sinks(trace: Trace, sinks: Sinks, how: Keep) -> Trace:
     _check(trace, sinks)
     columns, layout = trace.columns, trace.layout
     attn = trace.attn_lhqk.astype(np.float32)
+    pictures = np.where(layout.kinds[columns] == TokenKind.IMAGE, layout.image[columns], -1)
     changed = 0
     for slot, layer in enumerate(trace.layers):
         hit = sinks.mask(layer, columns)
-        pictures = layout.image[columns]
-        hit &= pictures >= 0
         for picture in range(len(layout.images)):
             mine = pictures == picture
             changed += int((hit & mine).sum())

@@ -157,7 +157,17 @@ class VAR(Steering):
     # -- while it runs -------------------------------------------------------------------------------------------------
 
     def see_hidden(self, hidden_bqd: torch.Tensor, seen: Seen) -> None:
-        """Find the sinks of the prompt at the input of a layer."""
+        """Find the sinks of the prompt at the input of a layer.
+
+        Raises:
+            CaptureError: a cache holds the beginning of the prompt already, so that its sinks cannot be seen.
+        """
+        first = min(pad + layout.memory for pad, layout in zip(seen.pad_left, seen.layouts, strict=True))
+        if seen.layer_idx not in self._masks and seen.start > first:
+            raise CaptureError(
+                f"VAR did not see the first {seen.start - first} tokens of the prompt, which a cache holds already: run "
+                "the whole prompt inside the session"
+            )
         where = self._where(int(hidden_bqd.shape[-1]))
         states = hidden_bqd.float()
         if where.found and self.p < 1:
@@ -205,8 +215,7 @@ class VAR(Steering):
         # (B, 1, 1, K)
         if where.layer_idx not in self._masks:
             raise CaptureError(
-                f"VAR did not see the prompt at layer {where.layer_idx}: run the prompt inside the same session, "
-                "without a cache that holds it already"
+                f"VAR did not see the prompt at layer {where.layer_idx}: run the whole prompt inside the session"
             )
         start, mask = self._masks[where.layer_idx]
         out = torch.zeros((like.shape[0], like.shape[3]), dtype=torch.bool, device=like.device)
