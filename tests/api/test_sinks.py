@@ -229,8 +229,6 @@ def test_an_encoder_decoder_has_too_few_tokens_to_calibrate() -> None:
 
 
 def test_layer_norm_is_told() -> None:
-    if "blip-2" not in TINY:
-        pytest.skip("no such family")
     vlm = va.load(*TINY["blip-2"]())
     picture = np.zeros((40, 40, 3), dtype=np.uint8)
     found = vlm.ask(picture, "What?", max_new_tokens=2).sinks(coordinates=[1])

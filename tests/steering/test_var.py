@@ -30,10 +30,7 @@ def plain_row(row: list[float], sinks: set[int], settings: dict[str, Any]) -> li
     rest = [j for j in IMAGE if j not in sinks]
     mass = sum(row[j] for j in IMAGE)
     taken = sum(row[j] for j in visual) / (mass + settings.get("epsilon", 0) * len(IMAGE))
-    if "rho_code" in settings:
-        enough = taken <= settings["rho_code"]
-    else:
-        enough = 1 - taken >= settings.get("rho", 0.5)
+    enough = taken <= settings["rho_code"] if "rho_code" in settings else 1 - taken >= settings.get("rho", 0.5)
     chosen = settings.get("heads") == "all" or (mass >= settings.get("least_mass", 0.2) and enough)
     left = sum(row[j] for j in rest)
     if not visual or not chosen or left <= 0:
@@ -217,9 +214,9 @@ def test_a_prompt_that_ran_before_is_refused() -> None:
     with torch.no_grad():
         cache = model(input_ids=inputs["input_ids"][:, :15], use_cache=True).past_key_values
     steering = var({"p": 0.2})
-    with Session(model, layouts_of(inputs, pads), None, [steering]), torch.no_grad():
-        with pytest.raises(CaptureError, match="did not see"):
-            model(input_ids=inputs["input_ids"][:, 15:], past_key_values=cache)
+    session = Session(model, layouts_of(inputs, pads), None, [steering])
+    with session, torch.no_grad(), pytest.raises(CaptureError, match="did not see"):
+        model(input_ids=inputs["input_ids"][:, 15:], past_key_values=cache)
 
 
 @pytest.mark.parametrize(

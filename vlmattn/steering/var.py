@@ -165,8 +165,8 @@ class VAR(Steering):
         first = min(pad + layout.memory for pad, layout in zip(seen.pad_left, seen.layouts, strict=True))
         if seen.layer_idx not in self._masks and seen.start > first:
             raise CaptureError(
-                f"VAR did not see the first {seen.start - first} tokens of the prompt, which a cache holds already: run "
-                "the whole prompt inside the session"
+                f"VAR did not see the first {seen.start - first} tokens of the prompt, which a cache holds already: "
+                "run the whole prompt inside the session"
             )
         where = self._where(int(hidden_bqd.shape[-1]))
         states = hidden_bqd.float()
