@@ -3,8 +3,8 @@
 ``python benchmarks/sinks.py --json sinks.json --markdown docs/sinks.md`` measures both; ``--no-cost`` and
 ``--no-study`` leave one out, ``--scenes`` says on how many scenes of each split. Cost: CPU time of a generation that
 keeps answer rows, with and without the residual statistics that sinks are found by (finding them included), taking
-turns in one process. Study: questions about colour and shape; layers of maps and settings of VAR are chosen on the validation
-split and measured on the test split; every row is paired with the same questions of the unchanged model.
+turns in one process. Study: questions about colour and shape; layers of maps and settings of VAR are chosen on the
+validation split and measured on the test split; every row is paired with the same questions of the unchanged model.
 """
 
 from __future__ import annotations
