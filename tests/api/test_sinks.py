@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_token_sinks_are_found_too() -> None:
     found = vlm.ask(item(1)[0].image, item(1)[1].text, max_new_tokens=2).sinks()
     assert set(found.coordinates.coordinates) == set(truth.coordinates)
     assert [(t.position, t.kind, t.first) for t in found.tokens] == [(0, "text", True)]
-    assert found.text_share_lq.mean() > 0.3
+    assert found.text_share_lq.mean() > 0.1
 
 
 def test_received_attention_finds_the_planted_patches_as_well() -> None:
@@ -184,7 +185,9 @@ def test_what_cannot_be_asked(call: Any, message: str) -> None:
 
 def test_a_budget_holds_for_sinks_too() -> None:
     scene, question = item(0)
-    run = model("scene-sinks").ask(scene.image, question.text, max_new_tokens=2, capture=va.CaptureSpec(budget=40_000))
+    vlm, spec = model("scene-sinks"), va.CaptureSpec(rows=("question", "answer"), reduce="mean", top_k=0)
+    enough = vlm.plan(scene.image, question.text, capture=spec, max_new_tokens=2)[1].total
+    run = vlm.ask(scene.image, question.text, max_new_tokens=2, capture=replace(spec, budget=enough + 1))
     with pytest.raises(BudgetExceeded):
         run.sinks()
 

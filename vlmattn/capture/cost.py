@@ -44,7 +44,7 @@ def estimate_capture(
         "value norms": batch * len(chosen) * all_heads * columns * 4 if spec.value_norms else 0,
         "head norms": cells * all_heads * 4 if spec.head_norms else 0,
         "hidden states": len(sites.blocks) * tokens * _hidden_bytes(spec) if spec.hidden else 0,
-        "received attention": len(chosen) * all_heads * tokens * 4 if spec.received else 0,
+        "received attention": len(chosen) * (4 * all_heads + 8) * tokens if spec.received else 0,
         "next-token candidates": written * (spec.top_k * 12 + 8) if spec.top_k else 0,
         "vision tower": _vision_bytes(spec, model, sites, layouts) * beams,
     }

@@ -127,7 +127,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
-        self._step, self._steered = None, None
+        self._step, self._steered, self._live = None, None, self.steering
         self._runs, self._plan = Follower(type(self.model).__name__), None
         self._tower, self._hops = {}, {}
 
