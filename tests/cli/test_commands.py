@@ -48,7 +48,7 @@ class Told:
         return json.loads(self.out)
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["ask"], ["map"], ["models"], ["verify"], ["scenes"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["ask"], ["map"], ["models"], ["verify"], ["scenes"], ["sinks"]])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told = Told([*command, "--help"], capsys)
     assert told.code == 0

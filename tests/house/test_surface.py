@@ -61,6 +61,7 @@ def test_top_level_names_resolve() -> None:
         ("vlmattn.maps", ("torch", "transformers")),
         ("vlmattn.overlay", ("torch", "transformers")),
         ("vlmattn.scene", ("torch", "transformers")),
+        ("vlmattn.sinks", ("torch", "transformers")),
         ("vlmattn.trace", ("torch", "transformers")),
         ("vlmattn.adapters", ("torch", "transformers")),
     ],

@@ -12,6 +12,7 @@ import numpy as np
 from vlmattn.api.checks import head_numbers, map_options
 from vlmattn.api.look import Look
 from vlmattn.api.request import Request
+from vlmattn.api.sinks import check_keep, roles_of, sinks_of, without
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
 from vlmattn.api.video_look import VideoLook, look_at
 from vlmattn.core.errors import MapError, SpecError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vlmattn.api.vlm import Vlm
     from vlmattn.maps import HighNormToken
     from vlmattn.overlay import Sheet
+    from vlmattn.sinks import SinkRole, Sinks
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class Run:
         self.vlm, self.pictures, self.trace = vlm, tuple(pictures), trace
         self.request = request
         self._value_trace: Trace | None = trace if trace.value_norm_lhk is not None else None
-        self._generic_trace: Trace | None = None
+        self._generic_run: Run | None = None
+        self._sink_traces: dict[tuple[Any, ...], Trace] = {}
+        self._known_sinks: Sinks | None = None
         self._towers: dict[str | None, TowerTrace] = {}
 
     @property
@@ -114,6 +118,7 @@ class Run:
         frame: int | None = None,
         normalise: str = "none",
         through: Literal["rollout", "last"] | None = None,
+        sinks: Literal["keep", "drop", "only"] = "keep",
         **options: Any,
     ) -> Look:
         """Where the model looked for a word, a phrase, an answer token by number, or (default) the whole answer.
@@ -126,6 +131,8 @@ class Run:
             normalise: see :data:`vlmattn.maps.NORMALISATIONS`; over all frames of a video together.
             through: carry the map on through the vision tower, to where the outputs of its patches come from: by its
                 ``rollout``, or by the ``last`` layer that is read; see :func:`vlmattn.maps.through_tower`.
+            sinks: ``keep`` them; ``drop`` visual sinks and scale the other patches up to the picture's share; or show
+                them ``only``. They are those of :meth:`sinks`; see :func:`vlmattn.sinks.with_sinks`.
             options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
                 ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
 
@@ -140,23 +147,26 @@ class Run:
         if not isinstance(what, (str, Integral, Span, type(None))) or isinstance(what, bool):
             raise SpecError(f"a map is of a word, a phrase or a token number, got {what!r}")
         check_flow(through)
-        patch_map = self._patch_map(what, method, image, map_options(self.trace, what, method, options))
+        check_keep(sinks)
+        patch_map = self._patch_map(what, method, image, map_options(self.trace, what, method, options), sinks)
         patch_map = replace(patch_map, provenance=replace(patch_map.provenance, method=method))
         if through is not None:
             patch_map = through_tower(patch_map, self.tower(through), image=image)
         return look_at(normalised(patch_map, normalise), self.pictures[image], frame)
 
-    def _patch_map(self, what: Any, method: str, image: int, options: dict[str, Any]) -> Any:
+    def _patch_map(self, what: Any, method: str, image: int, options: dict[str, Any], sinks: str) -> Any:
         from vlmattn import maps
 
-        if method == "raw":
-            return maps.raw_attention(self.trace, what, image=image, **options)
         if method == "value":
-            return maps.value_weighted(self._with_values(), what, image=image, **options)
+            return maps.value_weighted(without(self, self._with_values(), sinks), what, image=image, **options)
+        trace = without(self, self.trace, sinks)
+        if method == "raw":
+            return maps.raw_attention(trace, what, image=image, **options)
         floor = options.pop("floor", "auto")
-        task = maps.raw_attention(self.trace, what, image=image, **options)
+        task = maps.raw_attention(trace, what, image=image, **options)
         same = {k: v for k, v in options.items() if k in ("layers", "heads", "over_heads", "over_layers")}
-        generic = maps.raw_attention(self._generic(), image=image, rows="vicrop", **same)
+        beside = self._generic()
+        generic = maps.raw_attention(without(beside, beside.trace, sinks), image=image, rows="vicrop", **same)
         return maps.relative(task, replace(generic, label=maps.GENERIC_PROMPT), floor=floor)
 
     def token_maps(self, **options: Any) -> list[Look]:
@@ -294,6 +304,36 @@ class Run:
 
         return high_norm_tokens(self.tower(), image=image, **options)
 
+    # -- sinks ---------------------------------------------------------------------------------------------------------
+
+    def sinks(self, rule: Literal["massive", "received"] = "massive", **options: Any) -> Sinks:
+        """Which prompt tokens are attention sinks, in which layers, and what they take of every kept row.
+
+        The run's own trace is read where it holds what is needed (``CaptureSpec(hidden=True, hidden_coords=…)``, or
+        ``received=True``); else the same question and answer run once more.
+
+        Args:
+            rule: ``massive``: phi above a threshold (Kang et al., ICLR 2025); ``received``: attention received (ACT).
+            options: of ``massive``: ``tau`` or ``tau_relative``, ``coordinates`` (numbers, or a
+                :class:`~vlmattn.sinks.SinkCoordinates`; default: those of :meth:`Vlm.known_sinks`), ``layers``; of
+                ``received``: ``alpha``, ``least_rows``, ``layers``.
+
+        Raises:
+            SpecError: no such rule, option or layer, or a threshold that cannot be reached.
+        """
+        if rule == "massive" and not options:
+            if self._known_sinks is None:
+                self._known_sinks = sinks_of(self, rule, {})
+            return self._known_sinks
+        return sinks_of(self, rule, options)
+
+    def sink_roles(
+        self, found: Sinks | None = None, *, norms: Literal["projected", "value"] = "projected"
+    ) -> tuple[SinkRole, ...]:
+        """Per layer, what the first token, text sinks and visual sinks take, and how little of it they write; the same
+        question and answer run once more. ``norms``: see :attr:`CaptureSpec.value_norms`."""
+        return roles_of(self, self.sinks() if found is None else found, norms)
+
     # -- further passes ------------------------------------------------------------------------------------------------
 
     def _with_values(self) -> Trace:
@@ -304,19 +344,19 @@ class Run:
             self._value_trace = self.vlm.run(replace(self.request, answers=(ids.tolist(),), capture=spec))[0].trace
         return self._value_trace
 
-    def _generic(self) -> Trace:
+    def _generic(self) -> Run:
         # The last prompt row, which predicts the answer's first token, of a generic prompt on the same pictures.
         from vlmattn.maps import GENERIC_PROMPT
 
-        if self._generic_trace is None:
+        if self._generic_run is None:
             request = replace(
                 self.request,
                 items=((list(self.pictures), GENERIC_PROMPT),),
                 capture=replace(self.request.capture, rows="last", convention=None),
                 max_new_tokens=1,
             )
-            self._generic_trace = self.vlm.run(request)[0].trace
-        return self._generic_trace
+            self._generic_run = self.vlm.run(request)[0]
+        return self._generic_run
 
     def to_dict(self, **options: Any) -> dict[str, Any]:
         """Question, answer, grounding of every word (see :meth:`grounding`) and provenance, as plain values."""

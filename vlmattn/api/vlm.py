@@ -27,6 +27,7 @@ from vlmattn.trace import Trace, trace_from_kept
 
 if TYPE_CHECKING:
     from vlmattn.api.verify import Verification
+    from vlmattn.sinks import Rules, SinkCoordinates
 
 
 class Vlm:
@@ -35,12 +36,14 @@ class Vlm:
     Attributes:
         model, processor: the transformers objects. adapter: what knows the family.
         name, revision: where they came from.
+        sink_coordinates: of :meth:`known_sinks`, once they are known; may be set, such as to a loaded calibration.
     """
 
     def __init__(self, model: Any, processor: Any, *, name: str, revision: str | None = None) -> None:
         self.model, self.processor = model, processor
         self.adapter = adapter_for(model, processor)
         self.name, self.revision = name, revision
+        self.sink_coordinates: SinkCoordinates | None = None
         self._steering: tuple[Steering, ...] = ()
         self._running = threading.RLock()
 
@@ -133,6 +136,7 @@ class Vlm:
         pictures = [self._pictures(image) for image, _ in request.items]
         if len(request.items) > 1 and not may_run_together(self.adapter.spec, pictures):
             return [run for number in range(len(request.items)) for run in self.run(request.at(number))]
+        request = replace(request, steering=tuple(s.for_model(self) for s in request.steering))
         encoded = self.encode(pictures, [question for _, question in request.items], system=request.system)
         for change in request.steering:
             encoded = change.edit_input(encoded)
@@ -154,6 +158,32 @@ class Vlm:
             yield self
         finally:
             self._steering = before
+
+    # -- sinks ---------------------------------------------------------------------------------------------------------
+
+    def calibrate_sinks(
+        self, items: Sequence[tuple[Any, Prompt]] | None = None, *, rules: Rules | None = None
+    ) -> SinkCoordinates:
+        """Find the model's sink coordinates, or that it has none, with a confidence; remembered for later.
+
+        Args:
+            items: (picture, question) pairs, at least two; the first few (at most four) to find candidates, the others
+                to check them. Default: twelve drawn scenes. rules: when a coordinate counts.
+
+        Raises:
+            SpecError: fewer than two prompts. UnsupportedModel: a decoder that reads hardly any token of a prompt.
+        """
+        from vlmattn.api.sinks import calibrate
+
+        self.sink_coordinates = calibrate(self, items, rules=rules)
+        return self.sink_coordinates
+
+    def known_sinks(self) -> SinkCoordinates:
+        """The model's sink coordinates: those calibrated or set before, else published ones of a checkpoint of this
+        name, width and depth, else those of a calibration on twelve drawn scenes, which runs now."""
+        from vlmattn.api.sinks import known_sinks
+
+        return known_sinks(self)
 
     # -- before running ------------------------------------------------------------------------------------------------
 

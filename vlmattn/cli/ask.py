@@ -13,6 +13,7 @@ from vlmattn.cli.choices import (
     check_normalisation,
     check_question,
     check_rows,
+    check_sinks,
     choice,
     own_knobs,
     read_pictures,
@@ -36,6 +37,7 @@ from vlmattn.cli.options import (
     Quiet,
     Revision,
     Rows,
+    Sinks,
     System,
     load_model,
     print_json,
@@ -120,6 +122,7 @@ def map_command(
     frames: Frames = None,
     fps: Fps = None,
     normalise: Annotated[str, typer.Option(help="none, share, uniform, max, minmax, rank.")] = "none",
+    sinks: Sinks = "keep",
     answer: Answer = None,
     system: System = None,
     max_new_tokens: MaxNewTokens = 64,
@@ -133,6 +136,7 @@ def map_command(
     """Draw where the model looked for one word, phrase or the whole answer, on the original picture or video."""
     wanted, paths = choice(method, layers, heads), [image, *(more or [])]
     check_normalisation(normalise)
+    check_sinks(sinks)
     check_rows(rows)
     _check_place(word, token, occurrence, part)
     if picture >= len(paths):
@@ -151,6 +155,7 @@ def map_command(
             capture=wanted.spec(vlm),
         )
     place: dict[str, Any] = {"part": part, "occurrence": occurrence, "image": picture, "normalise": normalise}
+    place["sinks"] = sinks
     place |= {} if rows is None else {"rows": rows}
     place |= {} if frame is None else {"frame": frame}
     look = _look(run, word if token is None else token, wanted.read | place)

@@ -126,6 +126,14 @@ def check_normalisation(how: str) -> None:
         raise SpecError(f"normalisation {how!r} does not exist; there are {', '.join(NORMALISATIONS)}")
 
 
+def check_sinks(how: str) -> None:
+    """Raises SpecError unless ``--sinks`` is keep, drop or only."""
+    from vlmattn.sinks.removal import KEEPS
+
+    if how not in KEEPS:
+        raise SpecError(f"--sinks must be one of {', '.join(KEEPS)}; got {how!r}")
+
+
 def check_question(question: str, pictures: int, answer: str | None, system: str | None = None) -> None:
     """Raises PromptError for a question or a given answer that is empty or no text."""
     from vlmattn.adapters.messages import check_encodable, conversation

@@ -39,6 +39,9 @@ Heads = Annotated[
     str | None,
     typer.Option(help="A preset (all, localization, ad_hh), or numbers: '0,5', '0-3' or '-1'; default: all."),
 ]
+Sinks = Annotated[
+    str, typer.Option(help="Visual attention sinks: keep, drop (the other patches scaled up), or only them.")
+]
 Rows = Annotated[
     str | None,
     typer.Option(help="A preset (vicrop, localization, hgai, carve); default: the rows that stand for the word."),

@@ -31,6 +31,12 @@ TOWER_METHODS: dict[str, tuple[str, str]] = {
 }
 """The same for maps of the vision tower alone."""
 
+SINK_METHODS: dict[str, tuple[str, str]] = {
+    "sink_massive": ("phi of sinks", "phi: largest |x| in sink coordinates over RMS, residual stream"),
+    "sink_received": ("received attention", "mean over prompt rows of attention on a token"),
+}
+"""The same for pictures of sinks."""
+
 _SCALED = {
     "share": "share of the map's total",
     "uniform": "1 is an even look",
@@ -119,7 +125,7 @@ class Provenance:
 
 
 def _told(method: str) -> tuple[str, str]:
-    return (METHODS | PAIR_METHODS | TOWER_METHODS).get(method, (method, ""))
+    return (METHODS | PAIR_METHODS | TOWER_METHODS | SINK_METHODS).get(method, (method, ""))
 
 
 def _cut(text: str) -> str:
