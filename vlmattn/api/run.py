@@ -18,9 +18,12 @@ from vlmattn.core.images import Picture
 from vlmattn.trace import Span, TowerTrace, Trace
 
 if TYPE_CHECKING:
+    from vlmattn.api.refinement import Refinement
+    from vlmattn.api.searching import Searched
     from vlmattn.api.vlm import Vlm
     from vlmattn.maps import HighNormToken
     from vlmattn.overlay import Sheet
+    from vlmattn.refine import Gate, Recipe, SearchRule
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ class Run:
         self.vlm, self.pictures, self.trace = vlm, tuple(pictures), trace
         self.request = request
         self._value_trace: Trace | None = trace if trace.value_norm_lhk is not None else None
-        self._generic_trace: Trace | None = None
         self._towers: dict[str | None, TowerTrace] = {}
 
     @property
@@ -286,15 +288,50 @@ class Run:
         # The last prompt row, which predicts the answer's first token, of a generic prompt on the same pictures.
         from vlmattn.maps import GENERIC_PROMPT
 
-        if self._generic_trace is None:
-            request = replace(
-                self.request,
-                items=((list(self.pictures), GENERIC_PROMPT),),
-                capture=replace(self.request.capture, rows="last", convention=None),
-                max_new_tokens=1,
-            )
-            self._generic_trace = self.vlm.run(request)[0].trace
-        return self._generic_trace
+        return self.vlm.general.trace(self.vlm, self.request, self.pictures, GENERIC_PROMPT, steps=1)
+
+    # -- looking again -------------------------------------------------------------------------------------------------
+
+    def refine(
+        self,
+        recipe: str | Recipe = "carve-crop",
+        what: str | int | Span | None = None,
+        *,
+        image: int = 0,
+        when: Literal["always", "uncertain"] = "always",
+        gate: Gate | None = None,
+        **changes: Any,
+    ) -> Refinement:
+        """Where to look again, and the picture to look at: mask, box and crop in pixels of the original.
+
+        Args:
+            recipe: one of :data:`vlmattn.refine.RECIPES`, or your own. what: a word, phrase or token whose map decides
+                (``raw`` and ``relative`` only); default: the answer tokens that the recipe says.
+            image: which picture. when: ``uncertain`` asks ``gate`` first (default :class:`vlmattn.refine.Gate`); where
+                it says no, nothing more is run.
+            changes: fields of the recipe: ``layers=``, ``share=``, ``window_share=``, ``pictures=`` …
+
+        Raises:
+            SpecError: no such recipe, field, picture or layer. MapError: the map is flat, or the family cannot have it.
+        """
+        from vlmattn.api.refinement import refine_run
+
+        return refine_run(self, recipe, what, image=image, when=when, gate=gate, changes=changes)
+
+    def ask_again(self, recipe: str | Recipe = "carve-crop", *, choose: str = "second", **options: Any) -> Run:
+        """The question once more on the refined picture; ``run.refine(recipe, **options).ask_again(choose=choose)``."""
+        return self.refine(recipe, **options).ask_again(choose=choose)
+
+    def search(self, rule: str | SearchRule = "zoom", *, image: int = 0, **changes: Any) -> Searched:
+        """Look at parts of the picture until one answer is sure enough; see :mod:`vlmattn.refine.search`.
+
+        Args:
+            rule: one of :data:`vlmattn.refine.SEARCHES`, or your own. changes: its fields; ``layers`` and ``heads`` of
+                the attention that leads.
+        """
+        from vlmattn.api.searching import search_run
+
+        return search_run(self, rule, image=image, changes=changes)
 
     def to_dict(self, **options: Any) -> dict[str, Any]:
         """Question, answer, grounding of every word (see :meth:`grounding`) and provenance, as plain values."""

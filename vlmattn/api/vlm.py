@@ -13,6 +13,7 @@ import numpy as np
 from vlmattn.adapters import Encoded, adapter_for
 from vlmattn.api.checks import check_finite, named_options
 from vlmattn.api.endings import end_tokens, setting, written_answers
+from vlmattn.api.general import GeneralPasses
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
 from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
@@ -32,7 +33,7 @@ class Vlm:
 
     Attributes:
         model, processor: the transformers objects. adapter: what knows the family.
-        name, revision: where they came from.
+        name, revision: where they came from. general: passes of a general prompt, kept per picture for refinement.
     """
 
     def __init__(self, model: Any, processor: Any, *, name: str, revision: str | None = None) -> None:
@@ -40,6 +41,7 @@ class Vlm:
         self.adapter = adapter_for(model, processor)
         self.name, self.revision = name, revision
         self._steering: tuple[Steering, ...] = ()
+        self.general = GeneralPasses()
         self._running = threading.RLock()
 
     @property
@@ -151,6 +153,12 @@ class Vlm:
             yield self
         finally:
             self._steering = before
+
+    @contextmanager
+    def alone(self) -> Iterator[Vlm]:
+        """Keep other threads that share this object from the model meanwhile."""
+        with self._running:
+            yield self
 
     # -- before running ------------------------------------------------------------------------------------------------
 
