@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmattn import adapters, capture, grid, maps, overlay, scene, trace
+    from vlmattn import adapters, capture, grid, maps, overlay, refine, scene, trace
     from vlmattn.api import Clip, Look, Run, Vlm, load, load_clip
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
@@ -43,6 +43,7 @@ __all__ = [
     "load_image",
     "maps",
     "overlay",
+    "refine",
     "scene",
     "trace",
 ]

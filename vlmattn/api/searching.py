@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +25,12 @@ class Searched:
     """A search: the looks in order and the surest of them.
 
     Attributes:
-        first: the run on the whole picture. path: boxes, certainties and why it stopped. rule: how.
+        first: the run on the whole picture. image: which picture was searched. rule: how.
+        path: boxes, certainties and why it stopped.
     """
 
-    def __init__(self, first: Run, path: SearchPath, rule: SearchRule) -> None:
-        self.first, self.path, self.rule = first, path, rule
+    def __init__(self, first: Run, path: SearchPath, rule: SearchRule, image: int = 0) -> None:
+        self.first, self.path, self.rule, self.image = first, path, rule, image
 
     @property
     def run(self) -> Run:
@@ -53,9 +55,25 @@ class Searched:
         cells = []
         for visit in self.path.visits:
             run: Run = visit.seen.held
-            look = run.map(0, normalise="uniform")
+            look = run.map(image=self.image, normalise="uniform")
             cells.append((f"{run.answer} ({visit.seen.confidence:.2f})", look.picture.image, look.pixels))
         return contact_sheet([cells], title=f"{self.first.question} search {self.rule.name}", cell_width=220)
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write ``map.png`` and ``crop.png`` of the surest look, ``boxes.json`` and ``sheet.png``; all or none."""
+        from vlmattn.core.files import filled_folder, write_json
+
+        look, sheet = self.run.map(image=self.image), self.sheet()
+        with filled_folder(folder) as place:
+            files = [
+                look.save(place("map.png")),
+                place("crop.png"),
+                place("boxes.json"),
+                sheet.save(place("sheet.png")),
+            ]
+            look.picture.image.save(files[1])
+            write_json(files[2], self.to_dict())
+        return [Path(folder) / file.name for file in files]
 
     def to_dict(self) -> dict[str, Any]:
         """Every look as plain values; no pixels."""
@@ -98,7 +116,7 @@ def search_run(run: Run, rule: str | SearchRule, *, image: int, changes: dict[st
         part = run if box == (0, 0, *whole.wh) else _on(run, whole, box, image)
         return Seen(certainty(part), _cue(part, image, read), part)
 
-    return Searched(run, search(whole.wh, look, rule), rule)
+    return Searched(run, search(whole.wh, look, rule), rule, image)
 
 
 def _on(run: Run, whole: Picture, box: Box, image: int) -> Run:

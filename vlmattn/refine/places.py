@@ -8,6 +8,7 @@ model grows to one; one larger than the picture is the picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,12 +55,12 @@ def place_of(patch_map: PatchMap, pixels: PixelMap, recipe: Recipe) -> Place:
         raise MapError(
             "the map is flat, so no place stands out: take other layers= or another recipe, or keep the first answer"
         )
-    least = smallest_patch(patch_map)
+    least, origin = finest_patch(patch_map)
     if recipe.place == "regions":
         return _regions(pixels, recipe, least)
     side = recipe.window_px or max(1, round((recipe.window_share or 1.0) * max(pixels.image_wh)))
     if recipe.place == "window":
-        box = best_window(pixels, side, recipe.ratios, smallest_patch(patch_map))
+        box = best_window(pixels, side, recipe.ratios, least, origin)
     else:
         box = around(pixels.peak_xy, round(side * recipe.ratios[0]), pixels.image_wh, least)
     box = widened(box, recipe.margin, pixels.image_wh)
@@ -68,10 +69,13 @@ def place_of(patch_map: PatchMap, pixels: PixelMap, recipe: Recipe) -> Place:
     return Place(mask, box)
 
 
-def smallest_patch(patch_map: PatchMap) -> tuple[float, float]:
-    """Width and height in original pixels of the smallest patch of a picture."""
-    sizes = [cell_sizes(tile) for tile in patch_map.layout.tiles]
-    return min(float(w.min()) for w, _ in sizes), min(float(h.min()) for _, h in sizes)
+def finest_patch(patch_map: PatchMap) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Width and height, and the first corner, of the patches of the tile that has the smallest; original pixels."""
+    found = []
+    for tile in patch_map.layout.tiles:
+        widths, heights = cell_sizes(tile)
+        found.append(((float(widths.min()), float(heights.min())), tile.source_box_xyxy[:2]))
+    return min(found, key=lambda one: one[0][0] * one[0][1])
 
 
 # -- regions -----------------------------------------------------------------------------------------------------------
@@ -112,7 +116,13 @@ def high_mask(pixels: PixelMap, share: float) -> NDArray[np.bool_]:
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 
-def best_window(pixels: PixelMap, side: int, ratios: tuple[float, ...], patch_wh: tuple[float, float]) -> Box:
+def best_window(
+    pixels: PixelMap,
+    side: int,
+    ratios: tuple[float, ...],
+    patch_wh: tuple[float, float],
+    origin_xy: tuple[float, float] = (0.0, 0.0),
+) -> Box:
     """ViCrop's search: of the windows of each size the one with the largest sum, of the sizes the sharpest.
 
     Zhang et al., arXiv 2502.17422: windows move patch by patch; sharpness is what the best window has over the mean of
@@ -122,10 +132,12 @@ def best_window(pixels: PixelMap, side: int, ratios: tuple[float, ...], patch_wh
 
     Args:
         pixels: the map. side: pixels. ratios: sizes to try, times ``side``. patch_wh: steps, and unit of size.
+        origin_xy: where some patch begins.
     """
     width, height = pixels.image_wh
-    columns, rows = (max(1, round(n / p)) for n, p in zip((width, height), patch_wh, strict=True))
-    step_x, step_y = width / columns, height / rows
+    (first_x, step_x, columns), (first_y, step_y, rows) = (
+        _grid(size, step, origin) for size, step, origin in zip((width, height), patch_wh, origin_xy, strict=True)
+    )
     total = _integral(np.where(pixels.seen, pixels.values, 0.0))
     best: tuple[float, Box] | None = None
     for ratio in ratios:
@@ -133,10 +145,12 @@ def best_window(pixels: PixelMap, side: int, ratios: tuple[float, ...], patch_wh
         wide, high = max(wide, 1), max(high, 1)
         if wide == columns and high == rows and ratio == ratios[0]:
             return 0, 0, width, height
-        sums = _window_sums(total, wide * step_x, high * step_y, columns - wide + 1, rows - high + 1, step_x, step_y)
+        left = first_x + np.arange(columns - wide + 1) * step_x
+        top = first_y + np.arange(rows - high + 1) * step_y
+        sums = _window_sums(total, left, left + wide * step_x, top, top + high * step_y)
         row, column = divmod(int(sums.argmax()), sums.shape[1])
         sharpness = (sums[row, column] - _beside(sums, row, column)) / (wide * high)
-        middle = ((column + wide / 2) * step_x, (row + high / 2) * step_y)
+        middle = (float(left[column]) + wide * step_x / 2, float(top[row]) + high * step_y / 2)
         if best is None or sharpness > best[0]:
             best = sharpness, around(middle, int(side * ratio), pixels.image_wh, patch_wh)
     return best[1] if best is not None else (0, 0, width, height)
@@ -149,13 +163,21 @@ def _integral(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _window_sums(
-    total: NDArray[np.float64], wide: float, high: float, columns: int, rows: int, step_x: float, step_y: float
+    total: NDArray[np.float64], left: NDArray[Any], right: NDArray[Any], top: NDArray[Any], bottom: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """(rows, columns) sums of the windows that begin at every patch, edges between pixels cutting these in parts."""
-    left = np.arange(columns, dtype=np.float64) * step_x
-    top = np.arange(rows, dtype=np.float64) * step_y
-    at = [_between(_between(total, ys, 0), xs, 1) for ys in (top, top + high) for xs in (left, left + wide)]
-    return at[3] - at[2] - at[1] + at[0]
+    """(rows, columns) sums of windows, one per left and top edge; edges inside pixels cut these in parts."""
+    upper, lower = _between(total, top, 0), _between(total, bottom, 0)
+    return np.asarray(
+        _between(lower, right, 1) - _between(lower, left, 1) - _between(upper, right, 1) + _between(upper, left, 1)
+    )
+
+
+def _grid(size: int, step: float, origin: float) -> tuple[float, float, int]:
+    """Where patches begin along a side, how long they are, and how many fit into the picture; one at least."""
+    step = min(step, float(size))
+    first = float(np.mod(origin, step))
+    first = 0.0 if step - first < 1e-6 else first
+    return first, step, max(1, int((size - first) / step + 1e-6))
 
 
 def _between(total: NDArray[np.float64], places: NDArray[np.floating], axis: int) -> NDArray[np.float64]:
