@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vlmattn.api.checks import head_numbers, map_options
+from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.look import Look
 from vlmattn.api.request import Request
 from vlmattn.api.sinks import check_keep, roles_of, sinks_of, without
@@ -20,34 +21,13 @@ from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Span, TowerTrace, Trace
 
 if TYPE_CHECKING:
+    from vlmattn.api.refinement import Refinement
+    from vlmattn.api.searching import Searched
     from vlmattn.api.vlm import Vlm
     from vlmattn.maps import HighNormToken
     from vlmattn.overlay import Sheet
+    from vlmattn.refine import Gate, Recipe, SearchRule
     from vlmattn.sinks import SinkRole, Sinks
-
-
-@dataclass(frozen=True)
-class WordGrounding:
-    """What one word of the answer rests on.
-
-    Attributes:
-        word: the word. image_share: attention on the picture, mean over layers and heads, 0 to 1.
-        shares: the same for every segment. peak_xy: the highest point of its map, original pixels; None if flat or
-            unknown. Of several pictures, that of the one with the largest share.
-        log_probability: of its tokens together, natural log; NaN where it is not known.
-        image_shares, peaks_xy: share and peak of each picture or video.
-        frame_shares: of each video, the share of every frame, as :attr:`vlmattn.grid.FrameMass.mass_t`; empty for
-            pictures.
-    """
-
-    word: str
-    image_share: float
-    shares: dict[str, float]
-    peak_xy: tuple[float, float] | None
-    log_probability: float
-    image_shares: tuple[float, ...] = ()
-    peaks_xy: tuple[tuple[float, float] | None, ...] = ()
-    frame_shares: tuple[tuple[float, ...], ...] = ()
 
 
 def _told(seen: Visual) -> dict[str, Any]:
@@ -88,7 +68,6 @@ class Run:
         self.vlm, self.pictures, self.trace = vlm, tuple(pictures), trace
         self.request = request
         self._value_trace: Trace | None = trace if trace.value_norm_lhk is not None else None
-        self._generic_run: Run | None = None
         self._sink_traces: dict[tuple[Any, ...], Trace] = {}
         self._known_sinks: Sinks | None = None
         self._towers: dict[str | None, TowerTrace] = {}
@@ -348,15 +327,50 @@ class Run:
         # The last prompt row, which predicts the answer's first token, of a generic prompt on the same pictures.
         from vlmattn.maps import GENERIC_PROMPT
 
-        if self._generic_run is None:
-            request = replace(
-                self.request,
-                items=((list(self.pictures), GENERIC_PROMPT),),
-                capture=replace(self.request.capture, rows="last", convention=None),
-                max_new_tokens=1,
-            )
-            self._generic_run = self.vlm.run(request)[0]
-        return self._generic_run
+        return self.vlm.general.trace(self.vlm, self.request, self.pictures, GENERIC_PROMPT, steps=1)
+
+    # -- looking again -------------------------------------------------------------------------------------------------
+
+    def refine(
+        self,
+        recipe: str | Recipe = "carve-crop",
+        what: str | int | Span | None = None,
+        *,
+        image: int = 0,
+        when: Literal["always", "uncertain"] = "always",
+        gate: Gate | None = None,
+        **changes: Any,
+    ) -> Refinement:
+        """Where to look again, and the picture to look at: mask, box and crop in pixels of the original.
+
+        Args:
+            recipe: one of :data:`vlmattn.refine.RECIPES`, or your own. what: a word, phrase or token whose map decides
+                (``raw`` and ``relative`` only); default: the answer tokens that the recipe says.
+            image: which picture. when: ``uncertain`` asks ``gate`` first (default :class:`vlmattn.refine.Gate`); where
+                it says no, nothing more is run.
+            changes: fields of the recipe: ``layers=``, ``share=``, ``window_share=``, ``pictures=`` …
+
+        Raises:
+            SpecError: no such recipe, field, picture or layer. MapError: the map is flat, or the family cannot have it.
+        """
+        from vlmattn.api.refinement import refine_run
+
+        return refine_run(self, recipe, what, image=image, when=when, gate=gate, changes=changes)
+
+    def ask_again(self, recipe: str | Recipe = "carve-crop", *, choose: str = "second", **options: Any) -> Run:
+        """The question once more on the refined picture; ``run.refine(recipe, **options).ask_again(choose=choose)``."""
+        return self.refine(recipe, **options).ask_again(choose=choose)
+
+    def search(self, rule: str | SearchRule = "zoom", *, image: int = 0, **changes: Any) -> Searched:
+        """Look at parts of the picture until one answer is sure enough; see :mod:`vlmattn.refine.search`.
+
+        Args:
+            rule: one of :data:`vlmattn.refine.SEARCHES`, or your own. changes: its fields; ``layers`` and ``heads`` of
+                the attention that leads.
+        """
+        from vlmattn.api.searching import search_run
+
+        return search_run(self, rule, image=image, changes=changes)
 
     def to_dict(self, **options: Any) -> dict[str, Any]:
         """Question, answer, grounding of every word (see :meth:`grounding`) and provenance, as plain values."""

@@ -14,6 +14,7 @@ from vlmattn.adapters import Encoded, adapter_for
 from vlmattn.adapters.videos import may_run_together
 from vlmattn.api.checks import check_finite, named_options
 from vlmattn.api.endings import end_tokens, setting, written_answers
+from vlmattn.api.general import GeneralPasses
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
 from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
@@ -37,6 +38,7 @@ class Vlm:
         model, processor: the transformers objects. adapter: what knows the family.
         name, revision: where they came from.
         sink_coordinates: of :meth:`known_sinks`, once they are known; may be set, such as to a loaded calibration.
+        general: passes of a general prompt, kept per picture for refinement.
     """
 
     def __init__(self, model: Any, processor: Any, *, name: str, revision: str | None = None) -> None:
@@ -45,6 +47,7 @@ class Vlm:
         self.name, self.revision = name, revision
         self.sink_coordinates: SinkCoordinates | None = None
         self._steering: tuple[Steering, ...] = ()
+        self.general = GeneralPasses()
         self._running = threading.RLock()
 
     @property
@@ -158,6 +161,12 @@ class Vlm:
             yield self
         finally:
             self._steering = before
+
+    @contextmanager
+    def alone(self) -> Iterator[Vlm]:
+        """Keep other threads that share this object from the model meanwhile."""
+        with self._running:
+            yield self
 
     # -- sinks ---------------------------------------------------------------------------------------------------------
 

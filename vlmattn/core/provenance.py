@@ -22,6 +22,13 @@ PAIR_METHODS: dict[str, tuple[str, str]] = {
 }
 """The same for a picture and a text of an open_clip model."""
 
+REFINE_METHODS: dict[str, tuple[str, str]] = {
+    "contrast": ("contrast with a general pass", "attention over that under a general prompt, summed"),
+    "gradient": ("gradient-weighted attention", "attention times its positive gradient"),
+    "pure_gradient": ("gradient of the pixels", "norm of the gradient on busy pixels"),
+}
+"""The same for maps of refinement."""
+
 TOWER_METHODS: dict[str, tuple[str, str]] = {
     "tower_class": ("class token of the vision tower", "attention of the class token on a tower token, of 1 for all"),
     "tower_register": ("registers of the vision tower", "attention of registers on a tower token, of 1 for all"),
@@ -69,7 +76,8 @@ class Provenance:
         prompt: the rendered prompt; ``question``: the user's words in it. ``answer``: the text that came out (or was
             given).
         rows: the row rule (which query positions were kept); ``convention`` is ``predicting`` or ``query``.
-        method: which kind of map, a key of :data:`METHODS`, :data:`PAIR_METHODS` or :data:`TOWER_METHODS`.
+        method: which kind of map, a key of :data:`METHODS`, :data:`PAIR_METHODS`, :data:`REFINE_METHODS` or
+            :data:`TOWER_METHODS`.
         layers, heads, reduction, normalisation: how a map was read off; empty while nothing was reduced.
         steps: what was done, in order, one phrase each.
         seed: of sampling; None for greedy decoding.
@@ -125,7 +133,7 @@ class Provenance:
 
 
 def _told(method: str) -> tuple[str, str]:
-    return (METHODS | PAIR_METHODS | TOWER_METHODS | SINK_METHODS).get(method, (method, ""))
+    return (METHODS | PAIR_METHODS | REFINE_METHODS | TOWER_METHODS | SINK_METHODS).get(method, (method, ""))
 
 
 def _cut(text: str) -> str:
