@@ -37,7 +37,7 @@ MODELS = ("scene", "scene-sinks", "scene-sinks-strong")
 LAYERS: tuple[int | None, ...] = (None, 0, 1, 2, 3)
 GRID = [
     {"p": p, "rho": rho, "except_last_layer": last}
-    for p in (0.6, 0.3, 0.0)
+    for p in (0.6, 0.0)
     for rho in (0.8, 0.5, 0.0)
     for last in (True, False)
 ]
