@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -284,7 +283,9 @@ def main() -> None:
         report["chance"] = chances(given.scenes)
         report["detection"] = [detection(name, given.scenes) for name in MODELS]
         report["study"] = [row for name in MODELS for row in study(name, given.scenes)]
-    page = markdown(report, "python " + " ".join(["benchmarks/sinks.py", *sys.argv[1:]]))
+    left_out = " --no-cost" * given.no_cost + " --no-study" * given.no_study
+    sizes = f"--scenes {given.scenes} --pairs {given.pairs} --layers {given.layers}{left_out}"
+    page = markdown(report, f"python benchmarks/sinks.py {sizes} --markdown docs/sinks.md")
     print(page)
     if given.json is not None:
         given.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
