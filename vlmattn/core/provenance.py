@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import metadata
@@ -130,6 +131,21 @@ class Provenance:
         parts += [f"normalised: {self.normalisation}" if self.normalisation else "not normalised" if name else ""]
         parts += [f"question: {_cut(self.question)}" if self.question else ""]
         return " · ".join(p for p in parts if p)
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers in words: ``1, 4-8``."""
+    ordered = sorted(set(numbers))
+    parts: list[str] = []
+    start = previous = ordered[0]
+    for number in [*ordered[1:], None]:
+        if number is not None and number == previous + 1:
+            previous = number
+            continue
+        parts.append(str(start) if start == previous else f"{start}-{previous}")
+        if number is not None:
+            start = previous = number
+    return ", ".join(parts)
 
 
 def _told(method: str) -> tuple[str, str]:

@@ -173,7 +173,7 @@ def _draw(one: Observation, flagged: NDArray[np.bool_]) -> float:
     if one.received_ln is None:
         return math.nan
     known = np.isfinite(one.received_ln) & (np.arange(flagged.shape[1]) >= one.first)
-    lines = flagged.any(axis=1)
+    lines = np.asarray(flagged.any(axis=1))
     ours, others = flagged & known, ~flagged & known & lines[:, None]
     if not ours.any() or not others.any():
         return math.nan

@@ -93,7 +93,10 @@ def received_sinks(
 
 def _received(trace: Trace) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     if trace.received_lhn is not None:
-        return np.nanmean(trace.received_lhn, axis=1), ()
+        known = np.isfinite(trace.received_lhn)
+        counts = known.sum(axis=1)
+        sums = np.where(known, trace.received_lhn, 0).sum(axis=1)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32), ()
     told = ("received attention is that from the kept rows only: capture with received=True for all prompt rows",)
     return attention_received(trace), told
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError
 from vlmattn.core.layout import Box, TokenKind, TokenLayout
-from vlmattn.core.provenance import Provenance
+from vlmattn.core.provenance import Provenance, ranges
 from vlmattn.grid import PatchMap
-from vlmattn.maps.choices import ranges
 from vlmattn.sinks.coordinates import SinkCoordinates
 
 Rule = Literal["massive", "received"]

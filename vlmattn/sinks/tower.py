@@ -8,11 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from vlmattn.maps import HighNormToken
 from vlmattn.sinks.found import Sinks
 
 Cell = tuple[int, int, int]
+
+
+class Marked(Protocol):
+    """A patch of the tower with the cell that it goes into most, such as a
+    :class:`vlmattn.maps.HighNormToken`; None where the language model gets none of it."""
+
+    @property
+    def tile(self) -> int | None:
+        """Of the picture."""
+
+    @property
+    def row(self) -> int | None:
+        """Of the tile."""
+
+    @property
+    def col(self) -> int | None:
+        """Of the tile."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +41,7 @@ class TowerOverlap:
     both: tuple[Cell, ...]
 
 
-def tower_overlap(sinks: Sinks, outliers: Sequence[HighNormToken], *, image: int = 0) -> TowerOverlap:
+def tower_overlap(sinks: Sinks, outliers: Sequence[Marked], *, image: int = 0) -> TowerOverlap:
     """Visual sinks of a picture beside the tokens that its vision tower marks with high norms.
 
     Args:
