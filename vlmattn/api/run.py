@@ -333,7 +333,7 @@ class Run:
 
     def refine(
         self,
-        recipe: str | Recipe = "carve-crop",
+        recipe: str | Recipe = "peak",
         what: str | int | Span | None = None,
         *,
         image: int = 0,
@@ -357,7 +357,7 @@ class Run:
 
         return refine_run(self, recipe, what, image=image, when=when, gate=gate, changes=changes)
 
-    def ask_again(self, recipe: str | Recipe = "carve-crop", *, choose: str = "second", **options: Any) -> Run:
+    def ask_again(self, recipe: str | Recipe = "peak", *, choose: str = "second", **options: Any) -> Run:
         """The question once more on the refined picture; ``run.refine(recipe, **options).ask_again(choose=choose)``."""
         return self.refine(recipe, **options).ask_again(choose=choose)
 

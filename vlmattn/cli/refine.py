@@ -29,7 +29,7 @@ from vlmattn.core.errors import SpecError
 if TYPE_CHECKING:
     from vlmattn.api import Run
 
-_CHOSEN = "carve-crop"
+_CHOSEN = "peak"
 
 
 def refine(
