@@ -16,6 +16,7 @@ from vlmattn.trace import Trace
 
 if TYPE_CHECKING:
     from vlmattn.api.request import Request
+    from vlmattn.api.run import Run
     from vlmattn.api.vlm import Vlm
 
 MOST_BYTES = 256 << 20
@@ -33,10 +34,14 @@ class GeneralPasses:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.most_bytes, self.runs = most_bytes, 0
-        self._held: OrderedDict[tuple[Any, ...], tuple[Trace, int, Any]] = OrderedDict()
+        self._held: OrderedDict[tuple[Any, ...], tuple[Run, int, Any]] = OrderedDict()
 
     def trace(self, vlm: Vlm, request: Request, pictures: Sequence[Visual], prompt: str, *, steps: int) -> Trace:
-        """The trace of ``prompt`` on ``pictures`` with rows of ``steps`` answer tokens, or fewer if it ends before.
+        """The trace of :meth:`run`."""
+        return self.run(vlm, request, pictures, prompt, steps=steps).trace
+
+    def run(self, vlm: Vlm, request: Request, pictures: Sequence[Visual], prompt: str, *, steps: int) -> Run:
+        """``prompt`` asked of ``pictures``, with rows of ``steps`` answer tokens, or fewer if it ends before.
 
         Args:
             request: whose capture, steering, system text and generation options are used.
@@ -45,11 +50,11 @@ class GeneralPasses:
         held = self._held.get(key)
         if held is None or held[1] < steps:
             self.runs += 1
-            found = vlm.run(_general(request, pictures, prompt, steps))[0].trace
+            found = vlm.run(_general(request, pictures, prompt, steps))[0]
             # Steering is held with it, so that no other object gets its identity.
             held = self._held[key] = (found, steps, request.steering)
         self._held.move_to_end(key)
-        while len(self._held) > 1 and sum(one.nbytes for one, _, _ in self._held.values()) > self.most_bytes:
+        while len(self._held) > 1 and sum(_nbytes(one) for one, _, _ in self._held.values()) > self.most_bytes:
             self._held.popitem(last=False)
         return held[0]
 
@@ -59,6 +64,12 @@ class GeneralPasses:
 
     def __len__(self) -> int:
         return len(self._held)
+
+
+def _nbytes(run: Run) -> int:
+    frames = [len(one) if isinstance(one, Video) else 1 for one in run.pictures]
+    sizes = [3 * one.wh[0] * one.wh[1] for one in run.pictures]
+    return run.trace.nbytes + sum(size * count for size, count in zip(sizes, frames, strict=True))
 
 
 def _general(request: Request, pictures: Sequence[Visual], prompt: str, steps: int) -> Request:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
+from vlmattn.api.checks import still
 from vlmattn.api.look import Look
 from vlmattn.api.refine_maps import map_for
 from vlmattn.core.errors import SpecError
 from vlmattn.core.images import Picture
-from vlmattn.core.videos import Video
 from vlmattn.refine import Gate, Recipe, Refined, Signs, refine_picture, signs_of
 from vlmattn.refine.recipes import recipe_of
 from vlmattn.trace import Span
@@ -56,7 +56,7 @@ class Refinement:
     @property
     def look(self) -> Look:
         """The map that says where. Raises SpecError where the gate said that no second look is needed."""
-        return Look(self._made().patch_map, self.run.pictures[self.image])
+        return Look(self._made().patch_map, still(self.run.pictures, self.image))
 
     @property
     def mask(self) -> np.ndarray:
@@ -114,7 +114,7 @@ class Refinement:
         from vlmattn.overlay import contact_sheet
 
         again = self.ask_again()
-        first = Look(normalise(self._made().patch_map, "uniform"), self.run.pictures[self.image])
+        first = Look(normalise(self._made().patch_map, "uniform"), still(self.run.pictures, self.image))
         shown = len(again.pictures) - 1 if self.recipe.pictures == "both" else self.image
         second = again.map(image=shown, normalise="uniform")
         cells = [
@@ -179,15 +179,12 @@ def refine_run(
         raise SpecError(f"when must be 'always' or 'uncertain', got {when!r}")
     if gate is not None and when == "always":
         raise SpecError("a gate decides with when='uncertain' only")
-    if image not in range(len(run.pictures)):
-        raise SpecError(f"picture {image} does not exist; there are {len(run.pictures)}")
-    if isinstance(run.pictures[image], Video):
-        raise SpecError("parts of pictures are looked at again, not of videos: give single frames as pictures")
+    picture = still(run.pictures, image)
     signs = signs_of(run.trace, image=image) if when == "uncertain" else None
     if signs is not None and not (gate or Gate()).looks_again(signs):
         return Refinement(run, chosen, image, None, signs)
     patch_map = map_for(run, chosen, what, image)
-    return Refinement(run, chosen, image, refine_picture(run.pictures[image].image, patch_map, chosen), signs)
+    return Refinement(run, chosen, image, refine_picture(picture.image, patch_map, chosen), signs)
 
 
 def surer(first: Run, second: Run) -> Run:

@@ -327,7 +327,7 @@ class Run:
         # The last prompt row, which predicts the answer's first token, of a generic prompt on the same pictures.
         from vlmattn.maps import GENERIC_PROMPT
 
-        return self.vlm.general.trace(self.vlm, self.request, self.pictures, GENERIC_PROMPT, steps=1)
+        return self.vlm.general.run(self.vlm, self.request, self.pictures, GENERIC_PROMPT, steps=1)
 
     # -- looking again -------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vlmattn.api.checks import still
 from vlmattn.api.refinement import certainty
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.images import Picture
-from vlmattn.core.videos import Video
 from vlmattn.refine import SEARCHES, SearchPath, SearchRule, Seen, search
 from vlmattn.refine.pictures import cut_out
 from vlmattn.refine.places import Box
@@ -101,19 +101,15 @@ class Searched:
 
 def search_run(run: Run, rule: str | SearchRule, *, image: int, changes: dict[str, Any]) -> Searched:
     """See :meth:`vlmattn.api.Run.search`."""
-    if image not in range(len(run.pictures)):
-        raise SpecError(f"picture {image} does not exist; there are {len(run.pictures)}")
-    if isinstance(run.pictures[image], Video):
-        raise SpecError("parts of pictures are looked at again, not of videos: give single frames as pictures")
+    whole = still(run.pictures, image)
     if not isinstance(rule, SearchRule):
         if rule not in SEARCHES:
             raise SpecError(f"search {rule!r} does not exist; there are {', '.join(SEARCHES)}")
         rule = SEARCHES[rule]
-    read = {name: changes.pop(name) for name in ("layers", "heads") if name in changes}
+    read: dict[str, Any] = {name: changes.pop(name) for name in ("layers", "heads") if name in changes}
     rule = rule.but(**changes)
     if np.isnan(certainty(run)):
         raise SpecError("a search stops by the answer's certainty, which was not kept: capture with top_k=1 or more")
-    whole = run.pictures[image]
 
     def look(box: Box) -> Seen:
         part = run if box == (0, 0, *whole.wh) else _on(run, whole, box, image)

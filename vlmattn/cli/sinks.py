@@ -133,8 +133,9 @@ def _show(run: Run, found: Sinks, out: str | None, picture: int, *, json: bool, 
 
 def _draw(run: Run, found: Sinks, out: str, picture: int) -> Path:
     from vlmattn.api import Look
+    from vlmattn.api.checks import still
 
-    look = Look(found.patch_map(picture), run.pictures[picture])
+    look = Look(found.patch_map(picture), still(run.pictures, picture))
     boxes = [token.box_xyxy for token in found.visual if token.image == picture and token.box_xyxy is not None]
     options = {"box": boxes, "peak": False} if Path(out).suffix.lower() not in (".npz", ".json") else {}
     return look.save(out, **options)

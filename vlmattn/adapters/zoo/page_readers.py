@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -164,7 +164,9 @@ class Donut(PageReader):
             canvas = canvas.window(offset[0], offset[1], width, height)
         return canvas
 
-    def _rendered(self, prompt: Prompt, pictures: int, system: str | None, raw: bool, question: str | None) -> Rendered:
+    def _rendered(
+        self, prompt: Prompt, kinds: Sequence[str], system: str | None, raw: bool, question: str | None
+    ) -> Rendered:
         known = self.tokenizer.get_added_vocab()
         if not raw and "<s_docvqa>" not in known:
             tasks = ", ".join(t for t in known if t.startswith("<s_")) or "none"
@@ -172,7 +174,7 @@ class Donut(PageReader):
                 f"this checkpoint of {self.spec.name} takes no questions (it has no token <s_docvqa>): give its task "
                 f"token as a raw prompt, as in raw=True and '<image><s_cord-v2>'; it has {tasks}"
             )
-        return super()._rendered(prompt, pictures, system, raw, question)
+        return super()._rendered(prompt, kinds, system, raw, question)
 
 
 def _fitted(wh: tuple[int, int], most: tuple[int, int]) -> tuple[int, int]:
