@@ -92,7 +92,7 @@ def test_every_family_refines(kind: str) -> None:
         again = found.ask_again()
         assert len(again.trace.layout.images) == len(again.pictures)
         assert again.trace.layout.images[-1].image_wh == found.crop.size
-    assert vlm.general.runs == 2, "one pass of three steps for carve, one of the first step before it or none"
+    assert vlm.general.runs == 1, "one pass serves all questions and recipes"
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_next", "llava_onevision"])
@@ -130,7 +130,7 @@ def test_the_general_pass_is_run_once_per_picture() -> None:
         run.refine("carve-crop")
     assert (vlm.general.runs, len(vlm.general)) == (2, 2)
     runs[0].map("What", part="question", method="relative")
-    assert vlm.general.runs == 2, "a map of fewer steps takes the longer pass"
+    assert vlm.general.runs == 1, "one pass serves all questions and recipes"
     ask(vlm, one, "What?", max_new_tokens=5).refine("carve-crop")
     assert vlm.general.runs == 3, "more steps need a longer pass"
     with vlm.steer(Louder()):

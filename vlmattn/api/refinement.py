@@ -35,6 +35,11 @@ def certainty(run: Run) -> float:
     return float(np.exp(np.mean(scores.chosen_logp_t[: max(len(run.trace.answer_tokens), 1)])))
 
 
+def _known(run: Run) -> float | None:
+    sure = certainty(run)
+    return None if np.isnan(sure) else sure
+
+
 class Refinement:
     """Where to look again.
 
@@ -116,7 +121,7 @@ class Refinement:
         again = self.ask_again()
         first = Look(normalise(self._made().patch_map, "uniform"), still(self.run.pictures, self.image))
         shown = len(again.pictures) - 1 if self.recipe.pictures == "both" else self.image
-        second = again.map(image=shown, normalise="uniform")
+        second = again.map(0, image=shown, normalise="uniform")
         cells = [
             (f"{name}: {run.answer}", look.picture.image, look.pixels)
             for name, run, look in (("first look", self.run, first), ("second look", again, second))
@@ -144,7 +149,7 @@ class Refinement:
             "question": self.run.question,
             "first_answer": self.run.answer,
             "second_answer": None if again is None else again.answer,
-            "certainty": [None if np.isnan(c) else c for c in map(certainty, (self.run, again or self.run))],
+            "certainty": [_known(self.run), None if again is None else _known(again)],
             "looks_again": self.looks_again,
             "signs": None if self.signs is None else self.signs.to_dict(),
             "refined": None if self.refined is None else self.refined.to_dict(),

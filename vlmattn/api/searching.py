@@ -56,7 +56,7 @@ class Searched:
         cells = []
         for visit in self.path.visits:
             run: Run = visit.seen.held
-            look = run.map(image=self.image, normalise="uniform")
+            look = run.map(0, image=self.image, normalise="uniform")
             cells.append((f"{run.answer} ({visit.seen.confidence:.2f})", look.picture.image, look.pixels))
         return contact_sheet([cells], title=f"{self.first.question} search {self.rule.name}", cell_width=220)
 
@@ -64,7 +64,7 @@ class Searched:
         """Write ``map.png`` and ``crop.png`` of the surest look, ``boxes.json`` and ``sheet.png``; all or none."""
         from vlmattn.core.files import filled_folder, write_json
 
-        look, sheet = self.run.map(image=self.image), self.sheet()
+        look, sheet = self.run.map(0, image=self.image), self.sheet()
         with filled_folder(folder) as place:
             files = [
                 look.save(place("map.png")),
