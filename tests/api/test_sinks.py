@@ -244,3 +244,12 @@ def test_an_unknown_model_is_calibrated_when_it_is_first_asked() -> None:
     picture = np.zeros((40, 40, 3), dtype=np.uint8)
     assert not vlm.ask(picture, "What?", max_new_tokens=2).sinks().found
     assert vlm.sink_coordinates is not None
+
+
+@pytest.mark.parametrize("kind", ["mllama", "idefics2"])
+def test_models_that_see_pictures_otherwise_can_be_calibrated_as_well(kind: str) -> None:
+    vlm = va.load(*TINY[kind]())
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 40, 60, 3), dtype=np.uint8)
+    found = vlm.calibrate_sinks([(picture, "What is there to be seen?") for picture in pictures])
+    assert found.source == "calibrated on 2 held-out prompts"
+    assert vlm.known_sinks() is found
