@@ -61,8 +61,10 @@ class GeneralPasses:
 
 
 def _general(request: Request, pictures: Sequence[Picture], prompt: str, steps: int) -> Request:
-    least = {"value_norms": None, "head_norms": False, "hidden": False, "hidden_coords": (), "vision": None}
-    capture = replace(request.capture, rows="answer", convention=None, top_k=0, **least)
+    capture = replace(
+        request.capture, rows="answer", convention=None, top_k=0, value_norms=None, head_norms=False, hidden=False,
+        hidden_coords=(), vision=None,
+    )  # fmt: skip
     return replace(
         request, items=((list(pictures), prompt),), answers=None, capture=capture, max_new_tokens=max(steps, 1)
     )

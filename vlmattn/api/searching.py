@@ -106,7 +106,7 @@ def search_run(run: Run, rule: str | SearchRule, *, image: int, changes: dict[st
         if rule not in SEARCHES:
             raise SpecError(f"search {rule!r} does not exist; there are {', '.join(SEARCHES)}")
         rule = SEARCHES[rule]
-    read = {name: changes.pop(name) for name in ("layers", "heads") if name in changes}
+    read: dict[str, Any] = {name: changes.pop(name) for name in ("layers", "heads") if name in changes}
     rule = rule.but(**changes)
     if np.isnan(certainty(run)):
         raise SpecError("a search stops by the answer's certainty, which was not kept: capture with top_k=1 or more")

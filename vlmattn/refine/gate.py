@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,8 @@ class Gate:
         try:
             held = json.loads(as_path(path).read_text(encoding="utf-8"))
             name = str(held.pop("name"))
-            return replace(cls(**{field: float(value) for field, value in held.items()}), name=name)
+            numbers: dict[str, Any] = {field: float(value) for field, value in held.items()}
+            return cls(**numbers, name=name)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise FileError(f"{path} holds no gate ({error}): write one with fit_gate(…).gate.save") from error
 
