@@ -66,8 +66,8 @@ def contrast(
     ratio = _ratio(top, below, both, floor if floor_of == "absolute" else floor * _mean(below, both), clip)
     factor = np.arange(1.0, len(numbers) + 1) if weights == "number" else np.ones(len(numbers))
     summed = _summed(ratio, both, factor)
-    both = both.any(axis=(0, 1))
-    return _placed(task, summed, both, image, _told(said, len(numbers), steps, weights, floor, floor_of, clip))
+    placed = np.asarray(both.any(axis=(0, 1)))
+    return _placed(task, summed, placed, image, _told(said, len(numbers), steps, weights, floor, floor_of, clip))
 
 
 def _check(steps: str, weights: str, floor: float, floor_of: str) -> None:
@@ -91,7 +91,7 @@ def _rows(
     made = heads_made_one(attention_lines(trace, layers, found, slots, image), found, "mean")
     seen = visible_columns(trace, slots, layers, image)
     # Heads that were chosen one by one count as one layer's.
-    return made.astype(np.float64), seen if len(made) == len(seen) else seen.any(axis=0, keepdims=True)
+    return made.astype(np.float64), seen if len(made) == len(seen) else np.asarray(seen.any(axis=0, keepdims=True))
 
 
 def _mean(maps: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
