@@ -41,7 +41,8 @@ FAMILIES = ("llava", "vipllava", "llava_next", "llava_onevision")
 
 _PARTS = (
     "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% if part['type'] == 'image' %}<image>\n{% elif part['type'] == 'video' %}<video>\n"
+    "{% else %}{{ part['text'] }}{% endif %}"
     "{% endfor %}"
 )
 USER_ASSISTANT = (
@@ -131,7 +132,7 @@ def _processor(family: str, pixels: Any, text: Any, tower: str, strategy: str, c
         return LlavaOnevisionProcessor(
             pixels,
             text,
-            LlavaOnevisionVideoProcessor(),
+            LlavaOnevisionVideoProcessor(size=pixels.size),
             num_image_tokens=(config.vision_config.image_size // patch_size) ** 2,
             vision_feature_select_strategy=strategy,
             vision_aspect_ratio=aspect,

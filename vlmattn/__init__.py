@@ -10,13 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmattn import adapters, capture, grid, maps, overlay, scene, trace
-    from vlmattn.api import Clip, Look, Run, Vlm, load, load_clip
+    from vlmattn import adapters, capture, grid, maps, overlay, refine, scene, sinks, steering, trace
+    from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
     from vlmattn.core.errors import VlmattnError
     from vlmattn.core.images import load_image
     from vlmattn.core.provenance import Provenance
+    from vlmattn.core.videos import Video, load_video
     from vlmattn.grid import PatchMap, PixelMap
     from vlmattn.trace import Trace
 
@@ -32,6 +33,8 @@ __all__ = [
     "Run",
     "Steering",
     "Trace",
+    "Video",
+    "VideoLook",
     "Vlm",
     "VlmattnError",
     "adapters",
@@ -41,9 +44,13 @@ __all__ = [
     "load",
     "load_clip",
     "load_image",
+    "load_video",
     "maps",
     "overlay",
+    "refine",
     "scene",
+    "sinks",
+    "steering",
     "trace",
 ]
 
@@ -57,12 +64,15 @@ _HOMES = {
     "Run": "vlmattn.api",
     "Steering": "vlmattn.capture",
     "Trace": "vlmattn.trace",
+    "Video": "vlmattn.core.videos",
+    "VideoLook": "vlmattn.api",
     "Vlm": "vlmattn.api",
     "VlmattnError": "vlmattn.core.errors",
     "errors": "vlmattn.core",
     "load": "vlmattn.api",
     "load_clip": "vlmattn.api",
     "load_image": "vlmattn.core.images",
+    "load_video": "vlmattn.core.videos",
 }
 
 

@@ -48,7 +48,7 @@ class Told:
         return json.loads(self.out)
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["ask"], ["map"], ["models"], ["verify"], ["scenes"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["ask"], ["map"], ["models"], ["verify"], ["scenes"], ["sinks"]])
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told = Told([*command, "--help"], capsys)
     assert told.code == 0
@@ -93,7 +93,7 @@ def test_map_options(photo: str, tmp_path: Path, options: list[str], capsys: pyt
     assert "red: peak at" in told.out
 
 
-COMMANDS = ("demo", "ask", "map", "models", "verify", "scenes")
+COMMANDS = ("demo", "ask", "map", "refine", "sinks", "models", "verify", "scenes")
 
 
 def test_the_table_of_commands_is_whole() -> None:
@@ -113,6 +113,8 @@ def test_every_command_can_be_quiet_and_can_speak_json(
         "demo": ["-o", str(tmp_path / "demo")],
         "ask": [photo, QUESTION, "--answer", "no"],
         "map": [photo, QUESTION, "red", "--answer", "no", "-o", str(tmp_path / "m.png")],
+        "refine": [photo, QUESTION, "--out", str(tmp_path / "refined")],
+        "sinks": [photo, QUESTION, "--answer", "no"],
         "verify": ["--image", photo, "--no-contract"],
         "scenes": [str(tmp_path / "scenes"), "--count", "1"],
     }.get(command, [])
@@ -556,3 +558,70 @@ def test_it_runs_as_a_module_and_leaves_no_traceback() -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "vlmattn: missing.jpg does not exist\n"
+
+
+@pytest.fixture(scope="module")
+def seeing_films(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A folder with a tiny model that takes videos, and a folder of frames."""
+    from tests.tiny import TINY
+
+    place, frames = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("walk")
+    for part in TINY["qwen2_vl"]():
+        part.save_pretrained(place)
+    for number in range(6):
+        Image.fromarray(data.coffee()[:64, 30 * number : 30 * number + 96]).save(frames / f"{number}.png")
+    return str(place), str(frames)
+
+
+def test_models_tell_what_becomes_of_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "videos    yes: 2 frames share a grid; stretched to whole" in Told(["models", "qwen2_vl"], capsys).out
+    assert "videos    no: its model is made for pictures" in Told(["models", "llava"], capsys).out
+
+
+def test_a_video_is_asked_about(
+    seeing_films: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, frames = seeing_films
+    asked = [frames, "What is red?", "--model", model, "--answer", "a spoon", "--frames", "3"]
+    told = Told(["ask", *asked, "--out", str(tmp_path / "looks")], capsys)
+    assert told.code == 0, told.err
+    assert "frame of" in told.out
+    assert "5.0 s" in told.out  # frames 1, 3 and 5, one a second
+    assert (tmp_path / "looks" / "01-spoon.png").stat().st_size > 1000
+    record = Told(["ask", *asked, "--json"], capsys).record
+    assert record["pictures"][0]["times"] == [1.0, 3.0, 5.0]
+    assert len(record["words"][0]["pictures"][0]["frame_shares"]) == 3
+
+
+def test_one_frame_or_a_sheet_of_all_is_drawn(
+    seeing_films: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, frames = seeing_films
+    asked = ["map", frames, "What is red?", "spoon", "--model", model, "--answer", "a spoon", "--fps", "1"]
+    one = Told([*asked, "--frame", "2", "--out", str(tmp_path / "frame.npz")], capsys)
+    assert one.code == 0, one.err
+    assert load_map(tmp_path / "frame.npz").values.shape == (64, 96)
+    every = Told([*asked, "--out", str(tmp_path / "sheet.png"), "--json"], capsys)
+    assert every.code == 0, every.err
+    assert every.record["frames"] == [[0, 1], [2, 3], [4, 5]]
+    wrong = Told([*asked, "--frame", "6", "--out", str(tmp_path / "none.png")], capsys)
+    assert wrong.code == 2
+    assert "frame 6 does not exist: the video has 0 to 5" in wrong.err
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_videos_that_cannot_be_asked_about_are_told_in_one_line(
+    seeing_films: tuple[str, str], photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    for arguments, reason in (
+        (["ask", str(tmp_path / "broken.mp4"), "What?"], "is not a video that OpenCV can read"),
+        (["ask", str(tmp_path), "What?"], "holds no frames"),
+        (["ask", seeing_films[1], "What?"], "llava takes no videos"),
+        (["ask", photo, "What?", "--frames", "4"], "no video was given"),
+        (["ask", seeing_films[1], "What?", "--frames", "4", "--fps", "1"], "say how the video is sampled"),
+    ):
+        told = Told(arguments, capsys)
+        assert told.code != 0
+        assert reason in told.err
+        assert told.err.count("\n") == 1

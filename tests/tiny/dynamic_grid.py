@@ -42,6 +42,7 @@ class Kind:
     pixels: dict[str, Any] = field(default_factory=lambda: {"size": PIXELS})
     more: dict[str, Any] = field(default_factory=dict)
     audio: bool = False
+    films: dict[str, Any] = field(default_factory=dict)
 
 
 def build(kind: Kind) -> tuple[Any, Any]:
@@ -59,7 +60,7 @@ def build(kind: Kind) -> tuple[Any, Any]:
     parts = {
         "image_processor": getattr(transformers, kind.image_processor)(**kind.pixels),
         "tokenizer": tok,
-        "video_processor": getattr(transformers, kind.video_processor)(size=PIXELS),
+        "video_processor": getattr(transformers, kind.video_processor)(**(kind.films or kind.pixels)),
     }
     if kind.audio:
         parts["feature_extractor"] = transformers.WhisperFeatureExtractor(feature_size=16)
@@ -76,7 +77,11 @@ QWEN = Line(
         "vision_start_token_id": "<|vision_start|>",
         "vision_end_token_id": "<|vision_end|>",
     },
-    template=chat(**IM_START, image="<|vision_start|><|image_pad|><|vision_end|>"),
+    template=chat(
+        **IM_START,
+        image="<|vision_start|><|image_pad|><|vision_end|>",
+        video="<|vision_start|><|video_pad|><|vision_end|>",
+    ),
 )
 OMNI_NAMES = {
     "image_token": "<|IMAGE|>",
@@ -97,7 +102,9 @@ OMNI = Line(
         "audio_start_token_id": "<|audio_bos|>",
         "vision_start_token_id": "<|vision_bos|>",
     },
-    template=chat(**IM_START, image="<|vision_bos|><|IMAGE|><|vision_eos|>"),
+    template=chat(
+        **IM_START, image="<|vision_bos|><|IMAGE|><|vision_eos|>", video="<|vision_bos|><|VIDEO|><|vision_eos|>"
+    ),
 )
 GLM = Line(
     special=(
@@ -114,21 +121,30 @@ GLM = Line(
         "video_end_token_id": "<|end_of_video|>",
     },
     template="[gMASK]<sop>"
-    + chat("<|{role}|>\n", image="<|begin_of_image|><|image|><|end_of_image|>", end="<|assistant|>\n"),
+    + chat(
+        "<|{role}|>\n",
+        image="<|begin_of_image|><|image|><|end_of_image|>",
+        video="<|begin_of_video|><|video|><|end_of_video|>",
+        end="<|assistant|>\n",
+    ),
 )
 EXAONE = Line(
     special=("<vision>", "</vision>", "[|user|]", "[|assistant|]", "[|endofturn|]"),
     names=NAMES,
     ids={"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"},
     template=chat(
-        "[|{role}|]\n", image="<vision><|image_pad|></vision>", between="[|endofturn|]\n", end="[|assistant|]\n"
+        "[|{role}|]\n",
+        image="<vision><|image_pad|></vision>",
+        video="<vision><|video_pad|></vision>",
+        between="[|endofturn|]\n",
+        end="[|assistant|]\n",
     ),
 )
 PLAIN = Line(
     special=("<|im_start|>", "<|im_end|>"),
     names=NAMES,
     ids={"image_token_id": "<|image_pad|>", "video_token_id": "<|video_pad|>"},
-    template=chat(**IM_START, image="<|image_pad|>\n"),
+    template=chat(**IM_START, image="<|image_pad|>\n", video="<|video_pad|>\n"),
 )
 
 TOWER = {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
@@ -259,6 +275,7 @@ KINDS = {
         vision=GLM_TOWER | {"projection_intermediate_size": 64},
         text=ROUTED | LATENT | {"rope_parameters": None},
         pixels={"min_image_tokens": 4, "max_image_tokens": 24},
+        films={"min_image_tokens": 8, "max_image_tokens": 48},
     ),
     "exaone4_5": _of(
         *(EXAONE, "Exaone4_5_", "Exaone4_5_Processor", *_QWEN2),
@@ -286,6 +303,7 @@ KINDS = {
         },
         text={"rope_parameters": ROPE},
         pixels={"size": {"shortest_edge": 14 * 14 * 4, "longest_edge": 14 * 14 * 80}},
+        films={"size": {"shortest_edge": 14 * 14 * 4, "longest_edge": 14 * 14 * 240}},
     ),
     "qwen2_5_omni_thinker": _of(
         *(OMNI, "Qwen2_5OmniThinker", "Qwen2_5OmniProcessor", *_QWEN2),

@@ -9,7 +9,11 @@ import transformers as hf
 from tests.tiny.parts import IM_START, TEXT, chat, made, tokenizer
 
 QWEN = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
-QWEN_CHAT = chat(**IM_START, image="<|vision_start|><|image_pad|><|vision_end|>")
+QWEN_CHAT = chat(
+    **IM_START,
+    image="<|vision_start|><|image_pad|><|vision_end|>",
+    video="<|vision_start|><|video_pad|><|vision_end|>",
+)
 MROPE = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
 WORDS = TEXT | {"head_dim": 16}
 TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -52,11 +56,13 @@ def ernie4_5_vl_moe() -> tuple[Any, Any]:
         vision_config=DEEP,
         **_ids(tok, **{f"{name}_id": token for name, token in names.items()}),
     )
-    template = chat("{role}: ", image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>", between="\n", end="a: ")
+    video = "<|VIDEO_START|><|VIDEO_PLACEHOLDER|><|VIDEO_END|>"
+    image = "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>"
+    template = chat("{role}: ", image=image, video=video, between="\n", end="a: ")
     processor = hf.Ernie4_5_VLMoeProcessor(
         hf.Ernie4_5_VLMoeImageProcessor(size=_area(28)),
         tok,
-        hf.Ernie4_5_VLMoeVideoProcessor(size=_area(28)),
+        hf.Ernie4_5_VLMoeVideoProcessor(size=_area(28), draw_on_frames=False),  # the font comes with checkpoints
         chat_template=template,
     )
     return made(hf.Ernie4_5_VLMoeForConditionalGeneration, config), processor
@@ -88,7 +94,7 @@ def cohere_compass() -> tuple[Any, Any]:
         **ids,
         **_ids(tok, vision_start_token_id=marks[0], vision_end_token_id=marks[1]),
     )
-    template = chat("{role}: ", image="<|VISION_START|><|IMAGE_PAD|><|VISION_END|>", between="\n", end="a: ")
+    template = chat("{role}: ", image=marks[0] + "<|IMAGE_PAD|>" + marks[1], video="<|VIDEO_PAD|>", end="a: ")
     processor = hf.CohereCompassProcessor(
         hf.CohereCompassImageProcessor(size=_area(32), patch_size=16),
         tok,
@@ -172,8 +178,8 @@ def minimax_m3_vl() -> tuple[Any, Any]:
     processor = hf.MiniMaxM3VLProcessor(
         hf.MiniMaxM3VLImageProcessor(size=_area(28)),
         tok,
-        hf.MiniMaxM3VLVideoProcessor(size=_area(28)),
-        chat_template=chat("{role}: ", image=image, between="\n", end="a: "),
+        hf.MiniMaxM3VLVideoProcessor(min_pixels=4 * 28 * 28, max_pixels=12 * 28 * 28),
+        chat_template=chat("{role}: ", image=image, video=video, between="\n", end="a: "),
     )
     return made(hf.MiniMaxM3SparseForConditionalGeneration, config), processor
 
@@ -198,7 +204,7 @@ def muse_glimmer() -> tuple[Any, Any]:
         image_processor,
         hf.MuseGlimmerVideoProcessor(),
         tok,
-        chat_template=chat("{role}: ", image="<|patch|>", between="\n", end="a: "),
+        chat_template=chat("{role}: ", image="<|patch|>", video="<|video|>", between="\n", end="a: "),
     )
     return made(hf.MuseGlimmerForConditionalGeneration, config), processor
 
@@ -221,7 +227,7 @@ def muse_spark() -> tuple[Any, Any]:
         hf.MuseGlimmerVideoProcessor(),
         tok,
         hf.MuseSparkFeatureExtractor(samples_per_token=8),
-        chat_template=chat("{role}: ", image="<|patch|>", between="\n", end="a: "),
+        chat_template=chat("{role}: ", image="<|patch|>", video="<|video|>", between="\n", end="a: "),
     )
     return made(hf.MuseSparkForConditionalGeneration, config), processor
 
@@ -247,9 +253,11 @@ def dots3_note() -> tuple[Any, Any]:
     processor = hf.Dots3NoteProcessor(
         hf.Qwen2VLImageProcessor(size=_area(28), temporal_patch_size=1),
         tok,
-        hf.Qwen3VLVideoProcessor(),
+        hf.Qwen3VLVideoProcessor(size=_area(28), patch_size=14, temporal_patch_size=1),
         hf.Dots3NoteFeatureExtractor(),
-        chat_template=chat("{role}: ", image="<|img|><|imgpad|><|endofimg|>", between="\n", end="a: "),
+        chat_template=chat(
+            "{role}: ", image="<|img|><|imgpad|><|endofimg|>", video="<|video_pad|>", between="\n", end="a: "
+        ),
     )
     return made(hf.Dots3NoteForConditionalGeneration, config), processor
 
@@ -272,8 +280,8 @@ def kimi_k25() -> tuple[Any, Any]:
     processor = hf.Kimi_K25Processor(
         hf.Kimi_K25ImageProcessor(max_patches=100, size={"max_height": 24, "max_width": 24}),
         tok,
-        hf.Kimi_K25VideoProcessor(),
-        chat_template=chat("{role}: ", image=image, between="\n", end="a: "),
+        hf.Kimi_K25VideoProcessor(max_patches=100, size={"max_height": 24, "max_width": 24}),
+        chat_template=chat("{role}: ", image=image, video=names["video_token"], between="\n", end="a: "),
     )
     return made(hf.Kimi_K25ForConditionalGeneration, config), processor
 
@@ -311,7 +319,7 @@ def hy_v4_vl() -> tuple[Any, Any]:
         hf.HYV4VLImageProcessor(size=_area(32)),
         tok,
         hf.HYV4VLVideoProcessor(size=_area(32)),
-        chat_template=chat("{role}: ", image="<img><|image_pad|></img>", between="\n", end="a: "),
+        chat_template=chat("{role}: ", image="<img><|image_pad|></img>", video="<img><|video_pad|></img>", end="a: "),
     )
     return made(hf.HYV4VLForConditionalGeneration, config), processor
 

@@ -32,7 +32,9 @@ def video_llava() -> tuple[Any, Any]:
     )
 
     tok = tokenizer(names=NAMES)
-    processor = VideoLlavaProcessor(VideoLlavaImageProcessor(**SIZE), VideoLlavaVideoProcessor(), tok, patch_size=14)
+    processor = VideoLlavaProcessor(
+        VideoLlavaImageProcessor(**SIZE), VideoLlavaVideoProcessor(**SIZE), tok, patch_size=14
+    )
     config = VideoLlavaConfig(
         vision_config=CLIP,
         text_config=TEXT | {"model_type": "llama", "vocab_size": len(tok)},
@@ -54,7 +56,7 @@ def llava_next_video() -> tuple[Any, Any]:
 
     tok = tokenizer(names=NAMES)
     processor = LlavaNextVideoProcessor(
-        LlavaNextVideoVideoProcessor(),
+        LlavaNextVideoVideoProcessor(**SIZE),
         LlavaNextImageProcessor(**SIZE, image_grid_pinpoints=PINPOINTS),
         tok,
         patch_size=14,

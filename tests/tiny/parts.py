@@ -52,7 +52,7 @@ def tokenizer(
     )
 
 
-def chat(user: str, *, image: str = "<image>", between: str = "", end: str = "") -> str:
+def chat(user: str, *, image: str = "<image>", video: str = "<video>", between: str = "", end: str = "") -> str:
     """A chat template: ``user`` before and ``between`` after each message's parts, ``end`` where the answer begins.
 
     ``{role}`` in ``user`` stands for the role.
@@ -60,7 +60,11 @@ def chat(user: str, *, image: str = "<image>", between: str = "", end: str = "")
     before = user.replace("{role}", "{{ message['role'] }}")
     parts = (
         "{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}" + image + "{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
+        "{% if part['type'] == 'image' %}"
+        + image
+        + "{% elif part['type'] == 'video' %}"
+        + video
+        + "{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
     )
     return (
         "{% for message in messages %}"

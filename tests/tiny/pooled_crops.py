@@ -40,7 +40,9 @@ def molmo2() -> tuple[Any, Any]:
     images = Molmo2ImageProcessor(
         size={"height": 63, "width": 63}, patch_size=7, max_crops=6, overlap_margins=[2, 2], pooling_size=[2, 2]
     )
-    processor = Molmo2Processor(images, Molmo2VideoProcessor(), tok, chat_template=chat(**IM_START, image="<|image|>"))
+    films = Molmo2VideoProcessor(size={"height": 63, "width": 63}, patch_size=7, pooling_size=[3, 3])
+    template = chat(**IM_START, image="<|image|>", video="<|video|>")
+    processor = Molmo2Processor(images, films, tok, chat_template=template)
     return made(Molmo2ForConditionalGeneration, config), processor
 
 

@@ -23,7 +23,13 @@ IDS = {
     "eoa_token_index": "<audio|>",
     "video_token_id": "<|video|>",
 }
-TURN = {"user": "<|turn>{role}\n", "between": "<turn|>\n", "end": "<|turn>model\n", "image": "<|image|>"}
+TURN = {
+    "user": "<|turn>{role}\n",
+    "between": "<turn|>\n",
+    "end": "<|turn>model\n",
+    "image": "<|image|>",
+    "video": "<|video|>",
+}
 PICTURES = {"patch_size": 4, "pooling_kernel_size": 2, "max_soft_tokens": 70}
 GEMMA = TEXT | {
     "head_dim": 16,

@@ -175,7 +175,7 @@ def smolvlm() -> tuple[Any, Any]:
     processor = processing_smolvlm.SmolVLMProcessor(
         _idefics_images(SmolVLMImageProcessor),
         tok,
-        SmolVLMVideoProcessor(),
+        SmolVLMVideoProcessor(size={"longest_edge": 168}, max_image_size={"longest_edge": 56}),
         image_seq_len=4,
         chat_template=chat(**IDEFICS_TURNS),
     )
@@ -255,7 +255,7 @@ def perception_lm() -> tuple[Any, Any]:
         tok,
         patch_size=14,
         pooling_ratio=2,
-        chat_template=chat(**IM_START, image="<|image|>"),
+        chat_template=chat(**IM_START, image="<|image|>", video="<|video|>"),
     )
     return made(PerceptionLMForConditionalGeneration, config), processor
 

@@ -6,6 +6,7 @@ from vlmattn.adapters.encoded import Encoded
 from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.registry import adapter_for, check_config, check_pair, families, register
 from vlmattn.adapters.spec import FamilySpec
+from vlmattn.adapters.videos import VideoSpec
 
 __all__ = [
     "Adapter",
@@ -13,6 +14,7 @@ __all__ = [
     "Encoded",
     "FamilySpec",
     "ImagePlan",
+    "VideoSpec",
     "adapter_for",
     "check_adapter",
     "check_config",

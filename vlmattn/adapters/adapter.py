@@ -15,20 +15,24 @@ from vlmattn.adapters.encoded import TYPE_KEYS, Encoded, left_padded, pad_id_of
 from vlmattn.adapters.messages import Prompt, conversation, is_batch
 from vlmattn.adapters.paint import merged_embeddings
 from vlmattn.adapters.plan import ImagePlan
-from vlmattn.adapters.processing import UNPADDED, grouped, joined
-from vlmattn.adapters.render import Rendered, plain_template, render, render_raw, template_of
-from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
+from vlmattn.adapters.processing import UNPADDED, grouped, joined, with_videos
+from vlmattn.adapters.render import Rendered, order_of, plain_template, render, render_raw, template_of
+from vlmattn.adapters.spans import check_counts, counts_written, inside, token_layout, unexpanded
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, tower_of
 from vlmattn.adapters.tower_cells import fixed_cells, layers_read
-from vlmattn.core.errors import ImageError, LayoutError, ModelError, PromptError, SpecError
+from vlmattn.adapters.usable import check_group, check_image_processor, check_tokenizer, told_id
+from vlmattn.adapters.videos import as_given, kinds_of, pictures_of, size_of, videos_of
+from vlmattn.core.errors import ImageError, LayoutError, PromptError, SpecError
 from vlmattn.core.layout import ImageLayout, TokenLayout
 from vlmattn.core.tower_cells import TowerCells
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Pictures = Sequence["Image"] | Sequence[Sequence["Image"]]
+    from vlmattn.core.videos import Video
+
+Visuals = Sequence["Image | Video"] | Sequence[Sequence["Image | Video"]]
 _TOKEN_KEYS = ("input_ids", "attention_mask", "offset_mapping", "text_replacement_offsets", *TYPE_KEYS)
 
 
@@ -40,7 +44,8 @@ class Adapter:
         drops: what the processor makes that the model does not take.
         asks: further options of the processor's call, for what the model needs and the processor makes only on demand.
         image_tensors: whether the processor itself needs what its image processor makes as tensors, not as lists.
-        nested: whether the processor takes one list of pictures per prompt, rather than one of all.
+        nested: whether the processor takes one list of pictures per prompt, rather than one of all. empties: whether
+            a prompt without pictures beside others then has an empty list.
         one_by_one: whether the processor takes one prompt at a time.
         needs_picture: whether the processor takes no prompt without a picture.
         answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
@@ -48,7 +53,7 @@ class Adapter:
         answers_apart: whether a decoder of its own writes answers, from ``decoder_input_ids``.
         rows_of_tokens: inputs (B, N, …) with a row per token; tokens of an answer have that of the last prompt token.
         placeholder: what stands for a picture in a prompt. image_token: what the processor writes in its place, once
-            or many times over.
+            or many times over. video_token: the same for a video.
 
     Raises on construction: UnsupportedModel or LayoutError if model and processor cannot work together.
     """
@@ -58,6 +63,7 @@ class Adapter:
     asks: Mapping[str, Any] = MappingProxyType({})
     image_tensors = False
     nested = True
+    empties = False
     one_by_one = False
     needs_picture = False
     answer_types: Mapping[str, int] = MappingProxyType({})
@@ -75,11 +81,14 @@ class Adapter:
         configured = getattr(self.config, "vision_feature_select_strategy", "full")
         self.strategy = str(configured) if spec.strategy == "config" else spec.strategy
         self.placeholder, self.image_token = self.find_tokens()
-        self.image_token_id = self._told_id()
-        self._check_tokenizer()
-        self._check_image_processor()
+        self.image_token_id = self.find_image_token_id()
+        check_tokenizer(self)
+        check_image_processor(self)
         self.tower = self.find_tower()
-        wording = (self.placeholder, spec.prompt, spec.after_image)
+        self._slots, self.video_token = {"image": self.placeholder}, self.image_token
+        if spec.videos is not None and getattr(processor, "video_processor", None) is not None:
+            self._slots["video"], self.video_token = self.find_video_tokens()
+        wording = (self._slots, spec.prompt, spec.after_image)
         self._template = plain_template(*wording) if spec.own_prompt else template_of(processor, *wording)
 
     # --- what a family adds ---------------------------------------------------------------------------------------
@@ -102,9 +111,24 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """The tokens of video ``number`` of a batch, from what was made of it; see :meth:`read`.
+
+        Families whose spec has ``videos`` have it. Raises LayoutError if processor and model disagree on videos.
+        """
+        raise NotImplementedError
+
     def find_tokens(self) -> tuple[str, str]:
         """What stands for a picture in a prompt, and the token that the processor writes in its place."""
         return str(self.processor.image_token), str(self.processor.image_token)
+
+    def find_image_token_id(self) -> int:
+        """The token that stands for pictures in the model's input, -1 where none does."""
+        return told_id(self)
+
+    def find_video_tokens(self) -> tuple[str, str]:
+        """What stands for a video in a prompt, and the token that the processor writes in its place."""
+        return str(self.processor.video_token), str(self.processor.video_token)
 
     def find_config(self) -> Any:
         """The configuration that says what stands for pictures and what prepares them."""
@@ -113,6 +137,10 @@ class Adapter:
     def find_tower(self) -> Tower:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""
         return tower_of(self.config, towers=self.spec.towers, strategy=self.strategy)
+
+    def video_settings(self, video_processor: Any) -> Mapping[str, Any]:
+        """Further options of the video processor."""
+        return {}
 
     def generation(self) -> dict[str, Any]:
         """What ``generate`` needs besides the inputs, so that every layer computes all rows of the prompt."""
@@ -171,7 +199,7 @@ class Adapter:
 
     def encode(
         self,
-        images: Pictures,
+        images: Visuals,
         prompt: Prompt | Sequence[Prompt],
         *,
         system: str | None = None,
@@ -182,7 +210,7 @@ class Adapter:
         """Model inputs and token layouts for one prompt, or for a batch of them.
 
         Args:
-            images: upright RGB pictures of one prompt; for a batch, one list per prompt, or one picture per prompt.
+            images: upright RGB pictures, and videos, of one prompt; for a batch, one list per prompt, or one each.
             prompt: a question, or chat messages (dicts with role and content); a list of these is a batch.
             system: system text, for models whose template has a place for it.
             raw: ``prompt`` is already rendered: placeholders in it are picture places, nothing is added.
@@ -193,19 +221,23 @@ class Adapter:
             PromptError: no text, picture places that do not match the pictures, or more tokens than positions.
             ImageError: not an RGB picture, or one of a shape that cannot be prepared.
             LayoutError: processor and model disagree on the image tokens.
+            UnsupportedModel: a video, and the family takes none.
         """
         prompts = list(prompt) if is_batch(prompt) else [cast(Prompt, prompt)]
         groups = grouped(images, len(prompts), batch=is_batch(prompt))
         for index, group in enumerate(groups):
-            self._check_pictures(group, index if len(groups) > 1 else None, text_only)
+            check_group(self, group, index if len(groups) > 1 else None, text_only)
         if question is not None and not raw:
             raise SpecError("question= only goes with raw=True: otherwise the prompt itself is the question")
-        rendered = [self._rendered(p, len(g), system, raw, question) for p, g in zip(prompts, groups, strict=True)]
-        planned = None if self.reads else [[self.plan(i.size, len(g)) for i in g] for g in groups]
+        pairs = zip(prompts, groups, strict=True)
+        rendered = [self._rendered(p, kinds_of(g), system, raw, question) for p, g in pairs]
+        pictures = [pictures_of(g) for g in groups]
+        planned = [] if self.reads else [[self.plan(one.size, len(g)) for one in g] for g in pictures]
         outputs = self._processed(groups, [self.given(r.text) for r in rendered])
-        plans = self._read(groups, outputs) if planned is None else planned
+        stills = self._read(pictures, outputs) if self.reads else planned
+        plans = as_given(groups, stills, lambda video, number: self.read_video(video, outputs, number))
         layouts = [self._layout(r, p, outputs, i) for i, (r, p) in enumerate(zip(rendered, plans, strict=True))]
-        return self._encoded(outputs, layouts, groups, [p for ps in plans for p in ps])
+        return self._encoded(outputs, layouts, groups, [p for ps in stills for p in ps])
 
     def decode_answer(self, token_ids: Any) -> tuple[str, NDArray[np.int32]]:
         """The text of M answer tokens and the (M, 2) characters each wrote; (-1, -1) for special tokens."""
@@ -230,65 +262,21 @@ class Adapter:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.spec.name!r}, tower={self.tower.name!r}, {self.tower.size_told})"
 
-    # --- checks on construction -----------------------------------------------------------------------------------
-
-    def _told_id(self) -> int:
-        if getattr(self.config, "image_token_id", None) is None:
-            raise LayoutError(
-                f"the model's configuration does not say which token stands for pictures: set config.image_token_id to"
-                f" that of {self.image_token!r}"
-            )
-        return int(self.config.image_token_id)
-
-    def _check_offsets(self) -> None:
-        if not getattr(self.tokenizer, "is_fast", False):
-            raise ModelError(
-                f"{type(self.tokenizer).__name__} gives no character offsets, so words cannot be found in the prompt:"
-                " load the fast tokenizer (tokenizer.json)"
-            )
-
-    def _check_tokenizer(self) -> None:
-        self._check_offsets()
-        written = self.tokenizer.convert_tokens_to_ids(self.image_token)
-        if written != self.image_token_id:
-            raise LayoutError(
-                f"the processor's image token {self.image_token!r} is token {written}, but the model expects"
-                f" image_token_id {self.image_token_id}: processor and model do not belong together"
-            )
-
-    def _check_image_processor(self) -> None:
-        name = type(self.image_processor).__name__
-        if name.removesuffix("Pil").removesuffix("Fast") not in self.spec.image_processors:
-            raise LayoutError(
-                f"the geometry of image processor {name} is not known for family {self.spec.name!r}."
-                f" Known: {', '.join(self.spec.image_processors)}"
-            )
-
     # --- steps of encode ------------------------------------------------------------------------------------------
 
-    def _check_pictures(self, group: Sequence[Image], index: int | None, text_only: bool) -> None:
-        where = "" if index is None else f"prompt {index}: "
-        if not group and (self.needs_picture or not text_only):
-            always = f": {self.spec.name} takes no prompt without one" if text_only else ""
-            raise PromptError(f"{where}no picture was given{always}")
-        if self.max_images is not None and len(group) > self.max_images:
-            raise PromptError(f"{where}{len(group)} pictures, but {self.spec.name} takes at most {self.max_images}")
-        for number, picture in enumerate(group):
-            if getattr(picture, "mode", None) != "RGB" or not hasattr(picture, "size"):
-                got = getattr(picture, "mode", None) or type(picture).__name__
-                raise ImageError(f"{where}picture {number} must be a PIL image in mode RGB, got {got}")
-
-    def _rendered(self, prompt: Prompt, pictures: int, system: str | None, raw: bool, question: str | None) -> Rendered:
+    def _rendered(
+        self, prompt: Prompt, kinds: Sequence[str], system: str | None, raw: bool, question: str | None
+    ) -> Rendered:
         if raw:
             if not isinstance(prompt, str) or system is not None:
                 raise PromptError("raw=True takes a rendered prompt as text, without system")
-            return self.completed(render_raw(prompt, pictures, self._template, self.placeholder, question))
+            return self.completed(render_raw(prompt, kinds, self._template, self._slots, question))
         video = getattr(self.processor, "video_token", None)
         marks = tuple(dict.fromkeys((self.placeholder, self.image_token, *([str(video)] if video else []))))
-        messages = conversation(prompt, pictures, system=system, placeholders=marks)
-        return self.completed(render(messages, self._template, self.placeholder))
+        messages = conversation(prompt, kinds, system=system, placeholders=marks)
+        return self.completed(render(messages, self._template, self._slots))
 
-    def _processed(self, groups: Sequence[Sequence[Image]], texts: list[str]) -> Mapping[str, Any]:
+    def _processed(self, groups: Sequence[Sequence[Any]], texts: list[str]) -> Mapping[str, Any]:
         """The processor's output, unpadded, as lists."""
         bos = getattr(self.tokenizer, "bos_token", None)
         own_bos = [bool(bos) and t.startswith(str(bos)) for t in texts]
@@ -299,7 +287,7 @@ class Adapter:
             parts = [self.prepared(g, t, add_special_tokens=not all(own_bos)) for g, t in pairs]
         # Some divide by a side that they rounded to nothing, or resize to no pixels.
         except (ValueError, ArithmeticError, RuntimeError) as error:
-            sizes = ", ".join(f"{i.size[0]} x {i.size[1]}" for g in groups for i in g)
+            sizes = ", ".join("{} x {}".format(*size_of(one)) for g in groups for one in g)
             name = type(self.processor).__name__
             raise ImageError(f"{name} cannot prepare the pictures ({sizes}): {error}") from error
         if len(parts) == 1:
@@ -307,14 +295,19 @@ class Adapter:
         return {k: joined([part[k] for part in parts if k in part]) for part in parts for k in part}
 
     def prepared(
-        self, groups: Sequence[Sequence[Image]], texts: list[str], *, add_special_tokens: bool
+        self, groups: Sequence[Sequence[Any]], texts: list[str], *, add_special_tokens: bool
     ) -> Mapping[str, Any]:
-        """What the processor makes of prompts and their pictures, as :data:`UNPADDED` says."""
-        pictures = [list(g) for g in groups if g] if self.nested else [i for g in groups for i in g]
+        """What the processor makes of prompts, their pictures and their videos, as :data:`UNPADDED` says."""
+        lists = [pictures_of(g) for g in groups]
+        lists = lists if self.empties and any(lists) else [one for one in lists if one]
+        pictures = lists if self.nested else [i for one in lists for i in one]
+        clips = [clip for g in groups for clip in videos_of(g)]
         options = {**UNPADDED, **self.asks, **({} if add_special_tokens else {"add_special_tokens": False})}
         if self.image_tensors:
             options["text_kwargs"] = {"return_tensors": options.pop("return_tensors")}
             options["images_kwargs"] = {"return_tensors": "pt"}
+        if clips:
+            options = with_videos(options, clips, self.video_settings(self.processor.video_processor))
         return self.call_processor(images=pictures or None, text=texts, **options)
 
     def _read(self, groups: Sequence[Sequence[Image]], outputs: Mapping[str, Any]) -> list[list[ImagePlan]]:
@@ -331,13 +324,17 @@ class Adapter:
         ids = np.asarray(outputs["input_ids"][index], dtype=np.int64)
         offsets = np.asarray(outputs["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
         replaced = outputs["text_replacement_offsets"][index] if plans else []
-        written = [r["replacement"].count(self.image_token) for r in replaced]
+        kinds = ["video" if p.layout.times else "image" for p in plans]
+        order = order_of(rendered.text, self._slots, kinds) if "video" in kinds else list(range(len(plans)))
+        written = counts_written(replaced, order, kinds, {"image": self.image_token, "video": self.video_token})
+        marks = self._mark_ids(kinds)
         sizes = [p.layout.image_wh for p in plans]
-        check_counts(int((ids == self.image_token_id).sum()), written, plans, sizes)
+        check_counts(int(np.isin(ids, marks).sum()), written, plans, sizes)
         if self.max_tokens is not None and len(ids) > self.max_tokens:
             raise PromptError(
                 f"the prompt has {len(ids)} tokens ({sum(written)} of them from pictures), but the model has"
                 f" {self.max_tokens} positions: shorten the text or give fewer pictures"
+                + (" or frames" if "video" in kinds else "")
             )
         return token_layout(
             rendered,
@@ -345,16 +342,22 @@ class Adapter:
             unexpanded(offsets, replaced),
             plans,
             inside=inside(offsets, replaced),
-            placeholder=self.placeholder,
-            image_token_id=self.image_token_id,
+            placeholders=[self._slots[kind] for kind in dict.fromkeys(("image", *kinds))],
+            image_token_ids=marks,
             bos_token_id=getattr(self.tokenizer, "bos_token_id", None),
+            order=order,
         )
+
+    def _mark_ids(self, kinds: Sequence[str]) -> list[int]:
+        if "video" not in kinds:
+            return [self.image_token_id]
+        return sorted({self.image_token_id, int(self.tokenizer.convert_tokens_to_ids(self.video_token))})
 
     def _encoded(
         self,
         outputs: Mapping[str, Any],
         layouts: list[TokenLayout],
-        groups: Sequence[Sequence[Image]],
+        groups: Sequence[Sequence[Any]],
         plans: list[ImagePlan],
     ) -> Encoded:
         extra = {k: [np.asarray(r, dtype=np.int64) for r in outputs[k]] for k in TYPE_KEYS if k in outputs}

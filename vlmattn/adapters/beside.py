@@ -53,8 +53,8 @@ class Beside(Adapter):
             unexpanded(offsets, replaced),
             [],
             inside=inside(offsets, replaced),
-            placeholder=self.placeholder,
-            image_token_id=self.image_token_id,
+            placeholders=(self.placeholder,),
+            image_token_ids=(self.image_token_id,),
             bos_token_id=getattr(self.tokenizer, "bos_token_id", None),
         )
         standing = np.repeat(np.arange(len(plans), dtype=np.int32), [self.written(p) for p in plans])

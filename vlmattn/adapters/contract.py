@@ -11,6 +11,15 @@ import numpy as np
 from vlmattn.adapters.adapter import Adapter
 from vlmattn.adapters.paint import paint_faults
 from vlmattn.adapters.paint_tower import knows_tower, tower_faults
+from vlmattn.adapters.paint_video import (
+    CLIPS,
+    cell_faults,
+    clip_faults,
+    frame_faults,
+    mixed_faults,
+    takes_videos,
+    video_batch_faults,
+)
 from vlmattn.adapters.registry import adapter_for
 from vlmattn.adapters.several import allowed, batch_faults, several_faults
 from vlmattn.core.errors import ImageError, LayoutError, VlmattnError
@@ -107,12 +116,13 @@ def contract_of(
     checks = (
         _over("image tokens match what the model makes", sizes, lambda s: _count_faults(adapter, s, rng)),
         _over("every grid lies on the picture", sizes, lambda s: _box_faults(adapter.plan(s).layout)),
-        _over("each cell has exactly one image token", sizes, lambda s: _place_faults(_encoded(adapter, s, rng))),
+        _over("each cell has exactly one image token", sizes, lambda s: cell_faults(_encoded(adapter, s, rng))),
         _over("words are found where they were written", QUESTIONS, lambda q: _word_faults(adapter, q, rng)),
         _over("answers decode to their text and spans", QUESTIONS, lambda q: _answer_faults(adapter, q)),
         _over("a batch is its prompts, padded", (2,), lambda _: batch_faults(adapter, rng)),
         _over("pictures of one prompt have places of their own", several, lambda k: several_faults(adapter, k, rng)),
         *([_tower_check(adapter, painted, rng)] if knows_tower(adapter) else []),
+        *(_video_checks(adapter, rng) if takes_videos(adapter) else []),
         _paint_check(adapter, painted, rng, paint),
     )
     return ContractReport(repr(adapter), checks)
@@ -167,20 +177,6 @@ def _box_faults(layout: ImageLayout) -> list[str]:
     return faults or ([] if layout.tiles else ["no tiles"])
 
 
-def _place_faults(layout: TokenLayout) -> list[str]:
-    faults = []
-    for number, picture in enumerate(layout.images):
-        for index, tile in enumerate(picture.tiles):
-            mine = (layout.image == number) & (layout.tile == index)
-            count = np.zeros(tile.grid_hw, dtype=int)
-            np.add.at(count, (layout.row[mine], layout.col[mine]), 1)
-            wrong = int((count != tile.held).sum())
-            if wrong:
-                faults.append(f"tile {index}: {wrong} cells do not have exactly one token (none, if lost)")
-    placed = (layout.kinds == TokenKind.IMAGE) != (layout.tile >= 0)
-    return [*faults, "kinds and places disagree"] if placed.any() else faults
-
-
 def _word_faults(adapter: Adapter, question: str, rng: np.random.Generator) -> list[str]:
     layout = adapter.encode([_picture((40, 40), rng)], question).layouts[0]
     start, end = layout.question_span
@@ -213,6 +209,21 @@ def _tower_check(adapter: Adapter, sizes: Sizes, rng: np.random.Generator) -> Ch
         faults += found
         painted += count
     return Check("a painted cell changes its own tokens of the vision tower", painted, tuple(faults))
+
+
+def _video_checks(adapter: Adapter, rng: np.random.Generator) -> list[Check]:
+    faults: list[str] = []
+    painted = 0
+    for wh, frames in CLIPS[:2]:
+        found, count = frame_faults(adapter, wh, frames, rng)
+        faults += found
+        painted += count
+    return [
+        _over("a video's frames have their own grids", CLIPS, lambda clip: clip_faults(adapter, *clip)),
+        _over("videos of one prompt, and pictures beside them, stay apart", (2,), lambda _: mixed_faults(adapter)),
+        _over("a batch of videos is its prompts, padded", (2,), lambda _: video_batch_faults(adapter)),
+        Check("a spot on a frame changes the token of its own grid alone", painted, tuple(faults)),
+    ]
 
 
 def _paint_check(adapter: Adapter, sizes: Sizes, rng: np.random.Generator, paint: Paint) -> Check:

@@ -15,6 +15,8 @@ from vlmattn.core.layout import TokenLayout
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from vlmattn.core.videos import Video
+
 TYPE_KEYS = ("token_type_ids", "mm_token_type_ids", "moe_mm_token_type_ids")
 """Inputs with one number per token that say what kind of token it is."""
 
@@ -27,13 +29,13 @@ class Encoded:
         inputs: tensors by name; ``input_ids`` and ``attention_mask`` are (B, P + N), padded on the left.
         layouts: one per prompt; positions count from the first real token.
         pad_left: number of padding tokens before each prompt.
-        images: the pictures of each prompt, upright.
+        images: the pictures, upright, and videos of each prompt.
     """
 
     inputs: dict[str, Any]
     layouts: tuple[TokenLayout, ...]
     pad_left: tuple[int, ...]
-    images: tuple[tuple[Image, ...], ...] = field(repr=False)
+    images: tuple[tuple[Image | Video, ...], ...] = field(repr=False)
 
     def __post_init__(self) -> None:
         if not len(self.layouts) == len(self.pad_left) == len(self.images):

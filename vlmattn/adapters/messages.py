@@ -10,14 +10,15 @@ from vlmattn.core.errors import PromptError
 
 Prompt = str | Sequence[Mapping[str, Any]]
 ROLES = ("system", "user", "assistant")
-_PICTURES = ("image", "image_url", "url", "path", "base64")
+_PICTURES = ("image", "image_url", "video", "video_url", "url", "path", "base64")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a message: text, or the place of a picture (``text`` is None)."""
+    """A piece of a message: text, or the place of a picture or a video (``text`` is None), as ``kind`` says."""
 
     text: str | None
+    kind: str = "image"
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Message:
     parts: tuple[Part, ...]
 
     @property
-    def pictures(self) -> int:
-        """Number of picture places."""
-        return sum(p.text is None for p in self.parts)
+    def places(self) -> tuple[str, ...]:
+        """The kinds of its places, ``image`` or ``video``, in order."""
+        return tuple(p.kind for p in self.parts if p.text is None)
 
     @property
     def said(self) -> str:
@@ -45,13 +46,19 @@ def is_batch(prompt: object) -> TypeGuard[list[Prompt]]:
     return not isinstance(prompt[0], Mapping)
 
 
-def conversation(prompt: Prompt, pictures: int, *, system: str | None, placeholders: tuple[str, ...]) -> list[Message]:
-    """The prompt as messages with one picture place per picture, the last one being the user's.
+def conversation(
+    prompt: Prompt, kinds: Sequence[str], *, system: str | None, placeholders: tuple[str, ...]
+) -> list[Message]:
+    """The prompt as messages with one place per picture and video, the last message being the user's.
 
-    Where the prompt names no places, all pictures come first in the first message of the user.
+    Where the prompt names no places, all pictures and videos come first in the first message of the user.
+
+    Args:
+        kinds: ``image`` or ``video`` for each that was given, in order.
 
     Raises:
-        PromptError: no text, a picture place too many or too few, a placeholder such as ``<image>`` inside text.
+        PromptError: no text, a place too many or too few or of the other kind, a placeholder such as ``<image>`` inside
+            text.
     """
     plain = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     messages = [_message(m) for m in plain]
@@ -62,7 +69,7 @@ def conversation(prompt: Prompt, pictures: int, *, system: str | None, placehold
             )
         messages = [Message("system", (Part(system),)), *messages]
     _check_text(messages, placeholders)
-    return _with_places(messages, pictures)
+    return _with_places(messages, kinds)
 
 
 def _message(raw: Any) -> Message:
@@ -85,15 +92,16 @@ def _part(raw: Any) -> Part:
     held = [key for key in _PICTURES if raw.get(key) is not None] if isinstance(raw, Mapping) else []
     if held:
         raise PromptError(
-            f"a part of a message holds a picture ({held[0]!r}), which would not be looked at: pictures go in the "
-            "image argument, and a part {'type': 'image'} only says where one stands"
+            f"a part of a message holds a picture ({held[0]!r}), which would not be looked at: pictures and videos go "
+            "in the image argument, and a part {'type': 'image'} or {'type': 'video'} only says where one stands"
         )
-    if kind == "image":
-        return Part(None)
+    if kind in ("image", "video"):
+        return Part(None, str(kind))
     if kind == "text" and isinstance(raw.get("text"), str):
         return Part(raw["text"])
     raise PromptError(
-        f"a part of a message must be {{'type': 'text', 'text': …}} or {{'type': 'image'}}, got {_short(raw)}"
+        f"a part of a message must be {{'type': 'text', 'text': …}}, {{'type': 'image'}} or {{'type': 'video'}}, got"
+        f" {_short(raw)}"
     )
 
 
@@ -126,13 +134,18 @@ def check_encodable(text: str) -> None:
         raise PromptError(f"the prompt is not valid Unicode text at character {error.start}: {error.reason}") from None
 
 
-def _with_places(messages: list[Message], pictures: int) -> list[Message]:
-    places = sum(m.pictures for m in messages)
-    if places == 0:
+def _with_places(messages: list[Message], kinds: Sequence[str]) -> list[Message]:
+    places = [kind for m in messages for kind in m.places]
+    if not places:
         first = next(i for i, m in enumerate(messages) if m.role == "user")
-        parts = (Part(None),) * pictures + messages[first].parts
+        parts = tuple(Part(None, kind) for kind in kinds) + messages[first].parts
         return [*messages[:first], Message("user", parts), *messages[first + 1 :]]
-    check_count(places, pictures)
+    check_count(len(places), len(kinds))
+    if places != list(kinds):
+        raise PromptError(
+            f"the prompt's places are of {', '.join(places)}, but what came is {', '.join(kinds)}: give them in the "
+            "order of their places"
+        )
     return messages
 
 

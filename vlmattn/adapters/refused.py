@@ -24,7 +24,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "second hop cannot be composed",
         "inkling2_loop": "its middle layers run three times per pass, so a layer has several attention matrices, while "
         "rows are kept by layer",
-        "instructblipvideo": "it takes videos only",
+        "instructblipvideo": "it takes only videos of four frames, through a resampler: their hops are not declared",
         "mistral4": "it is a text-only model: it takes no pictures",
         "pi0": "it makes a robot's movements, not text: there is no answer whose words could be followed",
         "pix2struct": "its processor draws the question into the picture, in a font that it downloads, so where the "

@@ -31,7 +31,7 @@ def batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
     """
     groups = [[_noise(size, rng) for size in SIZES[: allowed(adapter, 2)]], [_noise(SIZES[2], rng)]]
     both = adapter.encode(groups, list(_QUESTIONS))
-    merged = _merged(adapter, both)
+    merged = merged_states(adapter, both)
     faults = []
     for index, (group, question) in enumerate(zip(groups, _QUESTIONS, strict=True)):
         alone, pad = adapter.encode(group, question), both.pad_left[index]
@@ -49,8 +49,8 @@ def batch_faults(adapter: Adapter, rng: np.random.Generator) -> list[str]:
         # Keys beside the prompt are as many as the longest has; families that run one by one have their reason.
         if own.memory or adapter.answers_apart or not adapter.spec.batches:
             continue
-        apart = np.abs(merged[index][pad:] - _merged(adapter, alone)[0]).max()
-        if not apart <= 10 * _slack(adapter) * np.abs(merged[index][pad:]).max():
+        apart = np.abs(merged[index][pad:] - merged_states(adapter, alone)[0]).max()
+        if not apart <= 10 * slack_of(adapter) * np.abs(merged[index][pad:]).max():
             faults.append(f"prompt {index} of the batch gets other image tokens than alone, by {apart:.2g}")
     return faults
 
@@ -69,14 +69,14 @@ def several_faults(adapter: Adapter, number: int, rng: np.random.Generator) -> l
     cells = {(0, int(rng.integers(rows)), int(rng.integers(cols))), (0, rows - 1, cols - 1)}
     faults: list[str] = []
     with unmixed(adapter.model):
-        before = _merged(adapter, encoded)[0]
+        before = merged_states(adapter, encoded)[0]
         for cell in sorted(cells):
             spot = paintable(picture, *cell) if cell[1:] not in picture.tiles[0].lost else None
             if spot is None:
                 continue
             pictures = [*plain]
             pictures[number] = grey_picture(sizes[number], [spot], own_scale=adapter.own_scale)
-            change = np.linalg.norm(_merged(adapter, adapter.encode(pictures, _QUESTIONS[0]))[0] - before, axis=1)
+            change = np.linalg.norm(merged_states(adapter, adapter.encode(pictures, _QUESTIONS[0]))[0] - before, axis=1)
             faults += _misplaced(adapter, layout, change, number, cell)
     return faults
 
@@ -85,7 +85,7 @@ def _misplaced(
     adapter: Adapter, layout: TokenLayout, change: NDArray[np.floating], number: int, cell: tuple[int, int, int]
 ) -> list[str]:
     others = change[layout.image != number].max(initial=0.0)
-    if others > _slack(adapter) * change.max():
+    if others > slack_of(adapter) * change.max():
         return [
             f"painting picture {number} of {len(layout.images)} changed tokens that are not its own, by {others:.2g}"
         ]
@@ -95,7 +95,7 @@ def _misplaced(
     return [] if found == cell else [f"painting cell {cell} of picture {number} changed its cell {found} most"]
 
 
-def _slack(adapter: Adapter) -> float:
+def slack_of(adapter: Adapter) -> float:
     """What rounding explains, of the largest value: 1e-4 in float32, where other batches are other kernels."""
     import torch
 
@@ -108,7 +108,8 @@ def _noise(size: tuple[int, int], rng: np.random.Generator) -> Image:
     return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
-def _merged(adapter: Adapter, encoded: Any) -> Any:
+def merged_states(adapter: Adapter, encoded: Any) -> Any:
+    """(B, N, d) what stands behind every token of an encoded batch, as a float32 array."""
     model = adapter.model
     inputs = encoded.to(next(model.parameters()).device, model.dtype).inputs
     return adapter.states_seen(inputs).float().cpu().numpy()

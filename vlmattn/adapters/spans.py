@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.adapters.plan import ImagePlan
-from vlmattn.adapters.render import Rendered
+from vlmattn.adapters.render import Rendered, spans_of
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import TokenKind, TokenLayout
 
@@ -54,14 +53,34 @@ def check_counts(
     for index, (count, plan, (w, h)) in enumerate(zip(written, plans, image_sizes, strict=True)):
         if count != len(plan):
             raise LayoutError(
-                f"picture {index} ({w} x {h}): the processor writes {count} image tokens, the model makes {len(plan)}"
-                f" (grids {[t.grid_hw for t in plan.layout.tiles]}). Check the processor's patch_size,"
+                f"{_named(plan, index)} ({w} x {h}): the processor writes {count} image tokens, the model makes"
+                f" {len(plan)} (grids {[t.grid_hw for t in plan.layout.tiles]}). Check the processor's patch_size,"
                 " vision_feature_select_strategy, num_additional_image_tokens and image size against the model's"
             )
     if found != sum(written):
         raise LayoutError(
             f"the prompt holds {found} image tokens after tokenising, but the processor wrote {sum(written)}"
         )
+
+
+def counts_written(
+    replaced: Sequence[Mapping[str, Any]], order: Sequence[int], kinds: Sequence[str], tokens: Mapping[str, str]
+) -> list[int]:
+    """How many tokens the processor wrote for each picture and video, in the order in which they were given.
+
+    Args:
+        replaced: what was written at each place in the text. order: which of those given stands there. kinds: of each,
+            ``image`` or ``video``. tokens: what stands for each kind.
+    """
+    written = [0] * len(kinds)
+    for item, at in zip(replaced, order, strict=True):
+        written[at] = item["replacement"].count(tokens[kinds[at]])
+    return written
+
+
+def _named(plan: ImagePlan, index: int) -> str:
+    frames = len(plan.layout.times)
+    return f"video {index} of {frames} frames" if frames else f"picture {index}"
 
 
 def token_layout(
@@ -71,17 +90,20 @@ def token_layout(
     plans: Sequence[ImagePlan],
     *,
     inside: NDArray[np.int32],
-    placeholder: str,
-    image_token_id: int,
+    placeholders: Sequence[str],
+    image_token_ids: Sequence[int],
     bos_token_id: int | None,
+    order: Sequence[int] | None = None,
 ) -> TokenLayout:
     """The layout of one prompt of N tokens: ``ids`` (N,), ``char_span`` (N, 2) and :func:`inside` (N,).
 
     Tokens that the processor writes round or between a picture's image tokens are separators of that picture. What it
-    appends to the prompt has no characters there.
+    appends to the prompt has no characters there. ``order``: which of the plans stands at each place in the text; in
+    the order of the plans if it is not given.
     """
     char_span = np.where((char_span[:, 1] > len(rendered.text))[:, None], -1, char_span)
-    is_image = ids == image_token_id
+    is_image = np.isin(ids, image_token_ids)
+    order = range(len(plans)) if order is None else order
     kinds = np.full(len(ids), TokenKind.SYSTEM, dtype=np.int8)
     start, end = rendered.question_span
     kinds[(char_span[:, 0] >= 0) & (char_span[:, 0] < end) & (char_span[:, 1] > start)] = TokenKind.QUESTION
@@ -91,11 +113,12 @@ def token_layout(
     place = np.full((len(ids), 3), -1, dtype=np.int32)
     image = np.full(len(ids), -1, dtype=np.int32)
     if plans:
-        place[is_image] = np.concatenate([p.place for p in plans])
-        image[is_image] = np.repeat(np.arange(len(plans)), [len(p) for p in plans])
+        place[is_image] = np.concatenate([plans[n].place for n in order])
+        image[is_image] = np.repeat(np.asarray(order), [len(plans[n]) for n in order])
     kinds[is_image] = np.where(place[is_image, 0] >= 0, TokenKind.IMAGE, TokenKind.SEPARATOR)
     between = (inside >= 0) & ~is_image
-    kinds[between], image[between] = TokenKind.SEPARATOR, inside[between]
+    kinds[between] = TokenKind.SEPARATOR
+    image[between] = np.asarray([*order, -1])[inside[between]] if plans else inside[between]
     return TokenLayout(
         text=rendered.text,
         input_ids=ids,
@@ -108,5 +131,5 @@ def token_layout(
         question_span=rendered.question_span,
         answer_start=len(ids),
         images=tuple(p.layout for p in plans),
-        placeholders=tuple(m.span() for m in re.finditer(re.escape(placeholder), rendered.text)),
+        placeholders=tuple(sorted(span for slot in placeholders for span in spans_of(rendered.text, slot))),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vlmattn.adapters.videos import VideoSpec
 from vlmattn.core.errors import SpecError
 
 
@@ -31,6 +32,7 @@ class FamilySpec:
             keys by blocks that padding shifts, or places pictures by their number in the batch), prompts that are asked
             together are run one after the other. mixed_batches: the same for prompts with different numbers of
             pictures, where equal numbers do no harm.
+        videos: what it makes of videos; None if it is given none. no_videos: why not.
     """
 
     name: str
@@ -47,6 +49,8 @@ class FamilySpec:
     notes: str = ""
     batches: bool = True
     mixed_batches: bool = True
+    videos: VideoSpec | None = None
+    no_videos: str = "its model is made for pictures"
 
     def runs_together(self, pictures: Sequence[int]) -> bool:
         """Whether prompts with these numbers of pictures may be run in one padded batch."""

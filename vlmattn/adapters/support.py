@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vlmattn.adapters.refused import REFUSED
 from vlmattn.adapters.registry import families
+from vlmattn.adapters.spec import FamilySpec
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Support:
         model_type: as ``config.model_type`` says it. families: names of the families that serve it; none if refused.
         geometry: rules that place its image tokens. notes: what a reader should know.
         reason: why it is refused; empty if it is supported.
+        videos: ``yes`` and what becomes of frames, or ``no`` and why not.
     """
 
     model_type: str
@@ -23,6 +25,7 @@ class Support:
     geometry: tuple[str, ...] = ()
     notes: str = ""
     reason: str = ""
+    videos: str = ""
 
     def is_called(self, name: str) -> bool:
         """Whether ``name`` is the model type, or a family that serves it."""
@@ -48,24 +51,30 @@ def _row(kind: str) -> Support:
         return Support(kind, (), reason=REFUSED.get(kind, "where its image tokens lie is not known"))
     rules = tuple(dict.fromkeys(rule for family in serving for rule in family.geometry))
     notes = " ".join(family.notes for family in serving if family.notes)
-    return Support(kind, tuple(f.name for f in serving), rules, notes)
+    videos = dict.fromkeys(_videos(family) for family in serving)
+    return Support(kind, tuple(f.name for f in serving), rules, notes, videos=" / ".join(videos))
+
+
+def _videos(family: FamilySpec) -> str:
+    return f"no: {family.no_videos}" if family.videos is None else f"yes: {family.videos}"
 
 
 def support_markdown() -> str:
     """The table as Markdown, with the numbers of supported and refused model types."""
     rows = support_table()
     yes = [row for row in rows if row.supported]
+    films = sum(row.videos.startswith("yes") for row in yes)
     lines = [
         "# Models",
         "",
         "Every model type of transformers' image-text-to-text mapping. This page is generated: "
         "`python -m vlmattn.adapters.support`.",
         "",
-        f"## Supported: {len(yes)}",
+        f"## Supported: {len(yes)}, with videos: {films}",
         "",
-        "| model type | family | where its image tokens lie | notes |",
-        "|---|---|---|---|",
-        *(f"| `{r.model_type}` | {', '.join(r.families)} | {'; '.join(r.geometry)} | {r.notes} |" for r in yes),
+        "| model type | family | where its image tokens lie | videos | notes |",
+        "|---|---|---|---|---|",
+        *(_line(row) for row in yes),
         "",
         f"## Refused: {len(rows) - len(yes)}",
         "",
@@ -74,6 +83,11 @@ def support_markdown() -> str:
         *(f"| `{r.model_type}` | {r.reason} |" for r in rows if not r.supported),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _line(row: Support) -> str:
+    rules = "; ".join(row.geometry)
+    return f"| `{row.model_type}` | {', '.join(row.families)} | {rules} | {row.videos} | {row.notes} |"
 
 
 if __name__ == "__main__":

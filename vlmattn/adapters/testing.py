@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from vlmattn.adapters.contract import PAINTED, QUESTIONS, SIZES, Check, ContractReport, check_adapter
 from vlmattn.adapters.paint import grey_picture
+from vlmattn.adapters.paint_video import CLIPS, noise_video
 from vlmattn.adapters.several import SIZES as SEVERAL
 
 __all__ = [
+    "CLIPS",
     "PAINTED",
     "QUESTIONS",
     "SEVERAL",
@@ -28,4 +30,5 @@ __all__ = [
     "ContractReport",
     "check_adapter",
     "grey_picture",
+    "noise_video",
 ]

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from vlmattn.api.clip import Clip, load_clip
+from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.loading import load
 from vlmattn.api.look import Look
-from vlmattn.api.run import Run, WordGrounding
+from vlmattn.api.refinement import Refinement
+from vlmattn.api.run import Run
+from vlmattn.api.searching import Searched
 from vlmattn.api.verify import Verification
+from vlmattn.api.video_look import VideoLook
 from vlmattn.api.vlm import Vlm
 
-__all__ = ["Clip", "Look", "Run", "Verification", "Vlm", "WordGrounding", "load", "load_clip"]
+__all__ = [
+    "Clip",
+    "Look",
+    "Refinement",
+    "Run",
+    "Searched",
+    "Verification",
+    "VideoLook",
+    "Vlm",
+    "WordGrounding",
+    "load",
+    "load_clip",
+]

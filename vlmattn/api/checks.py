@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from vlmattn.core.errors import CaptureError, SpecError
+from vlmattn.core.images import Picture
 from vlmattn.core.provenance import METHODS
+from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Trace
 
 MAP_OPTIONS = ("layers", "heads", "rows", "part", "occurrence", "convention", "over_rows", "over_heads", "over_layers")
@@ -23,10 +25,21 @@ RESERVED = (
     "inputs_embeds",
     "past_key_values",
     "pixel_values",
+    "pixel_values_videos",
     "position_ids",
     "return_dict_in_generate",
 )
 """Arguments of ``generate`` that are set here and by nobody else."""
+
+
+def still(pictures: Sequence[Visual], image: int) -> Picture:
+    """The picture of a number. Raises SpecError where there is none, or a video in its place."""
+    if image not in range(len(pictures)):
+        raise SpecError(f"picture {image} does not exist; there are {len(pictures)}")
+    seen = pictures[image]
+    if isinstance(seen, Video):
+        raise SpecError("this looks at pictures, not at videos: give single frames as pictures")
+    return seen
 
 
 def map_options(trace: Trace, what: Any, method: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vlmattn.api.checks import head_numbers, map_options
+from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.look import Look
 from vlmattn.api.request import Request
+from vlmattn.api.sinks import check_keep, roles_of, sinks_of, without
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
+from vlmattn.api.video_look import VideoLook, look_at
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.core.images import Picture
+from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Span, TowerTrace, Trace
 
 if TYPE_CHECKING:
+    from vlmattn.api.refinement import Refinement
+    from vlmattn.api.searching import Searched
     from vlmattn.api.vlm import Vlm
     from vlmattn.maps import HighNormToken
     from vlmattn.overlay import Sheet
+    from vlmattn.refine import Gate, Recipe, SearchRule
+    from vlmattn.sinks import SinkRole, Sinks
 
 
-@dataclass(frozen=True)
-class WordGrounding:
-    """What one word of the answer rests on.
-
-    Attributes:
-        word: the word. image_share: attention on the picture, mean over layers and heads, 0 to 1.
-        shares: the same for every segment. peak_xy: the highest point of its map, original pixels; None if flat or
-            unknown. Of several pictures, that of the one with the largest share.
-        log_probability: of its tokens together, natural log; NaN where it is not known.
-        image_shares, peaks_xy: share and peak of each picture.
-    """
-
-    word: str
-    image_share: float
-    shares: dict[str, float]
-    peak_xy: tuple[float, float] | None
-    log_probability: float
-    image_shares: tuple[float, ...] = ()
-    peaks_xy: tuple[tuple[float, float] | None, ...] = ()
+def _told(seen: Visual) -> dict[str, Any]:
+    times = {"times": list(seen.times)} if isinstance(seen, Video) else {}
+    return {"name": seen.name, "wh": list(seen.wh), "notes": list(seen.notes)} | times
 
 
 def _listed(xy: tuple[float, float] | None) -> list[float] | None:
@@ -64,20 +55,21 @@ class Run:
     """A picture, a question, the answer, and the attention that was kept.
 
     Attributes:
-        vlm: the model. pictures: upright originals. trace: what was kept. request: what was run.
+        vlm: the model. pictures: upright originals, and videos. trace: what was kept. request: what was run.
     """
 
     def __init__(
         self,
         vlm: Vlm,
-        pictures: Sequence[Picture],
+        pictures: Sequence[Visual],
         trace: Trace,
         request: Request,
     ) -> None:
         self.vlm, self.pictures, self.trace = vlm, tuple(pictures), trace
         self.request = request
         self._value_trace: Trace | None = trace if trace.value_norm_lhk is not None else None
-        self._generic_trace: Trace | None = None
+        self._sink_traces: dict[tuple[Any, ...], Trace] = {}
+        self._known_sinks: Sinks | None = None
         self._towers: dict[str | None, TowerTrace] = {}
 
     @property
@@ -102,8 +94,10 @@ class Run:
         *,
         method: str = "raw",
         image: int = 0,
+        frame: int | None = None,
         normalise: str = "none",
         through: Literal["rollout", "last"] | None = None,
+        sinks: Literal["keep", "drop", "only"] = "keep",
         **options: Any,
     ) -> Look:
         """Where the model looked for a word, a phrase, an answer token by number, or (default) the whole answer.
@@ -112,9 +106,12 @@ class Run:
             what: a word or phrase of the answer or, if it is not there, of the question.
             method: ``raw`` attention, ``value`` (weighted with value norms) or ``relative`` (over a generic prompt).
                 The last two run the model once more on the finished answer if what they need was not kept.
-            image: which picture. normalise: see :data:`vlmattn.maps.NORMALISATIONS`.
+            image: which picture or video. frame: which frame of a video; default: all, as a :class:`VideoLook`.
+            normalise: see :data:`vlmattn.maps.NORMALISATIONS`; over all frames of a video together.
             through: carry the map on through the vision tower, to where the outputs of its patches come from: by its
                 ``rollout``, or by the ``last`` layer that is read; see :func:`vlmattn.maps.through_tower`.
+            sinks: ``keep`` them; ``drop`` visual sinks and scale the other patches up to the picture's share; or show
+                them ``only``. They are those of :meth:`sinks`; see :func:`vlmattn.sinks.with_sinks`.
             options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
                 ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
 
@@ -129,23 +126,26 @@ class Run:
         if not isinstance(what, (str, Integral, Span, type(None))) or isinstance(what, bool):
             raise SpecError(f"a map is of a word, a phrase or a token number, got {what!r}")
         check_flow(through)
-        patch_map = self._patch_map(what, method, image, map_options(self.trace, what, method, options))
+        check_keep(sinks)
+        patch_map = self._patch_map(what, method, image, map_options(self.trace, what, method, options), sinks)
         patch_map = replace(patch_map, provenance=replace(patch_map.provenance, method=method))
         if through is not None:
             patch_map = through_tower(patch_map, self.tower(through), image=image)
-        return Look(normalised(patch_map, normalise), self.pictures[image])
+        return look_at(normalised(patch_map, normalise), self.pictures[image], frame)
 
-    def _patch_map(self, what: Any, method: str, image: int, options: dict[str, Any]) -> Any:
+    def _patch_map(self, what: Any, method: str, image: int, options: dict[str, Any], sinks: str) -> Any:
         from vlmattn import maps
 
-        if method == "raw":
-            return maps.raw_attention(self.trace, what, image=image, **options)
         if method == "value":
-            return maps.value_weighted(self._with_values(), what, image=image, **options)
+            return maps.value_weighted(without(self, self._with_values(), sinks), what, image=image, **options)
+        trace = without(self, self.trace, sinks)
+        if method == "raw":
+            return maps.raw_attention(trace, what, image=image, **options)
         floor = options.pop("floor", "auto")
-        task = maps.raw_attention(self.trace, what, image=image, **options)
+        task = maps.raw_attention(trace, what, image=image, **options)
         same = {k: v for k, v in options.items() if k in ("layers", "heads", "over_heads", "over_layers")}
-        generic = maps.raw_attention(self._generic(), image=image, rows="vicrop", **same)
+        beside = self._generic()
+        generic = maps.raw_attention(without(beside, beside.trace, sinks), image=image, rows="vicrop", **same)
         return maps.relative(task, replace(generic, label=maps.GENERIC_PROMPT), floor=floor)
 
     def token_maps(self, **options: Any) -> list[Look]:
@@ -198,7 +198,18 @@ class Run:
         shares = {name: float(value) for name, value in zip(self.trace.segments, means, strict=True)}
         by_picture = tuple(shares.get(f"image:{n}", 0.0) for n in range(len(self.pictures)))
         most = peaks[int(np.argmax(by_picture))]
-        return WordGrounding(word.label, sum(by_picture), shares, most, self._log_probability(word), by_picture, peaks)
+        frames = tuple(self._frame_shares(word, n, options) for n in range(len(self.pictures)))
+        known = self._log_probability(word)
+        return WordGrounding(word.label, sum(by_picture), shares, most, known, by_picture, peaks, frames)
+
+    def _frame_shares(self, word: Span, image: int, options: dict[str, Any]) -> tuple[float, ...]:
+        if not isinstance(self.pictures[image], Video):
+            return ()
+        try:
+            look = self.map(word, image=image, **(options | {"method": "raw"}))
+        except MapError:
+            return ()
+        return tuple(look.frame_mass.mass_t.tolist()) if isinstance(look, VideoLook) else ()
 
     def _peak(self, word: Span, image: int, options: dict[str, Any]) -> tuple[float, float] | None:
         try:
@@ -264,13 +275,43 @@ class Run:
         if image not in range(len(self.pictures)):
             raise SpecError(f"picture {image} does not exist; there are {len(self.pictures)}")
         patch_map = tower_map(self.tower("rollout" if kind == "rollout" else None), kind, image, options)
-        return Look(normalised(patch_map, normalise), self.pictures[image])
+        return look_at(normalised(patch_map, normalise), self.pictures[image])
 
     def high_norm_tokens(self, *, image: int = 0, **options: Any) -> tuple[HighNormToken, ...]:
         """Patches that the vision tower marks with high norms; see :func:`vlmattn.maps.high_norm_tokens`."""
         from vlmattn.maps import high_norm_tokens
 
         return high_norm_tokens(self.tower(), image=image, **options)
+
+    # -- sinks ---------------------------------------------------------------------------------------------------------
+
+    def sinks(self, rule: Literal["massive", "received"] = "massive", **options: Any) -> Sinks:
+        """Which prompt tokens are attention sinks, in which layers, and what they take of every kept row.
+
+        The run's own trace is read where it holds what is needed (``CaptureSpec(hidden=True, hidden_coords=…)``, or
+        ``received=True``); else the same question and answer run once more.
+
+        Args:
+            rule: ``massive``: phi above a threshold (Kang et al., ICLR 2025); ``received``: attention received (ACT).
+            options: of ``massive``: ``tau`` or ``tau_relative``, ``coordinates`` (numbers, or a
+                :class:`~vlmattn.sinks.SinkCoordinates`; default: those of :meth:`Vlm.known_sinks`), ``layers``; of
+                ``received``: ``alpha``, ``least_rows``, ``layers``.
+
+        Raises:
+            SpecError: no such rule, option or layer, or a threshold that cannot be reached.
+        """
+        if rule == "massive" and not options:
+            if self._known_sinks is None:
+                self._known_sinks = sinks_of(self, rule, {})
+            return self._known_sinks
+        return sinks_of(self, rule, options)
+
+    def sink_roles(
+        self, found: Sinks | None = None, *, norms: Literal["projected", "value"] = "projected"
+    ) -> tuple[SinkRole, ...]:
+        """Per layer, what the first token, text sinks and visual sinks take, and how little of it they write; the same
+        question and answer run once more. ``norms``: see :attr:`CaptureSpec.value_norms`."""
+        return roles_of(self, self.sinks() if found is None else found, norms)
 
     # -- further passes ------------------------------------------------------------------------------------------------
 
@@ -282,26 +323,61 @@ class Run:
             self._value_trace = self.vlm.run(replace(self.request, answers=(ids.tolist(),), capture=spec))[0].trace
         return self._value_trace
 
-    def _generic(self) -> Trace:
+    def _generic(self) -> Run:
         # The last prompt row, which predicts the answer's first token, of a generic prompt on the same pictures.
         from vlmattn.maps import GENERIC_PROMPT
 
-        if self._generic_trace is None:
-            request = replace(
-                self.request,
-                items=((list(self.pictures), GENERIC_PROMPT),),
-                capture=replace(self.request.capture, rows="last", convention=None),
-                max_new_tokens=1,
-            )
-            self._generic_trace = self.vlm.run(request)[0].trace
-        return self._generic_trace
+        return self.vlm.general.run(self.vlm, self.request, self.pictures, GENERIC_PROMPT, steps=1)
+
+    # -- looking again -------------------------------------------------------------------------------------------------
+
+    def refine(
+        self,
+        recipe: str | Recipe = "peak",
+        what: str | int | Span | None = None,
+        *,
+        image: int = 0,
+        when: Literal["always", "uncertain"] = "always",
+        gate: Gate | None = None,
+        **changes: Any,
+    ) -> Refinement:
+        """Where to look again, and the picture to look at: mask, box and crop in pixels of the original.
+
+        Args:
+            recipe: one of :data:`vlmattn.refine.RECIPES`, or your own. what: a word, phrase or token whose map decides
+                (``raw`` and ``relative`` only); default: the answer tokens that the recipe says.
+            image: which picture. when: ``uncertain`` asks ``gate`` first (default :class:`vlmattn.refine.Gate`); where
+                it says no, nothing more is run.
+            changes: fields of the recipe: ``layers=``, ``share=``, ``window_share=``, ``pictures=`` …
+
+        Raises:
+            SpecError: no such recipe, field, picture or layer. MapError: the map is flat, or the family cannot have it.
+        """
+        from vlmattn.api.refinement import refine_run
+
+        return refine_run(self, recipe, what, image=image, when=when, gate=gate, changes=changes)
+
+    def ask_again(self, recipe: str | Recipe = "peak", *, choose: str = "second", **options: Any) -> Run:
+        """The question once more on the refined picture; ``run.refine(recipe, **options).ask_again(choose=choose)``."""
+        return self.refine(recipe, **options).ask_again(choose=choose)
+
+    def search(self, rule: str | SearchRule = "zoom", *, image: int = 0, **changes: Any) -> Searched:
+        """Look at parts of the picture until one answer is sure enough; see :mod:`vlmattn.refine.search`.
+
+        Args:
+            rule: one of :data:`vlmattn.refine.SEARCHES`, or your own. changes: its fields; ``layers`` and ``heads`` of
+                the attention that leads.
+        """
+        from vlmattn.api.searching import search_run
+
+        return search_run(self, rule, image=image, changes=changes)
 
     def to_dict(self, **options: Any) -> dict[str, Any]:
         """Question, answer, grounding of every word (see :meth:`grounding`) and provenance, as plain values."""
         return {
             "question": self.question,
             "answer": self.answer,
-            "pictures": [{"name": p.name, "wh": list(p.wh), "notes": list(p.notes)} for p in self.pictures],
+            "pictures": [_told(p) for p in self.pictures],
             "words": [
                 {
                     "word": g.word,
@@ -309,8 +385,8 @@ class Run:
                     "shares": {name: _known(share) for name, share in g.shares.items()},
                     "peak_xy": _listed(g.peak_xy),
                     "pictures": [
-                        {"share": _known(s), "peak_xy": _listed(p)}
-                        for s, p in zip(g.image_shares, g.peaks_xy, strict=True)
+                        {"share": _known(s), "peak_xy": _listed(p), **({"frame_shares": list(f)} if f else {})}
+                        for s, p, f in zip(g.image_shares, g.peaks_xy, g.frame_shares, strict=True)
                     ],
                     "log_probability": _known(g.log_probability),
                 }

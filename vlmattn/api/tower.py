@@ -34,6 +34,8 @@ def look_at_tower(run: Run, flow: Flow | None = None) -> TowerTrace:
     for change in request.steering:
         encoded = change.edit_input(encoded)
     pictures = encoded.layouts[0].images
+    if any(picture.times for picture in pictures):
+        raise SpecError("the vision tower's own attention is kept for pictures only: give single frames as pictures")
     TowerPass(vlm.model, [])  # a model without a tower is told so before its tokens are asked for
     cells = [vlm.adapter.tower_cells(picture) for picture in pictures]
     views = [view for one in cells for view in one.views]

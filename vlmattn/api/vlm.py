@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vlmattn.adapters import Encoded, adapter_for
+from vlmattn.adapters.videos import may_run_together
 from vlmattn.api.checks import check_finite, named_options
 from vlmattn.api.endings import end_tokens, setting, written_answers
+from vlmattn.api.general import GeneralPasses
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
 from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
 from vlmattn.capture.cost import home_of
 from vlmattn.core.errors import ImageError, SpecError
-from vlmattn.core.images import Picture, load_image
+from vlmattn.core.images import load_image
 from vlmattn.core.layout import TokenLayout, extend_layout
 from vlmattn.core.provenance import Provenance
+from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Trace, trace_from_kept
 
 if TYPE_CHECKING:
     from vlmattn.api.verify import Verification
+    from vlmattn.sinks import Rules, SinkCoordinates
 
 
 class Vlm:
@@ -33,13 +37,17 @@ class Vlm:
     Attributes:
         model, processor: the transformers objects. adapter: what knows the family.
         name, revision: where they came from.
+        sink_coordinates: of :meth:`known_sinks`, once they are known; may be set, such as to a loaded calibration.
+        general: passes of a general prompt, kept per picture for refinement.
     """
 
     def __init__(self, model: Any, processor: Any, *, name: str, revision: str | None = None) -> None:
         self.model, self.processor = model, processor
         self.adapter = adapter_for(model, processor)
         self.name, self.revision = name, revision
+        self.sink_coordinates: SinkCoordinates | None = None
         self._steering: tuple[Steering, ...] = ()
+        self.general = GeneralPasses()
         self._running = threading.RLock()
 
     @property
@@ -72,10 +80,11 @@ class Vlm:
         steering: Sequence[Steering] = (),
         **generate: Any,
     ) -> Run:
-        """Ask about one picture, or about several at once, and keep where the model looked.
+        """Ask about one picture or video, or about several at once, and keep where the model looked.
 
         Args:
-            image: a path, bytes, PIL picture or array; or a list of them for a question about several pictures.
+            image: a path, bytes, PIL picture or array, or a :class:`vlmattn.Video`; or a list of them for a question
+                about several.
             question: text, or chat messages.
             answer: a given answer, as text or token ids: nothing is generated, and the rows are those of this answer.
             system: system text, for models whose template has a place for it.
@@ -128,8 +137,9 @@ class Vlm:
         where the family's spec says that a batch would change what the model computes.
         """
         pictures = [self._pictures(image) for image, _ in request.items]
-        if len(request.items) > 1 and not self.adapter.spec.runs_together([len(group) for group in pictures]):
+        if len(request.items) > 1 and not may_run_together(self.adapter.spec, pictures):
             return [run for number in range(len(request.items)) for run in self.run(request.at(number))]
+        request = replace(request, steering=tuple(s.for_model(self) for s in request.steering))
         encoded = self.encode(pictures, [question for _, question in request.items], system=request.system)
         for change in request.steering:
             encoded = change.edit_input(encoded)
@@ -152,13 +162,45 @@ class Vlm:
         finally:
             self._steering = before
 
+    @contextmanager
+    def alone(self) -> Iterator[Vlm]:
+        """Keep other threads that share this object from the model meanwhile."""
+        with self._running:
+            yield self
+
+    # -- sinks ---------------------------------------------------------------------------------------------------------
+
+    def calibrate_sinks(
+        self, items: Sequence[tuple[Any, Prompt]] | None = None, *, rules: Rules | None = None
+    ) -> SinkCoordinates:
+        """Find the model's sink coordinates, or that it has none, with a confidence; remembered for later.
+
+        Args:
+            items: (picture, question) pairs, at least two; the first few (at most four) to find candidates, the others
+                to check them. Default: twelve drawn scenes. rules: when a coordinate counts.
+
+        Raises:
+            SpecError: fewer than two prompts. UnsupportedModel: a decoder that reads hardly any token of a prompt.
+        """
+        from vlmattn.api.sinks import calibrate
+
+        self.sink_coordinates = calibrate(self, items, rules=rules)
+        return self.sink_coordinates
+
+    def known_sinks(self) -> SinkCoordinates:
+        """The model's sink coordinates: those calibrated or set before, else published ones of a checkpoint of this
+        name, width and depth, else those of a calibration on twelve drawn scenes, which runs now."""
+        from vlmattn.api.sinks import known_sinks
+
+        return known_sinks(self)
+
     # -- before running ------------------------------------------------------------------------------------------------
 
     def encode(
-        self, pictures: Sequence[Sequence[Picture]], prompts: Sequence[Prompt], *, system: str | None = None
+        self, pictures: Sequence[Sequence[Visual]], prompts: Sequence[Prompt], *, system: str | None = None
     ) -> Encoded:
         """Model inputs and token layouts of a batch, on the model's device."""
-        images = [[picture.image for picture in group] for group in pictures]
+        images = [_prepared(group) for group in pictures]
         encoded = self.adapter.encode(images, list(prompts), system=system)
         return encoded.to(self.device, self.dtype)
 
@@ -172,7 +214,7 @@ class Vlm:
     ) -> tuple[TokenLayout, CaptureEstimate]:
         """The token layout of a question, and what its capture would cost in bytes; nothing runs."""
         group = self._pictures(image)
-        encoded = self.adapter.encode([[p.image for p in group]], [question])
+        encoded = self.adapter.encode([_prepared(group)], [question])
         return encoded.layouts[0], capture.estimate(self.model, encoded, max_new_tokens=max_new_tokens)
 
     def verify(self, image: Any = None, question: str = "What is in the picture?", **options: Any) -> Verification:
@@ -203,7 +245,7 @@ class Vlm:
 
     # -- running -------------------------------------------------------------------------------------------------------
 
-    def _write(self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]) -> list[Trace]:
+    def _write(self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Visual]]) -> list[Trace]:
         import torch
 
         settings = self._settings(request)
@@ -229,7 +271,7 @@ class Vlm:
             for one, layout, ids, group in zip(kept, encoded.layouts, written, pictures, strict=True)
         ]
 
-    def _follow(self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Picture]]) -> list[Trace]:
+    def _follow(self, encoded: Encoded, request: Request, pictures: Sequence[Sequence[Visual]]) -> list[Trace]:
         import torch
 
         from vlmattn.api.follow import with_answers
@@ -271,7 +313,7 @@ class Vlm:
         return None
 
     def _trace(
-        self, kept: Any, layout: TokenLayout, ids: np.ndarray, group: Sequence[Picture], request: Request
+        self, kept: Any, layout: TokenLayout, ids: np.ndarray, group: Sequence[Visual], request: Request
     ) -> Trace:
         text, spans = self.adapter.decode_answer(ids)
         whole = extend_layout(layout, ids, text, spans)
@@ -297,9 +339,9 @@ class Vlm:
         check_finite(trace)
         return trace
 
-    def _pictures(self, image: Any) -> tuple[Picture, ...]:
+    def _pictures(self, image: Any) -> tuple[Visual, ...]:
         if not isinstance(image, (list, tuple)):
-            return (load_image(image),)
+            return (image,) if isinstance(image, Video) else (load_image(image),)
         return tuple(_picture(one, number, len(image)) for number, one in enumerate(image))
 
     def _kernel(self) -> str:
@@ -315,7 +357,13 @@ def _check_one_token_per_pass(capture: CaptureSpec, setting: Callable[[str], Any
         raise SpecError(f"{several[0]} runs several tokens in one pass, so their rows cannot be kept: leave it out")
 
 
-def _picture(source: Any, number: int, count: int) -> Picture:
+def _prepared(group: Sequence[Visual]) -> list[Any]:
+    return [seen if isinstance(seen, Video) else seen.image for seen in group]
+
+
+def _picture(source: Any, number: int, count: int) -> Visual:
+    if isinstance(source, Video):
+        return source
     try:
         return load_image(source)
     except ImageError as error:

@@ -6,7 +6,7 @@ from vlmattn.capture.kept import Candidates, HiddenStats, KeptRows
 from vlmattn.capture.session import Session
 from vlmattn.capture.sites import AttentionSite, ModelSites, model_sites
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
-from vlmattn.capture.steering import Steering, Where
+from vlmattn.capture.steering import Seen, Steering, Where
 from vlmattn.capture.tower_pass import KeptTower, TowerPass
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "KeptRows",
     "KeptTower",
     "ModelSites",
+    "Seen",
     "Session",
     "Steering",
     "TowerPass",

@@ -43,11 +43,17 @@ def estimate_capture(
         "visible columns": _lines(chosen) * batch * rows * columns,
         "value norms": batch * len(chosen) * all_heads * columns * 4 if spec.value_norms else 0,
         "head norms": cells * all_heads * 4 if spec.head_norms else 0,
-        "hidden states": len(sites.blocks) * tokens * 4 * (4 + len(spec.hidden_coords)) if spec.hidden else 0,
+        "hidden states": len(sites.blocks) * tokens * _hidden_bytes(spec) if spec.hidden else 0,
+        "received attention": len(chosen) * (4 * all_heads + 8) * tokens if spec.received else 0,
         "next-token candidates": written * (spec.top_k * 12 + 8) if spec.top_k else 0,
         "vision tower": _vision_bytes(spec, model, sites, layouts) * beams,
     }
     return CaptureEstimate(rows=rows, columns=columns, layers=len(chosen), heads=heads, by_part=parts)
+
+
+def _hidden_bytes(spec: CaptureSpec) -> int:
+    # Of one token in one layer; coordinates are counted in 8 bytes.
+    return 4 * (4 + len(spec.hidden_coords)) + (12 * spec.hidden_top + 4 if spec.hidden_top else 0)
 
 
 def kept_columns(spec: CaptureSpec, layout: TokenLayout) -> int:

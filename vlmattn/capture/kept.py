@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ class KeptRows:
         blind: those of ``layers`` that look at no picture, because its keys stand beside the tokens and the layer is no
             cross attention; their kept image columns are 0.
         composed: how attention to patches was composed of two hops; empty where the model attends to them itself.
+        received_lhn: (L, H, N) mean of what each prompt token receives from the prompt rows that see it; NaN where a
+            layer has fewer heads.
     """
 
     layout: TokenLayout
@@ -58,6 +60,7 @@ class KeptRows:
     vision: torch.Tensor | None = None
     blind: tuple[int, ...] = ()
     composed: str = ""
+    received_lhn: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class HiddenStats:
     Attributes:
         layers: layer indices. rms_ln: (L, N) root mean square. peak_ln: (L, N) largest |x|. peak_coord_ln: (L, N) its
             coordinate. coords: which coordinates were kept. coord_lnc: (L, N, C) their values.
+        width: coordinates of the residual stream.
+        top_coord_lnk, top_value_lnk: (L, N, K) the largest coordinates and their values, largest |x| first; median_ln:
+            (L, N) median |x|. None unless asked for.
     """
 
     layers: tuple[int, ...]
@@ -75,6 +81,10 @@ class HiddenStats:
     peak_coord_ln: torch.Tensor
     coords: tuple[int, ...]
     coord_lnc: torch.Tensor
+    width: int = 0
+    top_coord_lnk: torch.Tensor | None = None
+    top_value_lnk: torch.Tensor | None = None
+    median_ln: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -180,41 +190,3 @@ def select_rows(tensor: torch.Tensor, rows: Sequence[int] | NDArray[np.int64], a
     if len(index) and (np.diff(index) == 1).all():
         return tensor.narrow(axis, int(index[0]), len(index))
     return tensor.index_select(axis, torch.as_tensor(index, device=tensor.device))
-
-
-@dataclass
-class HiddenLog:
-    """Residual-stream statistics collected during a run: per layer, a list of (B, q, …) tensors.
-
-    Attributes:
-        offload: hold them on the CPU.
-    """
-
-    offload: bool = False
-    rms: dict[int, list[torch.Tensor]] = field(default_factory=dict)
-    peak: dict[int, list[torch.Tensor]] = field(default_factory=dict)
-    peak_coord: dict[int, list[torch.Tensor]] = field(default_factory=dict)
-    coord: dict[int, list[torch.Tensor]] = field(default_factory=dict)
-
-    def add(self, layer: int, hidden: torch.Tensor, coords: tuple[int, ...]) -> None:
-        """Add (B, q, d) residual-stream states at the input of ``layer``."""
-        states = hidden.detach().float()
-        largest = states.abs().max(dim=-1)
-        made = (states.pow(2).mean(-1).sqrt(), largest.values, largest.indices, states[..., list(coords)])
-        for log, values in zip((self.rms, self.peak, self.peak_coord, self.coord), made, strict=True):
-            log.setdefault(layer, []).append(values.cpu() if self.offload else values)
-
-    def stats(
-        self, item: int, first: int, last: int, coords: tuple[int, ...], *, before: int = 0
-    ) -> HiddenStats | None:
-        """Statistics of tokens [first, last) of one sequence of the batch, after ``before`` places without any."""
-        if not self.rms:
-            return None
-        layers = tuple(sorted(self.rms))
-
-        def stack(log: dict[int, list[torch.Tensor]]) -> torch.Tensor:
-            told = torch.stack([torch.cat(log[i], dim=1)[item, first:last].cpu() for i in layers])
-            empty = torch.nan if told.is_floating_point() else -1
-            return torch.cat([told.new_full((len(layers), before, *told.shape[2:]), empty), told], dim=1)
-
-        return HiddenStats(layers, stack(self.rms), stack(self.peak), stack(self.peak_coord), coords, stack(self.coord))

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from vlmattn.capture.candidates import CandidateLog
 from vlmattn.capture.compose import KeptBlock, composed
 from vlmattn.capture.door import AttentionCall
-from vlmattn.capture.kept import HiddenLog, KeptRows, RowBuffers, select_rows
+from vlmattn.capture.hidden import HiddenLog
+from vlmattn.capture.kept import KeptRows, RowBuffers, select_rows
 from vlmattn.capture.order import LineOrder
+from vlmattn.capture.received import ReceivedLog
 from vlmattn.capture.rows import take_rows
 from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.spec import CaptureSpec
@@ -63,7 +65,8 @@ class Recording:
         self.visible = VisibleColumns(self.sites, beside=bool(plan.memory))
         self._lines = dict.fromkeys(range(len(self.sites)), 0)
         self.values = ValueNorms(spec.value_norms, self.columns, layers, batch, offload=spec.offload)
-        self.hidden = HiddenLog(spec.offload)
+        self.hidden = HiddenLog(spec.offload, spec.hidden_top)
+        self.received = ReceivedLog(plan, offload=spec.offload) if spec.received else None
         self.order = LineOrder(plan.copies, own.layer_idx if own is not None else None, cache)
         self.candidates = CandidateLog(spec.top_k, plan) if spec.top_k and spec.answer_rows() else None
         self.vision, self.hops = list(vision), list(hops)
@@ -107,6 +110,8 @@ class Recording:
             )
         if self.values.kind is not None and step.start < self.plan.prompt_end:
             self._add_values(site, call, step)
+        if self.received is not None and step.start < self.plan.prompt_end:
+            self.received.add(self.slot[site.layer_idx], call, step, site)
 
     @torch.no_grad()
     def add_rows(
@@ -260,6 +265,7 @@ class Recording:
             vision=self.vision[item] if self.vision else None,
             blind=() if part.told else tuple(s.layer_idx for s in self.sites if plan.memory and not s.sees_memory),
             composed=part.told,
+            received_lhn=self.received.of(item, len(self.sites)) if self.received else None,
         )
 
     def _head_names(self) -> tuple[tuple[int | str, ...], ...]:

@@ -15,6 +15,7 @@ from vlmattn.capture.cost import estimate_capture, free_memory, home_of
 from vlmattn.capture.follow import Follower, cache_of, check_input, holds_keys
 from vlmattn.capture.kept import KeptRows
 from vlmattn.capture.output import kept_outputs
+from vlmattn.capture.received import check_received
 from vlmattn.capture.recording import Recording
 from vlmattn.capture.rows import (
     apply_mask,
@@ -89,6 +90,7 @@ class Session:
         own = [site for site in self._kept_sites if site.kind != "cross"]
         self._order_site = own[-1] if own else self.sites.last_own if self._kept_sites else None
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
+        self._live = self.steering
         self._acts = [s.layers_among(self.sites.layers) for s in self.steering]
         self._plan: BatchPlan | None = None
         self._step: Step | None = None
@@ -125,7 +127,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
-        self._step, self._steered = None, None
+        self._step, self._steered, self._live = None, None, self.steering
         self._runs, self._plan = Follower(type(self.model).__name__), None
         self._tower, self._hops = {}, {}
 
@@ -177,7 +179,7 @@ class Session:
         decoder = self.sites.decoder
         yield decoder.register_forward_pre_hook(self._decoder_enters, with_kwargs=True)
         yield decoder.register_forward_hook(self._decoder_leaves, always_call=True)
-        if self.spec is not None and self.spec.hidden:
+        if (self.spec is not None and self.spec.hidden) or any(s.sees_hidden() for s in self.steering):
             for layer_idx, block in self.sites.blocks:
                 yield block.register_forward_pre_hook(self._block_hook(layer_idx), with_kwargs=True)
         if self.spec is not None and self.spec.top_k and self.spec.answer_rows():
@@ -215,7 +217,7 @@ class Session:
         kept = plan.kept(start, count, states.device)
         step = Step(start, count, batch, kept, begins=fresh, memory=self._memory)
         step.first_columns = self._first_columns(cache, count)
-        self._steered = SteeredRows(self.steering, self._acts, plan, step) if self.steering else None
+        self._steered = SteeredRows(self._live, self._acts, plan, step) if self.steering else None
         return step
 
     def _begin(self, kwargs: dict[str, Any], cache: Any, start: int, count: int, batch: int) -> BatchPlan:
@@ -228,6 +230,7 @@ class Session:
         else:
             masked = check_input(plan, kwargs.get("attention_mask"), start + count)
             plan.check_start(start)
+        self._live = tuple(s.fresh() for s in self.steering)
         self._plan, self._tower, seen = plan, {}, self._tower
         self._hops, hopped = {}, self._hops
         if self.spec is not None:
@@ -265,10 +268,14 @@ class Session:
         def look(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden = args[0] if args else kwargs.get("hidden_states")
             recording, step = self._recording, self._step
-            if not self._runs.inside or self.resting or recording is None or step is None or self.spec is None:
+            if not self._runs.inside or self.resting or step is None or hidden is None:
+                return
+            if self._steered is not None:
+                self._steered.see(layer_idx, hidden)
+            if recording is None or self.spec is None or not self.spec.hidden:
                 return
             prompt = recording.plan.prompt_end - step.start
-            if hidden is not None and prompt > 0:
+            if prompt > 0:
                 recording.hidden.add(layer_idx, hidden[:, :prompt], self.spec.hidden_coords)
 
         return look
@@ -358,9 +365,12 @@ class Session:
             raise SpecError("no layout was given: a session needs one for each sequence that will run")
         if len(self.pad_left) != len(self.layouts):
             raise SpecError(f"pad_left must have one entry per layout, {len(self.layouts)}; got {len(self.pad_left)}")
+        width = getattr(getattr(self.sites.decoder, "config", None), "hidden_size", None)
+        for steering in self.steering:
+            steering.check(width, self.layouts)
+        check_received(self.spec, self.layouts, self.steering)
         if self.spec is None:
             return
-        width = getattr(getattr(self.sites.decoder, "config", None), "hidden_size", None)
         wrong = [c for c in self.spec.hidden_coords if c < 0 or (width is not None and c >= width)]
         if wrong:
             raise SpecError(f"hidden_coords {wrong} do not exist: the residual stream has {width} coordinates")

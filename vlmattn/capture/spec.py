@@ -37,6 +37,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "offload": (False, True),
     "head_norms": (False, True),
     "hidden": (False, True),
+    "received": (False, True),
 }
 
 
@@ -62,6 +63,9 @@ class CaptureSpec:
         head_norms: keep the norm of each head's output at the kept rows.
         hidden: keep, for every prompt token and layer, RMS and largest |x| of the residual stream and its coordinate.
         hidden_coords: coordinates of the residual stream to keep the value of as well; needs ``hidden``.
+        hidden_top: how many of each token's largest coordinates to keep, and its median |x|; needs ``hidden``.
+        received: keep what every prompt token receives from all prompt rows that see it, on average, per layer and
+            head. This computes every row of the prompt: it costs as much as eager attention, in little memory.
         top_k: how many next-token candidates to keep per step, with entropy and log-probabilities; 0 for none.
         vision: None, or attention of the vision tower to its patches: ``cls`` (the class token's row) or ``received``
             (mean over queries of what each patch receives).
@@ -83,6 +87,8 @@ class CaptureSpec:
     head_norms: bool = False
     hidden: bool = False
     hidden_coords: tuple[int, ...] = field(default=())
+    hidden_top: int = 0
+    received: bool = False
     top_k: int = 5
     vision: Literal["cls", "received"] | None = None
     budget: int | float = 0.25
@@ -101,8 +107,11 @@ class CaptureSpec:
         check_numbers("hidden_coords", self.hidden_coords)
         if len(self.hidden_coords) and not self.hidden:
             raise SpecError("hidden_coords are kept with the hidden states only: say hidden=True")
-        if not is_whole(self.top_k) or self.top_k < 0:
-            raise SpecError(f"top_k must be a whole number, at least 0; got {self.top_k!r}")
+        for name in ("top_k", "hidden_top"):
+            if not is_whole(getattr(self, name)) or getattr(self, name) < 0:
+                raise SpecError(f"{name} must be a whole number, at least 0; got {getattr(self, name)!r}")
+        if self.hidden_top and not self.hidden:
+            raise SpecError("hidden_top is kept with the hidden states only: say hidden=True")
 
     def _check_rows(self) -> None:
         if not isinstance(self.rows, (str, Sequence, np.ndarray)):

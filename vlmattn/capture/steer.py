@@ -20,7 +20,7 @@ from vlmattn.capture.rows import (
     visible_to,
 )
 from vlmattn.capture.sites import AttentionSite
-from vlmattn.capture.steering import Steering, Where
+from vlmattn.capture.steering import Seen, Steering, Where
 from vlmattn.capture.step import BatchPlan, KeptPart, Step, column_kinds
 from vlmattn.core.errors import CaptureError
 
@@ -45,6 +45,17 @@ class SteeredRows:
     def acts_in(self, layer_idx: int) -> bool:
         """Whether any steering acts in ``layer_idx`` in this pass."""
         return any((self.first_rows[id(s)] < self.step.count).any() for s in self._active(layer_idx))
+
+    def see(self, layer_idx: int, hidden: torch.Tensor) -> None:
+        """Show the residual stream (B, q, d) at the input of a layer to those that look at it."""
+        looking = [s for s in self._active(layer_idx) if s.sees_hidden()]
+        if not looking or self.step.start >= self.plan.prompt_end:
+            return
+        end = self.step.start + self.step.count
+        kinds = column_kinds(self.plan, self.step.start, self.step.count, end, hidden.device)
+        seen = Seen(layer_idx, self.plan.layouts, self.plan.pad_left, self.step.start, kinds)
+        for steering in looking:
+            steering.see_hidden(hidden.detach(), seen)
 
     def _active(self, layer_idx: int) -> list[Steering]:
         return [s for s in self.steering if layer_idx in self.layers[id(s)]]

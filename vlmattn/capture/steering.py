@@ -8,6 +8,7 @@ B1-B3  probabilities, after softmax         :meth:`Steering.edit_rows`
 C      head outputs, before W_O             :meth:`Steering.scale_heads`
 D      logits                               :meth:`Steering.logits_processor`
 E      the input                            :meth:`Steering.edit_input`
+-      reads the residual stream            :meth:`Steering.see_hidden`
 =====  ===================================  =============================
 
 Additive (A1) and multiplicative (A2) edits share a slot because masked columns stay masked whatever is done to their
@@ -65,6 +66,23 @@ class Where:
         return hit[:, None, None, :]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """Whose residual stream a steering object is shown.
+
+    Attributes:
+        layer_idx: the layer whose input it is. layouts, pad_left: as in :class:`Where`.
+        start: padded position of the first token of the pass; the rest follow without a gap.
+        kinds: (B, q) int8, :class:`~vlmattn.core.layout.TokenKind` of each token, -1 for padding.
+    """
+
+    layer_idx: int
+    layouts: tuple[TokenLayout, ...]
+    pad_left: tuple[int, ...]
+    start: int
+    kinds: torch.Tensor
+
+
 class Steering:
     """A change made while the model runs. Override the slots you use; the others leave the model alone.
 
@@ -100,6 +118,25 @@ class Steering:
         """The input to run on instead of ``encoded``."""
         return encoded
 
+    def see_hidden(self, hidden_bqd: torch.Tensor, seen: Seen) -> None:
+        """Look at the residual stream (B, q, d) at the input of a layer, before the layer's attention; prompt passes
+        only. What is kept of it belongs to one run: see :meth:`fresh`."""
+
+    def fresh(self) -> Steering:
+        """The object that acts in one run, from its first pass on; itself, unless it holds something of a run."""
+        return self
+
+    def for_model(self, vlm: Any) -> Steering:
+        """The object that acts in ``vlm``, which may know what this one was not told; called before anything runs."""
+        return self
+
+    def check(self, width: int | None, layouts: Sequence[TokenLayout]) -> None:
+        """Raise a SpecError for a model or a prompt that it cannot act on; called before anything runs.
+
+        Args:
+            width: coordinates of the residual stream, if known. layouts: of the batch.
+        """
+
     def describe(self) -> str:
         """One phrase for provenance."""
         return type(self).__name__
@@ -111,6 +148,10 @@ class Steering:
     def edits_probabilities(self) -> bool:
         """Whether scores or probabilities are edited, so that rows have to be recomputed."""
         return self._overrides("edit_scores") or self._overrides("edit_rows")
+
+    def sees_hidden(self) -> bool:
+        """Whether it looks at the residual stream."""
+        return self._overrides("see_hidden")
 
     def _overrides(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(Steering, name)

@@ -13,6 +13,7 @@ from vlmattn.cli.choices import (
     check_normalisation,
     check_question,
     check_rows,
+    check_sinks,
     choice,
     own_knobs,
     read_pictures,
@@ -21,6 +22,8 @@ from vlmattn.cli.options import (
     Answer,
     Device,
     Dtype,
+    Fps,
+    Frames,
     Heads,
     Image,
     Json,
@@ -34,6 +37,7 @@ from vlmattn.cli.options import (
     Quiet,
     Revision,
     Rows,
+    Sinks,
     System,
     load_model,
     print_json,
@@ -53,6 +57,8 @@ def ask(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Folder for an overlay of every answer word, on every picture.")
     ] = None,
+    frames: Frames = None,
+    fps: Fps = None,
     method: Method = "raw",
     layers: Layers = None,
     heads: Heads = None,
@@ -66,14 +72,14 @@ def ask(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Ask about a picture: the answer, and for every word how much of its attention went to the picture and where."""
+    """Ask about a picture or video: the answer, and how much of every word's attention went there, and where."""
     from vlmattn.core.files import check_can_hold
 
     wanted, paths = choice(method, layers, heads), [image, *(more or [])]
     check_question(question, len(paths), answer, system)
     if out is not None:
         check_can_hold(out)
-    pictures = read_pictures(paths)
+    pictures = read_pictures(paths, frames, fps)
     vlm = load_model(model, device, dtype, revision, attention)
     with own_knobs():
         run = vlm.ask(
@@ -110,7 +116,13 @@ def map_command(
     occurrence: Annotated[int | None, typer.Option(help="Which one, if the word occurs more than once.")] = None,
     part: Annotated[str | None, typer.Option(help="Look for the word in 'question' or 'answer' only.")] = None,
     picture: Annotated[int, typer.Option(min=0, help="On which picture, from 0, if there are several.")] = 0,
+    frame: Annotated[
+        int | None, typer.Option(min=0, help="Of a video, on which frame, from 0; default: a sheet of all.")
+    ] = None,
+    frames: Frames = None,
+    fps: Fps = None,
     normalise: Annotated[str, typer.Option(help="none, share, uniform, max, minmax, rank.")] = "none",
+    sinks: Sinks = "keep",
     answer: Answer = None,
     system: System = None,
     max_new_tokens: MaxNewTokens = 64,
@@ -121,16 +133,17 @@ def map_command(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Draw where the model looked for one word, phrase or the whole answer, on the original picture."""
+    """Draw where the model looked for one word, phrase or the whole answer, on the original picture or video."""
     wanted, paths = choice(method, layers, heads), [image, *(more or [])]
     check_normalisation(normalise)
+    check_sinks(sinks)
     check_rows(rows)
     _check_place(word, token, occurrence, part)
     if picture >= len(paths):
         raise SpecError(f"--picture {picture} does not exist: there are {len(paths)}, counted from 0")
     check_question(question, len(paths), answer, system)
     check_map_file(out)
-    pictures = read_pictures(paths)
+    pictures = read_pictures(paths, frames, fps)
     vlm = load_model(model, device, dtype, revision, attention)
     with own_knobs():
         run = vlm.ask(
@@ -142,7 +155,9 @@ def map_command(
             capture=wanted.spec(vlm),
         )
     place: dict[str, Any] = {"part": part, "occurrence": occurrence, "image": picture, "normalise": normalise}
+    place["sinks"] = sinks
     place |= {} if rows is None else {"rows": rows}
+    place |= {} if frame is None else {"frame": frame}
     look = _look(run, word if token is None else token, wanted.read | place)
     look.save(out)
     if json:
@@ -198,9 +213,11 @@ def _looks(run: Run, wanted: Choice) -> list[tuple[str, Look]]:
 
 def _print_run(run: Run, wanted: Choice, files: list[Path] | None) -> None:
     typer.echo(run.answer or "(the model gave no answer)")
-    rows = [_row(word) for word in run.grounding(**wanted.read)]
-    if rows:
-        typer.echo(table(_head(len(run.pictures)), rows))
+    words = run.grounding(**wanted.read)
+    if words:
+        typer.echo(table(_head(len(run.pictures)), [_row(word) for word in words]))
+    for line in _frame_tables(run, words):
+        typer.echo(line)
     chosen = [f"{name} {value}" for name, value in wanted.read.items() if value not in (None, "raw")]
     if chosen:
         typer.echo(
@@ -210,6 +227,18 @@ def _print_run(run: Run, wanted: Choice, files: list[Path] | None) -> None:
         typer.echo(f"wrote {file}")
     if files is not None and not files:
         typer.echo("nothing was drawn: the answer has no words")
+
+
+def _frame_tables(run: Run, words: list[WordGrounding]) -> list[str]:
+    """For every video, how much of each word's attention went to which frame."""
+    found = []
+    for number, seen in enumerate(run.pictures):
+        times = getattr(seen, "times", ())
+        rows = [[w.word, *(f"{share:.1%}" for share in w.frame_shares[number])] for w in words]
+        rows = [row for row in rows if len(row) > 1]
+        if times and rows:
+            found.append(table([f"frame of {seen.name}", *(f"{time:.1f} s" for time in times)], rows))
+    return found
 
 
 def _head(pictures: int) -> list[str]:
@@ -230,4 +259,5 @@ def _print_look(run: Run, look: Look, out: str) -> None:
     typer.echo(run.answer or "(the model gave no answer)")
     flat = summary["peak_xy"] is None or summary["flat"]
     peak = "flat map" if flat else "peak at {:.0f}, {:.0f}".format(*summary["peak_xy"])
+    peak += "" if flat or summary.get("peak_frame") is None else f" of frame {summary['peak_frame']}"
     typer.echo(f"{look.label}: {peak}; wrote {out}")

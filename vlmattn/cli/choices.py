@@ -14,7 +14,7 @@ from vlmattn.core.errors import BudgetExceeded, FileError, PromptError, SpecErro
 if TYPE_CHECKING:
     from vlmattn.api import Vlm
     from vlmattn.capture import CaptureSpec
-    from vlmattn.core.images import Picture
+    from vlmattn.core.videos import Visual
 
 _NUMBERS = re.compile(r"(-?[0-9]+)(?:-(-?[0-9]+))?")
 _MOST = 9999
@@ -126,11 +126,19 @@ def check_normalisation(how: str) -> None:
         raise SpecError(f"normalisation {how!r} does not exist; there are {', '.join(NORMALISATIONS)}")
 
 
+def check_sinks(how: str) -> None:
+    """Raises SpecError unless ``--sinks`` is keep, drop or only."""
+    from vlmattn.sinks.removal import KEEPS
+
+    if how not in KEEPS:
+        raise SpecError(f"--sinks must be one of {', '.join(KEEPS)}; got {how!r}")
+
+
 def check_question(question: str, pictures: int, answer: str | None, system: str | None = None) -> None:
     """Raises PromptError for a question or a given answer that is empty or no text."""
     from vlmattn.adapters.messages import check_encodable, conversation
 
-    conversation(question, pictures, system=system, placeholders=())
+    conversation(question, ("image",) * pictures, system=system, placeholders=())
     if answer is not None:
         check_encodable(answer)
         if not answer.strip():
@@ -149,11 +157,25 @@ def check_map_file(out: str) -> None:
     check_can_write(out)
 
 
-def read_pictures(paths: Sequence[str]) -> list[Picture]:
-    """The pictures; read before a model is loaded, so that a bad file is told at once."""
-    from vlmattn.core.images import load_image
+def read_pictures(paths: Sequence[str], frames: int | None = None, fps: float | None = None) -> list[Visual]:
+    """The pictures and videos; read before a model is loaded, so that a bad file is told at once.
 
-    return [load_image(path) for path in paths]
+    Args:
+        frames, fps: how videos are sampled; 8 frames if neither is given.
+
+    Raises:
+        SpecError: how videos are sampled was said, and none was given.
+    """
+    from vlmattn.core.images import load_image
+    from vlmattn.core.videos import is_video, load_video
+
+    films = [is_video(path) for path in paths]
+    if not any(films) and (frames is not None or fps is not None):
+        raise SpecError("--frames and --fps say how a video is sampled, and no video was given")
+    count = 8 if frames is None and fps is None else frames
+    return [
+        load_video(p, frames=count, fps=fps) if film else load_image(p) for p, film in zip(paths, films, strict=True)
+    ]
 
 
 @contextmanager

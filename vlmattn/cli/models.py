@@ -44,6 +44,8 @@ def _tell(row: Support, *, in_full: bool) -> None:
     typer.echo(f"{row.model_type:<24} {', '.join(row.families)}")
     for rule in row.geometry if in_full else ():
         typer.echo(f"  geometry  {rule}")
+    if in_full:
+        typer.echo(f"  videos    {row.videos}")
     if in_full and row.notes:
         typer.echo(f"  note      {row.notes}")
 

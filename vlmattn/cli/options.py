@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from vlmattn.api import Vlm
 
 # Pictures and places are taken as text: a path object would turn 'https://…' into 'https:/…' and '' into '.'.
-Image = Annotated[str, typer.Argument(help="The picture.")]
+Image = Annotated[str, typer.Argument(help="The picture; or a video file, or a folder of frames.")]
 Question = Annotated[str, typer.Argument(help="The question.")]
-More = Annotated[list[str] | None, typer.Option("--image", help="A further picture; repeat for more.")]
+More = Annotated[list[str] | None, typer.Option("--image", help="A further picture or video; repeat for more.")]
+Frames = Annotated[int | None, typer.Option(min=1, help="Of a video, take so many frames, evenly; default: 8.")]
+Fps = Annotated[float | None, typer.Option(help="Of a video, take so many frames a second, instead of --frames.")]
 Method = Annotated[str, typer.Option(help="raw, value (norm-weighted) or relative (over a generic prompt).")]
 Answer = Annotated[str | None, typer.Option(help="A given answer: nothing is generated, its rows are shown.")]
 System = Annotated[str | None, typer.Option(help="System text, for models that have a place for it.")]
@@ -36,6 +38,9 @@ Layers = Annotated[
 Heads = Annotated[
     str | None,
     typer.Option(help="A preset (all, localization, ad_hh), or numbers: '0,5', '0-3' or '-1'; default: all."),
+]
+Sinks = Annotated[
+    str, typer.Option(help="Visual attention sinks: keep, drop (the other patches scaled up), or only them.")
 ]
 Rows = Annotated[
     str | None,

@@ -5,6 +5,7 @@
     VlmattnError
     ├── InputError              what the user gave cannot be used
     │   ├── ImageError          a picture cannot be read or has no usable size
+    │   │   └── VideoError      a video cannot be read, or its frames do not belong together
     │   ├── PromptError         a prompt has no text, no image slot, or too many
     │   │   └── WordNotFound    a word or phrase does not occur; lists those that do
     │   ├── SpecError           a layer, head, row rule, preset or option does not exist
@@ -40,6 +41,10 @@ class InputError(VlmattnError, ValueError):
 
 class ImageError(InputError):
     """A picture cannot be read, or has no usable size."""
+
+
+class VideoError(ImageError):
+    """A video cannot be read, or its frames do not belong together."""
 
 
 class PromptError(InputError):

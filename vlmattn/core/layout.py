@@ -53,6 +53,8 @@ class Tile:
             where the cells divide the box evenly.
         lost: (row, col) of cells whose token the model throws away before its language model: no token stands for
             them, and they are never seen.
+        frames: of a video, the frames that this grid stands for, counted from 0: one, or several that the vision tower
+            merges, which then cannot be told apart. Empty for pictures.
     """
 
     kind: TileKind
@@ -61,6 +63,7 @@ class Tile:
     row_spans: Spans | None = None
     col_spans: Spans | None = None
     lost: tuple[tuple[int, int], ...] = ()
+    frames: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         rows, cols = self.grid_hw
@@ -120,18 +123,34 @@ def _check_spans(name: str, spans: Spans | None, count: int, outer: tuple[float,
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """All tiles of one picture.
+    """All tiles of one picture, or of all frames of a video, in the order of their tokens.
 
     Attributes:
-        image_wh: width and height of the upright original, in pixels.
+        image_wh: width and height of the upright original (of a video: of each frame), in pixels.
         tiles: what the language model gets of it.
         views: how many views of it the vision tower gets; None where that is not known. It is no part of where things
             are, so layouts that differ in it alone are equal.
+        times: of a video, the second of each of its frames; empty for a picture.
     """
 
     image_wh: tuple[int, int]
     tiles: tuple[Tile, ...]
     views: int | None = field(default=None, compare=False)
+    times: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        held = {frame for tile in self.tiles for frame in tile.frames}
+        if not held <= set(range(len(self.times))) or (self.times and not all(t.frames for t in self.tiles)):
+            raise LayoutError(f"the tiles stand for frames {sorted(held)}, but there are times of {len(self.times)}")
+
+    def of_frame(self, frame: int) -> tuple[int, ...]:
+        """Indices of the tiles that stand for one frame of a video."""
+        return tuple(index for index, tile in enumerate(self.tiles) if frame in tile.frames)
+
+    @property
+    def slices(self) -> tuple[tuple[int, ...], ...]:
+        """Groups of a video's frames that have their grids in common, in order: what can be told apart in time."""
+        return tuple(dict.fromkeys(tile.frames for tile in self.tiles if tile.frames))
 
     @property
     def cells(self) -> int:
@@ -153,9 +172,9 @@ class TokenLayout:
             without text. A character spread over several byte tokens is covered by each of them.
         question_span: [start, end) in ``text`` of what the user asked.
         answer_start: position of the first answer token; N while there is no answer.
-        images: one :class:`ImageLayout` per picture, in prompt order.
-        placeholders: [start, end) in ``text`` of the placeholder of each picture; they are nobody's words, though they
-            may stand inside the question.
+        images: one :class:`ImageLayout` per picture or video, in the order in which they were given.
+        placeholders: [start, end) in ``text`` of the placeholder of each picture and video; they are nobody's words,
+            though they may stand inside the question.
         memory: how many of the first tokens are keys beside the decoder's own tokens: states of the vision tower or of
             an encoder, which only cross attention looks at. They have no rows; their ``input_ids`` are -1 where no
             text stands behind them. 0 for models that read pictures as tokens of the prompt. Where the prompt has

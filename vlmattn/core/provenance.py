@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from importlib import metadata
@@ -22,6 +23,13 @@ PAIR_METHODS: dict[str, tuple[str, str]] = {
 }
 """The same for a picture and a text of an open_clip model."""
 
+REFINE_METHODS: dict[str, tuple[str, str]] = {
+    "contrast": ("contrast with a general pass", "attention over that under a general prompt, summed"),
+    "gradient": ("gradient-weighted attention", "attention times its positive gradient"),
+    "pure_gradient": ("gradient of the pixels", "norm of the gradient on busy pixels"),
+}
+"""The same for maps of refinement."""
+
 TOWER_METHODS: dict[str, tuple[str, str]] = {
     "tower_class": ("class token of the vision tower", "attention of the class token on a tower token, of 1 for all"),
     "tower_register": ("registers of the vision tower", "attention of registers on a tower token, of 1 for all"),
@@ -30,6 +38,12 @@ TOWER_METHODS: dict[str, tuple[str, str]] = {
     "tower_norm": ("norms of the vision tower", "norm of the tower's residual stream"),
 }
 """The same for maps of the vision tower alone."""
+
+SINK_METHODS: dict[str, tuple[str, str]] = {
+    "sink_massive": ("phi of sinks", "phi: largest |x| in sink coordinates over RMS, residual stream"),
+    "sink_received": ("received attention", "mean over prompt rows of attention on a token"),
+}
+"""The same for pictures of sinks."""
 
 _SCALED = {
     "share": "share of the map's total",
@@ -63,7 +77,8 @@ class Provenance:
         prompt: the rendered prompt; ``question``: the user's words in it. ``answer``: the text that came out (or was
             given).
         rows: the row rule (which query positions were kept); ``convention`` is ``predicting`` or ``query``.
-        method: which kind of map, a key of :data:`METHODS`, :data:`PAIR_METHODS` or :data:`TOWER_METHODS`.
+        method: which kind of map, a key of :data:`METHODS`, :data:`PAIR_METHODS`, :data:`REFINE_METHODS` or
+            :data:`TOWER_METHODS`.
         layers, heads, reduction, normalisation: how a map was read off; empty while nothing was reduced.
         steps: what was done, in order, one phrase each.
         seed: of sampling; None for greedy decoding.
@@ -118,8 +133,23 @@ class Provenance:
         return " · ".join(p for p in parts if p)
 
 
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers in words: ``1, 4-8``."""
+    ordered = sorted(set(numbers))
+    parts: list[str] = []
+    start = previous = ordered[0]
+    for number in [*ordered[1:], None]:
+        if number is not None and number == previous + 1:
+            previous = number
+            continue
+        parts.append(str(start) if start == previous else f"{start}-{previous}")
+        if number is not None:
+            start = previous = number
+    return ", ".join(parts)
+
+
 def _told(method: str) -> tuple[str, str]:
-    return (METHODS | PAIR_METHODS | TOWER_METHODS).get(method, (method, ""))
+    return (METHODS | PAIR_METHODS | REFINE_METHODS | TOWER_METHODS | SINK_METHODS).get(method, (method, ""))
 
 
 def _cut(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,6 +106,31 @@ class PatchMap:
             visible=None if seen is None else _scattered(seen, layout, picture),
         )
 
+    def frame(self, number: int) -> PatchMap:
+        """The map of one frame of a video: of the grid that stands for it, and for others where ``frames`` says so.
+
+        Raises:
+            MapError: no video, or no such frame.
+        """
+        count = len(self.layout.times)
+        if not 0 <= number < count:
+            told = f"frames are 0 to {count - 1}" if count else "the map is of a picture, which has no frames"
+            raise MapError(f"there is no frame {number}: {told}")
+        chosen = self.layout.of_frame(number)
+        layout = replace(self.layout, tiles=tuple(self.layout.tiles[index] for index in chosen))
+        visible = None if self.visible is None else tuple(self.visible[index] for index in chosen)
+        return replace(self, values=tuple(self.values[index] for index in chosen), layout=layout, visible=visible)
+
+    @property
+    def frames(self) -> tuple[tuple[int, ...], ...]:
+        """Of a video, the groups of frames that have a grid in common, in order; empty for a picture."""
+        return self.layout.slices
+
+    @property
+    def times(self) -> tuple[tuple[float, ...], ...]:
+        """Of a video, the seconds of the frames of each group of :attr:`frames`."""
+        return tuple(tuple(self.layout.times[frame] for frame in group) for group in self.frames)
+
     @property
     def total(self) -> float:
         """Sum of all values."""
@@ -146,7 +171,7 @@ class PatchMap:
             "label": self.label,
             "image_wh": list(self.layout.image_wh),
             "tiles": [
-                {"kind": t.kind, "source_box_xyxy": list(t.source_box_xyxy), **_told_spans(t), "values": v.tolist()}
+                {"kind": t.kind, "source_box_xyxy": list(t.source_box_xyxy), **_told(t, self), "values": v.tolist()}
                 for t, v in zip(self.layout.tiles, self.values, strict=True)
             ],
             "visible": None if self.visible is None else [v.tolist() for v in self.visible],
@@ -155,13 +180,18 @@ class PatchMap:
 
     def __repr__(self) -> str:
         grids = " + ".join(f"{t.kind} {t.grid_hw[0]}x{t.grid_hw[1]}" for t in self.layout.tiles)
+        if self.layout.times:
+            grids = f"{len(self.frames)} grids of {len({f for group in self.frames for f in group})} frames"
         return f"PatchMap({self.label!r}, {grids}, total={self.total:.4g})"
 
 
-def _told_spans(tile: Tile) -> dict[str, list[list[float]]]:
-    """Where rows and columns lie, for the sides of a tile that have gaps."""
+def _told(tile: Tile, patch_map: PatchMap) -> dict[str, Any]:
+    """Where rows and columns lie, for the sides of a tile that have gaps; which frames of a video it stands for."""
     sides = {"row_spans": tile.row_spans, "col_spans": tile.col_spans}
-    return {name: [list(span) for span in spans] for name, spans in sides.items() if spans is not None}
+    told: dict[str, Any] = {name: [list(span) for span in spans] for name, spans in sides.items() if spans is not None}
+    if tile.frames:
+        told |= {"frames": list(tile.frames), "times": [patch_map.layout.times[frame] for frame in tile.frames]}
+    return told
 
 
 def _frozen(values: ArrayLike, dtype: Any) -> NDArray[Any]:

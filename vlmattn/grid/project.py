@@ -39,7 +39,7 @@ def to_pixels(patch_map: PatchMap, *, merge: Merge = "sum", kind: Kind = "mass",
 
     Raises:
         SpecError: an unknown option, or ``max`` with ``mass``.
-        MapError: the picture has no tile of the kind asked for.
+        MapError: the picture has no tile of the kind asked for, or the map is of several frames of a video.
 
     Example:
         >>> from vlmattn.core.layout import ImageLayout, Tile
@@ -50,6 +50,11 @@ def to_pixels(patch_map: PatchMap, *, merge: Merge = "sum", kind: Kind = "mass",
         [[2.0, 2.0, 6.0, 6.0], [2.0, 2.0, 6.0, 6.0]]
     """
     _check_options(merge, kind)
+    if len(patch_map.frames) > 1:
+        raise MapError(
+            f"the map is of a video and has {len(patch_map.frames)} grids in time: choose a frame, as in look.frame(0) "
+            "or frame=0"
+        )
     chosen = _chosen(patch_map, merge)
     width, height = patch_map.layout.image_wh
     values = np.full((height, width), -np.inf if merge == "max" else 0.0, dtype=np.float32)

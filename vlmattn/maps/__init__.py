@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vlmattn.maps.dual import DUAL_METHODS, dual_map
+from vlmattn.maps.gradient import gradient_attention, pixel_gradient
 from vlmattn.maps.normalise import NORMALISATIONS, normalise
 from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset, LayerPreset, RowPreset
 from vlmattn.maps.raw import raw_attention
@@ -34,9 +35,11 @@ __all__ = [
     "RowPreset",
     "class_attention",
     "dual_map",
+    "gradient_attention",
     "high_norm_tokens",
     "normalise",
     "patch_norms",
+    "pixel_gradient",
     "raw_attention",
     "received_attention",
     "register_attention",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.provenance import ranges
 from vlmattn.core.words import Part
 from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset, LayerPreset
 from vlmattn.trace import Span, Trace
@@ -122,21 +123,6 @@ def _preset_layers(trace: Trace, preset: LayerPreset) -> tuple[tuple[int, ...], 
         said += f", {len(chosen)} of the {len(wanted)} it means: others were not kept"
     origin = f"{ranges(range(preset.first, preset.last + 1))} of {preset.depth}"
     return chosen, said + (f" ({preset.source}: {origin})" if preset.source else "")
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Numbers in words: ``1, 4-8``."""
-    ordered = sorted(set(numbers))
-    parts: list[str] = []
-    start = previous = ordered[0]
-    for number in [*ordered[1:], None]:
-        if number is not None and number == previous + 1:
-            previous = number
-            continue
-        parts.append(str(start) if start == previous else f"{start}-{previous}")
-        if number is not None:
-            start = previous = number
-    return ", ".join(parts)
 
 
 # -- heads -------------------------------------------------------------------------------------------------------------

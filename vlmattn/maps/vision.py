@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import Box, ImageLayout
+from vlmattn.core.provenance import ranges
 from vlmattn.grid import PatchMap
-from vlmattn.maps.choices import ranges
 from vlmattn.trace import TowerTrace
 
 Start = Literal["class", "register", "patches"]

@@ -40,7 +40,13 @@ class TokenScores:
 @dataclass(frozen=True)
 class Hidden:
     """Residual stream at the input of L layers for N prompt tokens: root mean square, largest |x| and its coordinate,
-    and the values at C chosen coordinates (L, N, C)."""
+    and the values at C chosen coordinates (L, N, C).
+
+    Attributes:
+        width: how many coordinates there are; 0 where that is not known.
+        top_coord_lnk, top_value_lnk, median_ln: the K largest coordinates of each token (L, N, K), their values, and
+            the median |x| (L, N); None unless the capture was asked for them.
+    """
 
     layers: tuple[int, ...]
     rms_ln: NDArray[np.float32]
@@ -48,6 +54,10 @@ class Hidden:
     peak_coord_ln: NDArray[np.int64]
     coords: tuple[int, ...]
     coord_lnc: NDArray[np.float32]
+    width: int = 0
+    top_coord_lnk: NDArray[np.int64] | None = None
+    top_value_lnk: NDArray[np.float32] | None = None
+    median_ln: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class Trace:
         value_norm_lhk, head_norm_lhq, hidden, scores, vision: None unless the capture was asked for them.
         blind: those of ``layers`` that look at no picture: self-attention layers of models that look at pictures by
             cross attention. Their image columns are 0, and maps leave them out.
+        received_lhn: (L, H, N) what each of N prompt tokens receives from the prompt rows that see it, on average; None
+            unless the capture was asked for it. H counts all of a layer's heads, kept or not.
         provenance: how the trace was made.
     """
 
@@ -91,6 +103,7 @@ class Trace:
     provenance: Provenance = field(default_factory=Provenance)
     depth: int = 0
     blind: tuple[int, ...] = ()
+    received_lhn: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         least = max(self.layers, default=-1) + 1
@@ -310,15 +323,16 @@ def trace_from_kept(kept: KeptRows, layout: TokenLayout, provenance: Provenance,
         attn_lhqk=_array(kept.attn_lhqk),
         segments=kept.segments,
         mass_lhqs=_array(kept.mass_lhqs),
-        visible_lqk=None if kept.visible_lqk is None else _array(kept.visible_lqk),
-        value_norm_lhk=None if kept.value_norm_lhk is None else _array(kept.value_norm_lhk),
-        head_norm_lhq=None if kept.head_norm_lhq is None else _array(kept.head_norm_lhq),
+        visible_lqk=_array_or_none(kept.visible_lqk),
+        value_norm_lhk=_array_or_none(kept.value_norm_lhk),
+        head_norm_lhq=_array_or_none(kept.head_norm_lhq),
         hidden=_hidden(kept.hidden),
         scores=_scores(kept.candidates, layout),
-        vision=None if kept.vision is None else _array(kept.vision),
+        vision=_array_or_none(kept.vision),
         provenance=provenance.then(kept.composed) if kept.composed else provenance,
         depth=depth,
         blind=kept.blind,
+        received_lhn=_array_or_none(kept.received_lhn),
     )
 
 
@@ -328,6 +342,10 @@ def _array(tensor: Any) -> NDArray[Any]:
     tensor = tensor.detach().cpu()
     result: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return result
+
+
+def _array_or_none(tensor: Any) -> NDArray[Any] | None:
+    return None if tensor is None else _array(tensor)
 
 
 def _hidden(stats: Any) -> Hidden | None:
@@ -340,6 +358,10 @@ def _hidden(stats: Any) -> Hidden | None:
         _array(stats.peak_coord_ln),
         stats.coords,
         _array(stats.coord_lnc),
+        stats.width,
+        _array_or_none(stats.top_coord_lnk),
+        _array_or_none(stats.top_value_lnk),
+        _array_or_none(stats.median_ln),
     )
 
 

@@ -18,8 +18,10 @@ from vlmattn.adapters.anyres import (
     plan_padded,
     resolutions_of,
 )
-from vlmattn.adapters.plan import ImagePlan
-from vlmattn.adapters.preprocess import tile_side
+from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.cells import placed
+from vlmattn.adapters.plan import ImagePlan, raster
+from vlmattn.adapters.preprocess import prepared_view, tile_side
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
@@ -32,9 +34,11 @@ from vlmattn.adapters.tower_cells import (
     patches_of_side,
     view_of,
 )
+from vlmattn.adapters.videos import VideoSpec, ended, groups_of_frames, plan_frames
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout
 from vlmattn.core.tower_cells import NO_CELL, TowerCells
+from vlmattn.core.videos import Video
 
 
 class AnyResolution(Adapter):
@@ -96,16 +100,35 @@ class LlavaNext(AnyResolution):
         return self.tower.patch_size
 
 
-register(
+@register(
     replace(
         _LLAVA_NEXT,
         name="llava_next_video",
         model_types=("llava_next_video",),
         processors=("LlavaNextVideoProcessor",),
         prompt="USER: {images}{question} ASSISTANT:",
-        notes="Pictures only. Several pictures per prompt; each gets its own tiles.",
+        videos=VideoSpec(
+            ("LlavaNextVideoVideoProcessor",),
+            "shortest side resized and centre crop; a cell is spatial_pool_stride x as many patches",
+            equal=True,
+        ),
     )
-)(LlavaNext)
+)
+class LlavaNextVideo(LlavaNext):
+    """LLaVA-NeXT-Video: frames of a video are pooled, without tiles or newlines."""
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile per frame; patches beyond whole cells are not seen."""
+        canvas = prepared_view(self.processor.video_processor, Canvas.of(video.wh))
+        side = self.tower.image_size
+        check_agreement(self, "size of a video's frames", canvas.wh, (side, side))
+        stride = int(self.config.spatial_pool_stride)
+        check_agreement(self, "spatial_pool_stride (2)", 2, stride)
+        cells = range(self.tower.side // stride)
+        pixels = stride * self.tower.patch_size
+        lines = [(Fraction(k * pixels), Fraction((k + 1) * pixels)) for k in cells]
+        tile = placed("base", canvas, lines, lines)
+        return plan_frames(video, groups_of_frames(len(video), 1), [tile], [raster(0, tile.grid_hw)], (side, side))
 
 
 @register(
@@ -165,7 +188,12 @@ class Granite4Vision(LlavaNext):
             "one of several pictures: padded to a square, no tiles",
         ),
         prompt="<|im_start|>user {images}{question}<|im_end|><|im_start|>assistant\n",
-        notes="Tiles only for a single picture per prompt. Videos are not supported.",
+        notes="Tiles only for a single picture per prompt.",
+        videos=VideoSpec(
+            ("LlavaOnevisionVideoProcessor",),
+            "stretched to a square; a cell is about 2 x 2 patches; one newline token at the end",
+            equal=True,
+        ),
     )
 )
 class LlavaOnevision(AnyResolution):
@@ -185,3 +213,15 @@ class LlavaOnevision(AnyResolution):
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """Base and tiles for a single picture; for several, each padded to a square, without tiles."""
         return plan_anyres(self.rule, image_wh) if pictures == 1 else plan_padded(self.tower, image_wh)
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile per frame, its patches interpolated to half as many a side; then the newline."""
+        canvas = prepared_view(self.processor.video_processor, Canvas.of(video.wh))
+        side, patches = self.tower.image_size, self.tower.side
+        check_agreement(self, "size of a video's frames", canvas.wh, (side, side))
+        half = -(-patches // 2)
+        seen = patches * self.tower.patch_size
+        lines = [(Fraction(k * seen, half), Fraction((k + 1) * seen, half)) for k in range(half)]
+        tile = placed("base", canvas, lines, lines)
+        plan = plan_frames(video, groups_of_frames(len(video), 1), [tile], [raster(0, tile.grid_hw)], (side, side))
+        return ended(plan, 1)

@@ -108,8 +108,10 @@ class Emu3(CodedGrid):
 
     row_ends = True
 
-    def _rendered(self, prompt: Prompt, pictures: int, system: str | None, raw: bool, question: str | None) -> Rendered:
-        rendered, bos = super()._rendered(prompt, pictures, system, raw, question), str(self.tokenizer.bos_token)
+    def _rendered(
+        self, prompt: Prompt, kinds: Sequence[str], system: str | None, raw: bool, question: str | None
+    ) -> Rendered:
+        rendered, bos = super()._rendered(prompt, kinds, system, raw, question), str(self.tokenizer.bos_token)
         if rendered.text.startswith(bos):
             return rendered
         start, end = rendered.question_span

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.canvas import Canvas
@@ -15,9 +16,11 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
 from vlmattn.adapters.tower_cells import grid_cells
+from vlmattn.adapters.videos import VideoSpec, grid_of, groups_of_frames, plan_frames, without
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import Box, ImageLayout, Tile
 from vlmattn.core.tower_cells import TowerCells
+from vlmattn.core.videos import Video
 
 TOWER_ORDERS = {
     "hunyuan_vl_vision": "rows",
@@ -50,6 +53,43 @@ class DynamicGrid(Adapter):
         frames = getattr(self.image_processor, "temporal_patch_size", 1)
         check_agreement(self, "temporal_patch_size", frames, getattr(vision, "temporal_patch_size", frames))
         check_agreement(self, "patch_size", self.image_processor.patch_size, self.tower.patch_size)
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """A base tile of the whole picture for every ``temporal_patch_size`` frames."""
+        maker = self.processor.video_processor
+        check_agreement(self, "patch_size of videos", int(maker.patch_size), self.tower.patch_size)
+        slices, rows, cols = self.video_grid(outputs, number)
+        groups = groups_of_frames(len(video), self.frames_merged(maker))
+        merge = int(maker.merge_size)
+        if self.slices(slices) != len(groups) or rows % merge or cols % merge:
+            raise LayoutError(
+                f"video {number}: video_grid_thw {(slices, rows, cols)} does not hold {len(video)} frames in cells of"
+                f" {merge} x {merge} patches"
+            )
+        grid_hw = (rows // merge, cols // merge)
+        view_hw = (rows * self.tower.patch_size, cols * self.tower.patch_size)
+        tile = Tile("base", grid_hw, self.video_box(video, view_hw))
+        return plan_frames(video, groups, [tile], [self.frame_places(grid_hw)], view_hw)
+
+    def frame_places(self, grid_hw: tuple[int, int]) -> NDArray[np.int32]:
+        """(T, 3) places of the tokens of a grid of a video, its tile counted 0."""
+        return raster(0, grid_hw)
+
+    def video_grid(self, outputs: Mapping[str, Any], number: int) -> tuple[int, int, int]:
+        """Slices in time, and rows and columns of patches, of video ``number`` of a batch."""
+        return grid_of(outputs, number)
+
+    def video_box(self, video: Video, view_hw: tuple[int, int]) -> Box:
+        """What a view of ``view_hw`` pixels spans of a frame: as of a picture."""
+        return self.box(video.wh, view_hw)
+
+    def frames_merged(self, video_processor: Any) -> int:
+        """How many frames share a grid, as the video processor says."""
+        return int(video_processor.temporal_patch_size)
+
+    def slices(self, told: int) -> int:
+        """How many grids in time there are where ``video_grid_thw`` says ``told``."""
+        return told
 
     def find_tower(self) -> Tower:
         """Any tower of the family: its input has no size of its own."""
@@ -91,7 +131,27 @@ class DynamicGrid(Adapter):
             raise LayoutError(f"the image processor makes {got} patches, image_grid_thw says {want}")
 
 
-class PaddedGrid(DynamicGrid):
+class FramedAsPictures(DynamicGrid):
+    """The GLM line: grids of a video are written as pictures are, with their times between them."""
+
+    def find_video_tokens(self) -> tuple[str, str]:
+        """Image tokens stand for frames, too."""
+        return str(self.processor.video_token), str(self.processor.image_token)
+
+
+class CompressedGrid(DynamicGrid):
+    """VideoLLaMA 3: a cell that hardly differs from the same cell of the frame before it has no token."""
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """A base tile per frame; cells that were left out are lost."""
+        sizes = [int(np.prod(np.asarray(grid))) for grid in outputs["video_grid_thw"]]
+        cells = [size // int(self.processor.video_processor.merge_size) ** 2 for size in sizes]
+        first = sum(cells[:number])
+        kept = np.asarray(outputs["video_compression_mask"], dtype=np.bool_)[first : first + cells[number]]
+        return without(super().read_video(video, outputs, number), kept)
+
+
+class PaddedGrid(FramedAsPictures):
     """Like :class:`DynamicGrid`, but the picture keeps its shape: it lies in the top-left corner, the rest is black.
 
     It keeps its size too, if it holds neither fewer than ``min_image_tokens`` nor more than ``max_image_tokens`` cells.
@@ -101,17 +161,31 @@ class PaddedGrid(DynamicGrid):
         """Beyond the right and bottom edge of the picture, where the view was padded."""
         if not self.image_processor.do_resize:
             return super().box(image_wh, view_hw)
-        (width, height), (view_height, view_width) = image_wh, view_hw
-        scale = min(view_height / height, view_width / width)
-        if height * width >= self._cell_side() ** 2 * int(self.image_processor.min_image_tokens):
-            scale = min(1.0, scale)
-        inner = tuple(max(1, min(most, math.floor(n * scale))) for n, most in zip(image_wh, view_hw[::-1], strict=True))
-        return Canvas.of(image_wh).resized(inner[0], inner[1]).window(0, 0, view_width, view_height).box_xyxy
+        least = self._cell_side() ** 2 * int(self.image_processor.min_image_tokens)
+        return _corner(image_wh, view_hw, grows=image_wh[0] * image_wh[1] < least)
+
+    def video_box(self, video: Video, view_hw: tuple[int, int]) -> Box:
+        """As of a picture; all frames together say whether they are too small."""
+        maker = self.processor.video_processor
+        if not maker.do_resize:
+            return super().box(video.wh, view_hw)
+        side = int(maker.patch_size) * int(maker.merge_size) * int(maker.patch_expand_factor)
+        least = side**2 * int(maker.temporal_patch_size) * int(maker.min_image_tokens)
+        return _corner(video.wh, view_hw, grows=len(video) * video.wh[0] * video.wh[1] < least)
 
     def _cell_side(self) -> int:
         # The PIL backend does not know of patch_expand_factor.
         pil = getattr(self.image_processor, "backend", "") == "pil"
         return self.tower.patch_size * self.merge * (1 if pil else int(self.image_processor.patch_expand_factor))
+
+
+def _corner(image_wh: tuple[int, int], view_hw: tuple[int, int], *, grows: bool) -> Box:
+    """What a view spans whose top-left corner holds a picture in its own shape, enlarged only if it ``grows``."""
+    (width, height), (view_height, view_width) = image_wh, view_hw
+    scale = min(view_height / height, view_width / width)
+    scale = scale if grows else min(1.0, scale)
+    inner = tuple(max(1, min(most, math.floor(n * scale))) for n, most in zip(image_wh, view_hw[::-1], strict=True))
+    return Canvas.of(image_wh).resized(inner[0], inner[1]).window(0, 0, view_width, view_height).box_xyxy
 
 
 _STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merge_size x merge_size patches",)
@@ -120,13 +194,12 @@ _PADDED = ("base: shrunk if it must be, then padded at the right and bottom to w
 _QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
 _GLM = "[gMASK]<sop><|user|>\n{images}{question}<|assistant|>\n"
 _EXAONE = "[|user|]\n{images}{question}[|endofturn|]\n[|assistant|]\n"
-_VIDEOS = "Videos are not supported."
-_SOME_LAYERS = f"Only some layers have attention; the others are linear and have no rows. {_VIDEOS}"
+_SOME_LAYERS = "Only some layers have attention; the others are linear and have no rows."
 _CHOSEN = (
     "Only some layers have attention, and a row of theirs sees a chosen part of the tokens before it; the others are"
-    f" linear and have no rows. {_VIDEOS}"
+    " linear and have no rows."
 )
-_THINKER = "The thinker of an omni model: load(model.thinker, processor). Sound and videos are not supported."
+_THINKER = "The thinker of an omni model: load(model.thinker, processor). Sound is not supported, nor that of videos."
 
 _QWEN2_5_PROCESSORS = ("Qwen2_5_VLProcessor", "Qwen2VLProcessor")
 _QWEN_IMAGES = ("Qwen2VLImageProcessor",)
@@ -134,24 +207,48 @@ _QWEN_IMAGES = ("Qwen2VLImageProcessor",)
 _GLM_PROCESSORS = ("Glm4vProcessor", "Glm46VProcessor")
 _GLM_IMAGES = ("Glm4vImageProcessor", "Glm46VImageProcessor", "GlmgaImageProcessor")
 
+_FRAMES = "stretched to whole cells near its own shape"
+_TIMED = f"{_FRAMES}; its time is written before it"
+_GLM_FILMS = VideoSpec(
+    ("Glm4vVideoProcessor", "Glm46VVideoProcessor", "GlmgaVideoProcessor"),
+    f"{_FRAMES}; its time is written after it",
+    merged=2,
+    beside_pictures=False,
+)
+_QWEN_FILMS = VideoSpec(("Qwen2VLVideoProcessor",), _FRAMES, merged=2)
+_QWEN3_FILMS = VideoSpec(("Qwen3VLVideoProcessor",), _TIMED, merged=2)
+_FILMS = {
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "exaone4_5", "hyperclovax_vision_v2"), _QWEN_FILMS),
+    **dict.fromkeys(("qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"), _QWEN_FILMS),
+    **dict.fromkeys(("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "qwen4_exp"), _QWEN3_FILMS),
+    **dict.fromkeys(("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"), _GLM_FILMS),
+    "video_llama_3": VideoSpec(
+        ("VideoLlama3VideoProcessor",), f"{_TIMED}; cells that hardly change from the frame before have no token"
+    ),
+}
+_CLASSES = {
+    **dict.fromkeys(("glm4v", "glm4v_moe", "glm46v", "glmga", "glm_ocr"), FramedAsPictures),
+    "video_llama_3": CompressedGrid,
+}
+
 for _name, _processors, _image_processors, _prompt, _notes in (
-    ("qwen2_vl", ("Qwen2VLProcessor",), _QWEN_IMAGES, _QWEN, _VIDEOS),
-    ("qwen2_5_vl", _QWEN2_5_PROCESSORS, _QWEN_IMAGES, _QWEN, _VIDEOS),
-    ("qwen3_vl", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _VIDEOS),
-    ("qwen3_vl_moe", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _VIDEOS),
+    ("qwen2_vl", ("Qwen2VLProcessor",), _QWEN_IMAGES, _QWEN, ""),
+    ("qwen2_5_vl", _QWEN2_5_PROCESSORS, _QWEN_IMAGES, _QWEN, ""),
+    ("qwen3_vl", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, ""),
+    ("qwen3_vl_moe", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, ""),
     ("qwen3_5", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _SOME_LAYERS),
     ("qwen3_5_moe", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _SOME_LAYERS),
     ("qwen4_exp", ("Qwen3VLProcessor",), _QWEN_IMAGES, _QWEN, _CHOSEN),
     ("qwen2_5_omni_thinker", ("Qwen2_5OmniProcessor",), _QWEN_IMAGES, _QWEN, _THINKER),
     ("qwen3_omni_moe_thinker", ("Qwen3OmniMoeProcessor",), _QWEN_IMAGES, _QWEN, _THINKER),
-    ("glm4v", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
-    ("glm4v_moe", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
-    ("glm46v", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
-    ("glmga", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
-    ("glm_ocr", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, _VIDEOS),
-    ("exaone4_5", ("Exaone4_5_Processor",), _QWEN_IMAGES, _EXAONE, _VIDEOS),
-    ("hyperclovax_vision_v2", ("HyperCLOVAXVisionV2Processor",), _QWEN_IMAGES, _QWEN, _VIDEOS),
-    ("video_llama_3", ("VideoLlama3Processor",), ("VideoLlama3ImageProcessor",), _QWEN, _VIDEOS),
+    ("glm4v", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, ""),
+    ("glm4v_moe", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, ""),
+    ("glm46v", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, ""),
+    ("glmga", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, ""),
+    ("glm_ocr", _GLM_PROCESSORS, _GLM_IMAGES, _GLM, ""),
+    ("exaone4_5", ("Exaone4_5_Processor",), _QWEN_IMAGES, _EXAONE, ""),
+    ("hyperclovax_vision_v2", ("HyperCLOVAXVisionV2Processor",), _QWEN_IMAGES, _QWEN, ""),
+    ("video_llama_3", ("VideoLlama3Processor",), ("VideoLlama3ImageProcessor",), _QWEN, ""),
 ):
     register(
         FamilySpec(
@@ -163,8 +260,9 @@ for _name, _processors, _image_processors, _prompt, _notes in (
             geometry=_STRETCHED,
             prompt=_prompt,
             notes=_notes,
+            videos=_FILMS.get(_name),
         )
-    )(DynamicGrid)
+    )(_CLASSES.get(_name, DynamicGrid))
 
 register(
     FamilySpec(
@@ -177,5 +275,11 @@ register(
         geometry=_PADDED,
         prompt=_GLM,
         notes=f"{_CHOSEN} Prompts are run one at a time.",
+        videos=VideoSpec(
+            ("Glm5NextVideoProcessor",),
+            "padded at the right and bottom to whole cells; its time is written after it",
+            merged=2,
+            beside_pictures=False,
+        ),
     )
 )(PaddedGrid)

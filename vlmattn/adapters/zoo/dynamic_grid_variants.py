@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vlmattn.adapters.adapter import check_agreement
 from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower_cells import grid_cells
+from vlmattn.adapters.videos import NOT_DECLARED, VideoSpec
 from vlmattn.adapters.zoo.dynamic_grid import DynamicGrid
 from vlmattn.core.errors import LayoutError
-from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.layout import Box, ImageLayout, Tile
 from vlmattn.core.tower_cells import TowerCells
+from vlmattn.core.videos import Video
 
 
 class TypedGrid(DynamicGrid):
@@ -32,10 +37,38 @@ class StillGrid(DynamicGrid):
         check_agreement(self, "temporal_patch_size", int(self.image_processor.temporal_patch_size), 1)
 
 
+class ChunkedGrid(DynamicGrid):
+    """MiniMax M3: a video is handed over in chunks, whose slices count on."""
+
+    def video_settings(self, video_processor: Any) -> Mapping[str, Any]:
+        """The processor would leave frames as they are, which fails unless their sides are whole cells."""
+        return {"do_resize": bool(video_processor.do_resize)}
+
+    def video_grid(self, outputs: Mapping[str, Any], number: int) -> tuple[int, int, int]:
+        """As many slices as were written; rows and columns are those of its first chunk."""
+        slices = _written(outputs, str(self.processor.VISION_START_TOKEN))
+        chunks = np.asarray(outputs["video_grid_thw"])
+        first = int(np.searchsorted(np.cumsum(chunks[:, 0]), sum(slices[:number]), side="right"))
+        return slices[number], int(chunks[first, 1]), int(chunks[first, 2])
+
+
+def _written(outputs: Mapping[str, Any], mark: str) -> list[int]:
+    """How often a mark was written in place of each video of a batch."""
+    replaced = [item for line in outputs["text_replacement_offsets"] for item in line if item["type"] == "video"]
+    return [item["replacement"].count(mark) for item in replaced]
+
+
 class OnePromptGrid(DynamicGrid):
-    """Families whose processor cannot take several prompts of different length without padding."""
+    """Families whose processor cannot take several prompts of different length without padding.
+
+    Frames of a video are merged behind the tower: grids are counted before that.
+    """
 
     one_by_one = True
+
+    def slices(self, told: int) -> int:
+        """Frames that are merged are counted one by one."""
+        return told // self.frames_merged(self.processor.video_processor)
 
 
 class RowEndGrid(DynamicGrid):
@@ -53,6 +86,10 @@ class RowEndGrid(DynamicGrid):
         before, after = self.edges
         rows = raster(0, plan.layout.tiles[0].grid_hw, newline=True)
         return ImagePlan(plan.layout, places([nowhere(before), rows, nowhere(after)]), plan.view_hw, plan.views)
+
+    def frame_places(self, grid_hw: tuple[int, int]) -> NDArray[np.int32]:
+        """Rows of a frame are ended, too."""
+        return raster(0, grid_hw, newline=True)
 
 
 class FramedGrid(RowEndGrid):
@@ -91,10 +128,26 @@ class NavitGrid(DynamicGrid):
         tile = Tile("base", plan.layout.tiles[0].grid_hw, canvas.box_xyxy)
         return ImagePlan(ImageLayout(image_wh, (tile,), 1), plan.place, plan.view_hw, 1)
 
-    def _canvas(self, image_wh: tuple[int, int]) -> Canvas:
+    def video_grid(self, outputs: Mapping[str, Any], number: int) -> tuple[int, int, int]:
+        """A slice per chunk: the model averages its frames."""
+        slices = _written(outputs, "<|media_begin|>")
+        rows, cols = (int(n) for n in np.asarray(outputs["video_grid_thw"])[sum(slices[:number]), 1:])
+        return slices[number], rows, cols
+
+    def video_settings(self, video_processor: Any) -> Mapping[str, Any]:
+        """The processor adds numbers of chunks up as a list."""
+        return {"return_tensors": None}
+
+    def video_box(self, video: Video, view_hw: tuple[int, int]) -> Box:
+        """Beyond the right and bottom edge of a frame, where it was padded."""
+        canvas = self._canvas(video.wh, self.processor.video_processor)
+        check_agreement(self, "size of a video's frames", canvas.wh, view_hw[::-1])
+        return canvas.box_xyxy
+
+    def _canvas(self, image_wh: tuple[int, int], maker: Any = None) -> Canvas:
         from transformers.models.kimi_k25.image_processing_kimi_k25 import navit_resize
 
-        maker, canvas = self.image_processor, Canvas.of(image_wh)
+        maker, canvas = maker or self.image_processor, Canvas.of(image_wh)
         if not maker.do_resize:
             return canvas
         (height, width), (padded_height, padded_width) = navit_resize(
@@ -141,9 +194,29 @@ _STRETCHED = ("base: stretched to whole cells near its own shape; a cell is merg
 _PADDED = ("base: shrunk if need be, padded at right and bottom to whole cells of merge_size x merge_size patches",)
 _QWEN = "<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n"
 _NOTES = {
-    "minimax_m3_vl": "Videos are not supported. Its sparse layers choose other keys in a padded batch than for a prompt"
-    " alone, by the model's own rule: ask prompts of different length one at a time.",
+    "minimax_m3_vl": "Its sparse layers choose other keys in a padded batch than for a prompt"
+    " alone, by the model's own rule: ask prompts of different length one at a time. ",
 }
+_FRAMES = "stretched to whole cells near its own shape"
+_TIMED = f"{_FRAMES}; its time is written before it"
+_FILMS = {
+    "cohere_compass": VideoSpec(("CohereCompassVideoProcessor",), _TIMED, merged=2),
+    "cosmos3_edge": VideoSpec(("Cosmos3EdgeVideoProcessor",), _TIMED),
+    "cosmos3_omni": VideoSpec(("Qwen3VLVideoProcessor",), _TIMED, merged=2),
+    "lfm3_vl": VideoSpec(("Qwen3VLVideoProcessor",), _TIMED),
+    "muse_glimmer": VideoSpec(("MuseGlimmerVideoProcessor",), _TIMED, merged=2),
+    "muse_spark": VideoSpec(("MuseGlimmerVideoProcessor",), _TIMED, merged=2),
+    "kimi_k25": VideoSpec(
+        ("Kimi_K25VideoProcessor",), "padded at right and bottom; the time of a grid is written before it", merged=4
+    ),
+    "minimax_m3_vl": VideoSpec(("MiniMaxM3VLVideoProcessor",), _TIMED, merged=2),
+    "dots3_note": VideoSpec(("Qwen3VLVideoProcessor",), _FRAMES),
+    "ernie4_5_vl_moe": VideoSpec(
+        ("Ernie4_5_VLMoeVideoProcessor",), f"{_FRAMES}; its time is drawn on it, if draw_on_frames is set", merged=2
+    ),
+    "hy_v4_vl": VideoSpec(("HYV4VLVideoProcessor",), f"{_FRAMES}; a token ends every row"),
+}
+_UNDECLARED = ("nemotron_h_omni",)
 _SAID = "User: {images}{question}\nAssistant: "
 
 for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
@@ -151,7 +224,7 @@ for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
     (DynamicGrid, "cohere_compass", "CohereCompassProcessor", "CohereCompassImageProcessor", _STRETCHED, _SAID),
     (DynamicGrid, "cosmos3_omni", "Qwen3VLProcessor", "Qwen2VLImageProcessor", _STRETCHED, _QWEN),
     (DynamicGrid, "lfm3_vl", "Lfm3VlProcessor", "Qwen2VLImageProcessor", _STRETCHED, _QWEN),
-    (DynamicGrid, "minimax_m3_vl", "MiniMaxM3VLProcessor", "MiniMaxM3VLImageProcessor", _STRETCHED, _SAID),
+    (ChunkedGrid, "minimax_m3_vl", "MiniMaxM3VLProcessor", "MiniMaxM3VLImageProcessor", _STRETCHED, _SAID),
     (DynamicGrid, "muse_glimmer", "MuseGlimmerProcessor", "MuseGlimmerImageProcessor", _STRETCHED, _SAID),
     (DynamicGrid, "muse_spark", "MuseSparkProcessor", "MuseGlimmerImageProcessor", _STRETCHED, _SAID),
     (StillGrid, "dots3_note", "Dots3NoteProcessor", "Qwen2VLImageProcessor", _STRETCHED, _SAID),
@@ -178,8 +251,9 @@ for _cls, _name, _processor, _image_processor, _geometry, _prompt in (
             towers=(),
             geometry=_geometry,
             prompt=_prompt,
-            notes=_NOTES.get(_name, "Videos are not supported.")
-            + ("" if _name not in _ALONE else " Prompts are run one at a time."),
+            notes=_NOTES.get(_name, "") + ("" if _name not in _ALONE else "Prompts are run one at a time."),
             batches=_name not in _ALONE,
+            videos=_FILMS.get(_name),
+            no_videos=NOT_DECLARED if _name in _UNDECLARED else FamilySpec.no_videos,
         )
     )(_cls)

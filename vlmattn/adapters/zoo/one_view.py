@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
+from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
-from vlmattn.adapters.preprocess import fixed_view
+from vlmattn.adapters.preprocess import fixed_view, prepared_view
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
+from vlmattn.adapters.videos import VideoSpec, groups_of_frames, plan_frames
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.videos import Video
 
 _ONE_VIEW = ("CLIPImageProcessor", "SiglipImageProcessor", "LlavaImageProcessor")
 
@@ -75,11 +78,26 @@ register(_VIPLLAVA)(OneView)
         image_processors=("VideoLlavaImageProcessor",),
         towers=("clip_vision_model",),
         geometry=("base: shortest side resized and centre crop",),
-        notes="Pictures only. The model does not see the ends of long pictures.",
+        notes="The model does not see the ends of long pictures.",
+        videos=VideoSpec(
+            ("VideoLlavaVideoProcessor",),
+            "shortest side resized and centre crop; a token without a place before it",
+            equal=True,
+        ),
     )
 )
 class VideoLlava(OneView):
-    """Video-LLaVA, asked about pictures."""
+    """Video-LLaVA: a tower for pictures, and one for videos, whose CLS tokens stay."""
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile per frame, its CLS token before it."""
+        canvas = prepared_view(self.processor.video_processor, Canvas.of(video.wh))
+        side = self.tower.image_size
+        check_agreement(self, "size of a video's frames", canvas.wh, (side, side))
+        check_agreement(self, "num_additional_image_tokens", int(self.processor.num_additional_image_tokens), 1)
+        grid_hw, box = canvas.grid(self.tower.patch_size)
+        parts = [nowhere(1), raster(0, grid_hw)]
+        return plan_frames(video, groups_of_frames(len(video), 1), [Tile("base", grid_hw, box)], parts, (side, side))
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """Pixels of pictures and of videos have names of their own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -73,11 +73,9 @@ class PageReader(Beside):
         limit = getattr(self.config.decoder, "max_position_embeddings", None)
         return int(limit) if limit else None
 
-    def _told_id(self) -> int:
+    def find_image_token_id(self) -> int:
+        """None: the decoder's prompt has no place for pictures."""
         return -1
-
-    def _check_tokenizer(self) -> None:
-        self._check_offsets()
 
     def _encoded(
         self, outputs: Mapping[str, Any], layouts: list[TokenLayout], groups: Any, plans: list[ImagePlan]
@@ -166,7 +164,9 @@ class Donut(PageReader):
             canvas = canvas.window(offset[0], offset[1], width, height)
         return canvas
 
-    def _rendered(self, prompt: Prompt, pictures: int, system: str | None, raw: bool, question: str | None) -> Rendered:
+    def _rendered(
+        self, prompt: Prompt, kinds: Sequence[str], system: str | None, raw: bool, question: str | None
+    ) -> Rendered:
         known = self.tokenizer.get_added_vocab()
         if not raw and "<s_docvqa>" not in known:
             tasks = ", ".join(t for t in known if t.startswith("<s_")) or "none"
@@ -174,7 +174,7 @@ class Donut(PageReader):
                 f"this checkpoint of {self.spec.name} takes no questions (it has no token <s_docvqa>): give its task "
                 f"token as a raw prompt, as in raw=True and '<image><s_cord-v2>'; it has {tasks}"
             )
-        return super()._rendered(prompt, pictures, system, raw, question)
+        return super()._rendered(prompt, kinds, system, raw, question)
 
 
 def _fitted(wh: tuple[int, int], most: tuple[int, int]) -> tuple[int, int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.canvas import Canvas
@@ -15,8 +17,10 @@ from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import check_square, rule_of
 from vlmattn.adapters.tower import Tower, one_side
+from vlmattn.adapters.videos import VideoSpec, groups_of_frames, plan_frames
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout
+from vlmattn.core.videos import Video
 
 
 @register(
@@ -32,7 +36,12 @@ from vlmattn.core.layout import ImageLayout
             "cells: patches pooled in squares; the last of a side may hold fewer",
         ),
         prompt="<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n",
-        notes="Videos are not supported.",
+        videos=VideoSpec(
+            ("Molmo2VideoProcessor",),
+            "stretched to a square; patches pooled in squares; its time is written before it",
+            beside_pictures=False,
+            most_videos=1,
+        ),
     )
 )
 class Molmo2(Adapter):
@@ -56,6 +65,22 @@ class Molmo2(Adapter):
         """A placeholder stands for all patches."""
         return str(self.processor.image_token), "<im_patch>"
 
+    def find_video_tokens(self) -> tuple[str, str]:
+        """A placeholder stands for all patches of all frames."""
+        return str(self.processor.video_token), "<im_patch>"
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile per frame, pooled by the video processor's own size."""
+        maker = self.processor.video_processor
+        side = one_side(tuple(maker.size[name] for name in ("height", "width")), "size of a video's frames")
+        check_agreement(self, "size of a video's frames", side, self.tower.image_size)
+        pool_hw = int(maker.pooling_size[0]), int(maker.pooling_size[1])
+        tile = self._tile("base", Canvas.of(video.wh).resized(side, side), pool_hw)
+        told = tuple(int(n) for n in np.asarray(outputs["video_grids"][number]))
+        check_agreement(self, "frames, rows and columns of a video", told, (len(video), *tile.grid_hw))
+        groups = groups_of_frames(len(video), 1)
+        return plan_frames(video, groups, [tile], [raster(0, tile.grid_hw)], (side, side))
+
     def find_tower(self) -> Tower:
         """The family's own tower: patches only."""
         vision = self.config.vision_config
@@ -75,20 +100,22 @@ class Molmo2(Adapter):
             patch_size=images.patch_size,
         )
         grids = [("thumbnail", side, side), ("tiles", int(width), int(height))]
-        tiles = tuple(self._tile(kind, Canvas.of(image_wh).resized(w, h)) for kind, w, h in grids)
+        tiles = tuple(self._tile(kind, Canvas.of(image_wh).resized(w, h), self.pool_hw) for kind, w, h in grids)
         parts = [raster(index, tile.grid_hw) for index, tile in enumerate(tiles)]
         views = 1 + int(rows) * int(cols)
         return ImagePlan(ImageLayout(image_wh, tiles, views), places(parts), (side, side), views)
 
-    def _tile(self, kind: Any, canvas: Canvas) -> Any:
-        patch, (pool_h, pool_w) = self.tower.patch_size, self.pool_hw
+    def _tile(self, kind: Any, canvas: Canvas, pool_hw: tuple[int, int]) -> Any:
+        patch, (pool_h, pool_w) = self.tower.patch_size, pool_hw
         return placed(
             kind, canvas, pooled_cells(canvas.wh[1], patch, pool_h), pooled_cells(canvas.wh[0], patch, pool_w)
         )
 
-    def _rendered(self, prompt: Any, pictures: int, system: str | None, raw: bool, question: str | None) -> Rendered:
+    def _rendered(
+        self, prompt: Any, kinds: Sequence[str], system: str | None, raw: bool, question: str | None
+    ) -> Rendered:
         """The processor would write this token before a prompt that does not start with it."""
-        rendered = super()._rendered(prompt, pictures, system, raw, question)
+        rendered = super()._rendered(prompt, kinds, system, raw, question)
         first = str(self.tokenizer.bos_token or self.tokenizer.eos_token)
         if rendered.text.startswith(first):
             return rendered

@@ -13,9 +13,11 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, free_tower
 from vlmattn.adapters.tower_cells import grid_cells
+from vlmattn.adapters.videos import VideoSpec, groups_of_frames, plan_frames
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
 from vlmattn.core.tower_cells import TowerCells
+from vlmattn.core.videos import Video
 
 
 class PooledGrid(Adapter):
@@ -26,7 +28,8 @@ class PooledGrid(Adapter):
     """
 
     reads = True
-    drops = ("num_soft_tokens_per_image",)
+    empties = True
+    drops = ("num_soft_tokens_per_image", "num_soft_tokens_per_video")
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         super().__init__(spec, model, processor)
@@ -47,19 +50,33 @@ class PooledGrid(Adapter):
 
     def read(self, image_wh: tuple[int, int], outputs: Mapping[str, Any], number: int) -> ImagePlan:
         """One base tile of the whole picture."""
-        positions = np.asarray(outputs["image_position_ids"][number]).reshape(-1, 2)
+        tile = self._whole(image_wh, outputs["image_position_ids"][number], f"picture {number}")
+        return ImagePlan(ImageLayout(image_wh, (tile,), 1), raster(0, tile.grid_hw), self._view_hw(tile), 1)
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile per frame, all alike."""
+        maker = self.processor.video_processor
+        check_agreement(self, "pooling_kernel_size of videos", int(maker.pooling_kernel_size), self.pool)
+        first = sum(int(count) for count in outputs["num_frames_per_video"][:number])
+        tile = self._whole(video.wh, outputs["video_position_ids"][first], f"video {number}")
+        groups = groups_of_frames(len(video), 1)
+        return plan_frames(video, groups, [tile], [raster(0, tile.grid_hw)], self._view_hw(tile))
+
+    def _whole(self, image_wh: tuple[int, int], told: Any, name: str) -> Tile:
+        """The grid whose patches are at these columns and rows."""
+        positions = np.asarray(told).reshape(-1, 2)
         cols, rows = (int(n) + 1 for n in positions.max(axis=0))
         if rows % self.merged or cols % self.merged or rows * cols != int((positions >= 0).all(axis=1).sum()):
             raise LayoutError(
-                f"picture {number}: image_position_ids hold {rows} x {cols} patches, which are no whole cells of"
+                f"{name}: its position ids hold {rows} x {cols} patches, which are no whole cells of"
                 f" {self.merged} x {self.merged}"
             )
         grid_hw = (rows // self.merged, cols // self.merged)
-        tile = Tile("base", grid_hw, (0.0, 0.0, float(image_wh[0]), float(image_wh[1])))
+        return Tile("base", grid_hw, (0.0, 0.0, float(image_wh[0]), float(image_wh[1])))
+
+    def _view_hw(self, tile: Tile) -> tuple[int, int]:
         side = self.tower.patch_size * self.pool
-        return ImagePlan(
-            ImageLayout(image_wh, (tile,), 1), raster(0, grid_hw), (grid_hw[0] * side, grid_hw[1] * side), 1
-        )
+        return tile.grid_hw[0] * side, tile.grid_hw[1] * side
 
     def tower_cells(self, picture: ImageLayout) -> TowerCells:
         """One view, its patches row by row; padding comes after them."""
@@ -87,7 +104,8 @@ class MergedGrid(PooledGrid):
 
 _GEOMETRY = ("base: stretched to whole cells near its own shape; a cell is pooling_kernel_size x as many patches",)
 _PROMPT = "<|turn>user\n{images}{question}<turn|>\n<|turn>model\n"
-_NOTES = "Videos and sound are not supported."
+_TIMED = "stretched to whole cells near its own shape; its time is written before it"
+_NOTES = "Sound is not supported."
 
 register(
     FamilySpec(
@@ -99,6 +117,7 @@ register(
         geometry=_GEOMETRY,
         prompt=_PROMPT,
         notes=_NOTES,
+        videos=VideoSpec(("Gemma4VideoProcessor",), _TIMED),
     )
 )(PooledGrid)
 register(
@@ -111,5 +130,6 @@ register(
         geometry=_GEOMETRY,
         prompt=_PROMPT,
         notes=_NOTES + " There is no vision tower: patches go straight to the language model.",
+        videos=VideoSpec(("Gemma4UnifiedVideoProcessor",), _TIMED),
     )
 )(MergedGrid)

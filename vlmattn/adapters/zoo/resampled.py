@@ -186,7 +186,8 @@ class Kosmos2(BeforePrompt):
         """Queries are put among words inside the language model; these are the words."""
         return self.model.get_input_embeddings()(given["input_ids"])
 
-    def _told_id(self) -> int:
+    def find_image_token_id(self) -> int:
+        """That of the tokenizer: the configuration does not say it."""
         return int(self.tokenizer.convert_tokens_to_ids(self.image_token))
 
     def _encoded(

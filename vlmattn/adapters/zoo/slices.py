@@ -13,6 +13,7 @@ from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import View, cut, plan_views
 from vlmattn.adapters.tower import Tower
 from vlmattn.adapters.tower_cells import grid_cells, unknown
+from vlmattn.adapters.videos import NOT_DECLARED
 from vlmattn.core.errors import LayoutError, UnsupportedModel
 from vlmattn.core.layout import ImageLayout
 from vlmattn.core.tower_cells import TowerCells
@@ -107,6 +108,6 @@ for _name, _processor, _image_processors in (
                 "slices: the picture stretched to rows x cols of whole cells near the scale resolution",
             ),
             prompt="<|im_start|>user\n{images}{question}<|im_end|>\n<|im_start|>assistant\n",
-            notes="Videos are not supported.",
+            no_videos=NOT_DECLARED,
         )
     )(Slices)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
-from vlmattn.adapters.plan import ImagePlan
-from vlmattn.adapters.preprocess import tile_side
+from vlmattn.adapters.canvas import Canvas
+from vlmattn.adapters.plan import ImagePlan, raster
+from vlmattn.adapters.preprocess import prepared_view, tile_side
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import View, check_square, plan_views, rule_of, stretched_tiles, whole
 from vlmattn.adapters.tower import Tower, one_side
+from vlmattn.adapters.videos import VideoSpec, groups_of_frames, plan_frames
 from vlmattn.core.errors import LayoutError, UnsupportedModel
+from vlmattn.core.layout import Tile
+from vlmattn.core.videos import Video
 
 _COHERE = (
     "<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{images}{question}<|END_OF_TURN_TOKEN|>"
@@ -92,6 +97,14 @@ class Tiles(Adapter):
         return plan_views(image_wh, self.views(image_wh), self.cell)
 
 
+def frames_whole(adapter: Adapter, video: Video, side: int, cell: int) -> ImagePlan:
+    """One base tile per frame: the whole frame as its video processor makes it, of ``cell`` pixels a cell."""
+    canvas = prepared_view(adapter.processor.video_processor, Canvas.of(video.wh))
+    check_agreement(adapter, "size of a video's frames", canvas.wh, (side, side))
+    tile = Tile("base", *canvas.grid(cell))
+    return plan_frames(video, groups_of_frames(len(video), 1), [tile], [raster(0, tile.grid_hw)], (side, side))
+
+
 class InternVL(Tiles):
     """InternVL and its kin: one run of image tokens for all tiles."""
 
@@ -102,6 +115,14 @@ class InternVL(Tiles):
         """Some kin write a placeholder of its own into prompts."""
         token = str(self.processor.image_token)
         return str(getattr(self.processor, "image_placeholder_token", token)), token
+
+    def find_video_tokens(self) -> tuple[str, str]:
+        """Frames are written as pictures are, each with its number before it."""
+        return str(self.processor.video_token), str(self.processor.image_token)
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile per frame, without cutting it."""
+        return frames_whole(self, video, self.side, self.cell)
 
 
 class AyaVision(Tiles):
@@ -156,6 +177,21 @@ class Idefics3(Tiles):
         blank = np.broadcast_to(np.uint8(0), (3, image_wh[1], image_wh[0]))
         height, width = rule_of(self.image_processor, "get_resize_output_image_size")(blank, size["longest_edge"])
         return int(width), int(height)
+
+
+class SmolVLM(Idefics3):
+    """SmolVLM: frames of a video are written as pictures without tiles are, with their times between them."""
+
+    def find_video_tokens(self) -> tuple[str, str]:
+        """Image tokens stand for frames, too."""
+        return str(self.processor.video_token), str(self.processor.image_token)
+
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile per frame, stretched to a square twice."""
+        side = int(self.processor.video_processor.max_image_size["longest_edge"])
+        check_agreement(self, "size of a video's frames", side, self.side)
+        tile = Tile("base", *whole(video.wh, side, "base").canvas.grid(self.cell))
+        return plan_frames(video, groups_of_frames(len(video), 1), [tile], [raster(0, tile.grid_hw)], (side, side))
 
 
 class GraniteDocling(Tiles):
@@ -238,6 +274,10 @@ class PerceptionLM(Tiles):
         """Tiles have their own size."""
         return int(self.setting("tile_size"))
 
+    def read_video(self, video: Video, outputs: Mapping[str, Any], number: int) -> ImagePlan:
+        """One base tile per frame, without cutting it."""
+        return frames_whole(self, video, self.side, self.cell)
+
     def tensors(self, pixels: dict[str, Any]) -> dict[str, Any]:
         """The model takes the views of all pictures in a row, however many each has."""
         import torch
@@ -260,6 +300,19 @@ _STRETCHED = "tiles: the picture stretched to rows x cols squares; patches merge
 _WHOLE = "thumbnail: the whole picture stretched to a square, {} its tiles"
 _LAST, _FIRST = (_STRETCHED, _WHOLE.format("after")), (_WHOLE.format("before"), _STRETCHED)
 
+_VIDEOS = {
+    "internvl": VideoSpec(
+        ("InternVLVideoProcessor",), "stretched to a square; its number is written before it", equal=True
+    ),
+    "smolvlm": VideoSpec(
+        ("SmolVLMVideoProcessor",),
+        "stretched to a square; its time is written before it",
+        equal=True,
+        beside_pictures=False,
+    ),
+    "perception_lm": VideoSpec(("PerceptionLMVideoProcessor",), "stretched to a square", equal=True),
+}
+
 for _name, _class, _processors, _image_processors, _towers, _geometry, _prompt in (
     ("internvl", InternVL, "InternVLProcessor", "GotOcr2ImageProcessor", "internvl_vision", _LAST, _IM_START),
     ("qianfan_ocr", InternVL, "QianfanOCRProcessor", "GotOcr2ImageProcessor", "qianfan_ocr_vision", _LAST, _IM_START),
@@ -276,7 +329,7 @@ for _name, _class, _processors, _image_processors, _towers, _geometry, _prompt i
     ("idefics3", Idefics3, "Idefics3Processor", "Idefics3ImageProcessor", "idefics3_vision", _LAST, _IDEFICS),
     (
         "smolvlm",
-        Idefics3,
+        SmolVLM,
         "SmolVLMProcessor Idefics3Processor",
         "SmolVLMImageProcessor Idefics3ImageProcessor",
         "smolvlm_vision",
@@ -312,6 +365,6 @@ for _name, _class, _processors, _image_processors, _towers, _geometry, _prompt i
             towers=tuple(_towers.split()),
             geometry=_geometry,
             prompt=_prompt,
-            notes="Videos are not supported.",
+            videos=_VIDEOS.get(_name),
         )
     )(_class)

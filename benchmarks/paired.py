@@ -1,0 +1,28 @@
+"""Statistics of paired measurements: the same questions under two conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import binom
+
+
+def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
+    """Exact two-sided p-value that as many questions got better as worse (McNemar, 1947); 1 where none changed."""
+    better = sum(bool(b and not a) for a, b in zip(before, after, strict=True))
+    worse = sum(bool(a and not b) for a, b in zip(before, after, strict=True))
+    if better + worse == 0:
+        return 1.0
+    return float(min(1.0, 2 * binom.cdf(min(better, worse), better + worse, 0.5)))
+
+
+def difference(
+    before: Sequence[float], after: Sequence[float], *, seed: int = 0, draws: int = 2000
+) -> dict[str, float]:
+    """Mean of after - before with its 95 % percentile bootstrap interval over questions."""
+    change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    rng = np.random.default_rng(seed)
+    means = change[rng.integers(0, len(change), (draws, len(change)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {"mean": float(change.mean()), "low": float(low), "high": float(high)}

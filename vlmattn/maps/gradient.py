@@ -1,0 +1,253 @@
+"""Gradient maps of a decoder: what the first answer token rests on, by the slope of its log-probability.
+
+Zhang et al., "MLLMs Know Where to Look", ICLR 2025 (arXiv 2502.17422). With s the log-probability of the token that the
+prompt predicts: ``grad-att`` is ``mean_h A ⊙ ReLU(∂s/∂A)`` of the last prompt row, A its attention; ``pure-grad`` is
+``‖∂s/∂pixels‖`` over colours, on busy pixels only.
+
+One forward and one backward pass, under the model's own kernel and in its own mode (never train mode): in the chosen
+layers, only the last row of attention is computed in the open, so that its weights lie in the graph of gradients and
+no matrix does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.core.errors import CaptureError, MapError, SpecError
+from vlmattn.core.layout import ImageLayout, Tile, TokenLayout
+from vlmattn.core.provenance import Provenance
+from vlmattn.grid import PatchMap, pool_pixels
+
+if TYPE_CHECKING:
+    import torch
+
+    from vlmattn.adapters import Encoded
+    from vlmattn.capture.door import AttentionCall
+    from vlmattn.capture.sites import AttentionSite
+
+
+def gradient_attention(
+    model: Any, encoded: Encoded, *, layers: Sequence[int], image: int = 0, heads: Sequence[int] | None = None
+) -> PatchMap:
+    """Attention of the last prompt row times its positive gradient, mean over heads, then over layers; 0 or more.
+
+    Args:
+        model: a transformers model. encoded: one prompt, on its device. layers: their numbers. heads: None for all.
+
+    Raises:
+        SpecError: more than one prompt, or a layer or head that does not exist. MapError: pictures are seen through a
+            resampler's queries, or the model's weights leave no gradient (quantised or off-loaded ones).
+
+    Example:
+        >>> import vlmattn as va
+        >>> vlm, scene = va.load("scene"), va.scene.make_scene(0)
+        >>> encoded = vlm.encode([[va.load_image(scene.image)]], ["How many objects are there?"])
+        >>> gradient_attention(vlm.model, encoded, layers=[1]).values[0].shape
+        (8, 8)
+    """
+    layout = _one(encoded)
+    _check_image(layout, image)
+    if len(layout.latent_positions):
+        raise MapError("the picture is seen through a resampler's queries: take the raw or relative map instead")
+    found = _LastRows(model, layout, layers)
+    score = found.score(encoded)
+    weighted = []
+    for layer, (row, columns) in found.rows.items():
+        slope = _slope(score, row)
+        kept = (row * slope.clamp(min=0))[0, :, 0].detach()[:, columns]
+        chosen = kept if heads is None else kept[_checked(heads, len(kept), layer)]
+        weighted.append(np.asarray(chosen.mean(dim=0).float().cpu().numpy(), dtype=np.float64))
+    values = np.mean(weighted, axis=0)
+    return _map(values, layout, image, f"attention x positive gradient, layers {list(found.rows)}", "gradient")
+
+
+def pixel_gradient(model: Any, encoded: Encoded, *, image: int = 0) -> PatchMap:
+    """Norm over colours of the gradient of the prepared pixels, on busy pixels, mean over each patch; 0 or more.
+
+    Busy pixels (the paper's high-pass): the picture less its 3 x 3 Gaussian blur, norm over colours, 7 x 7 median;
+    those above their median. On the pixels as the model got them.
+
+    Raises:
+        SpecError: more than one prompt. MapError: the model's pixels are not one square view per tile in order, or
+            gradients do not reach them: take :func:`gradient_attention`.
+    """
+    layout = _one(encoded)
+    _check_image(layout, image)
+    tiles = layout.images[image].tiles
+    pixels = _views(encoded, layout, tiles)
+    import torch
+
+    given = pixels.detach().clone().requires_grad_(True)
+    changed = {**encoded.inputs, "pixel_values": given}
+    with torch.enable_grad():
+        score = _log_probability(model, changed)
+    slope = _slope(score, given).float().flatten(0, -4).norm(dim=1).cpu().numpy()
+    shown = pixels.float().flatten(0, -4).cpu().numpy()
+    first = sum(len(one.tiles) for one in layout.images[:image])
+    grids = [_pooled(slope[first + n] * _busy(shown[first + n]), tile) for n, tile in enumerate(tiles)]
+    vector = _vector(grids, layout, image)
+    return _map(vector, layout, image, "norm of the pixels' gradient on busy pixels", "pure_gradient")
+
+
+# -- attention in the graph --------------------------------------------------------------------------------------------
+
+
+class _LastRows:
+    """Stands at the door and computes the last row of the chosen layers in the open."""
+
+    edits = True
+    resting = False
+
+    def __init__(self, model: Any, layout: TokenLayout, layers: Sequence[int]) -> None:
+        from vlmattn.capture import model_sites
+        from vlmattn.capture.sites import unwrap
+
+        self.model, self.layout = unwrap(model), layout
+        sites = model_sites(self.model)
+        by_index = {site.layer_idx: site for site in sites.attention}
+        wanted = sorted({n + sites.depth if n < 0 else int(n) for n in layers})
+        missing = [n for n in wanted if n not in by_index]
+        if missing or not wanted:
+            raise SpecError(f"no attention in layer {missing or '(none given)'}; layers are {sorted(by_index)}")
+        self.sites: dict[int, AttentionSite] = {id(by_index[n].module): by_index[n] for n in wanted}
+        self.rows: dict[int, tuple[torch.Tensor, NDArray[np.int64]]] = {}
+
+    def score(self, encoded: Encoded) -> torch.Tensor:
+        """The log-probability of the token that the prompt predicts; its graph begins in the lowest chosen layer."""
+        import torch
+
+        from vlmattn.capture import door
+
+        modules = [site.module for site in self.sites.values()]
+        door.subscribe(self, modules)
+        try:
+            with torch.set_grad_enabled(False):
+                score = _log_probability(self.model, encoded.inputs)
+        finally:
+            door.unsubscribe(self, modules)
+        if len(self.rows) < len(self.sites):
+            raise CaptureError("a chosen layer did not run through the engine: choose other layers")
+        return score
+
+    def visit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        """See :class:`~vlmattn.capture.door.Visitor`."""
+        import torch
+
+        from vlmattn.capture.rows import apply_mask, check_call, row_mask, row_probabilities, row_scores
+
+        check_call(call)
+        # What comes after this layer is differentiable; what came before it needs no memory.
+        torch.set_grad_enabled(True)
+        site = self.sites[id(call.module)]
+        last = slice(call.query.shape[2] - 1, call.query.shape[2])
+        row = row_probabilities(call, apply_mask(row_scores(call, last), row_mask(call, last)), last)
+        if not row.requires_grad:
+            row = row.detach().requires_grad_(True)
+        self.rows[site.layer_idx] = row, _columns(site, self.layout, row.shape[-1])
+        groups = call.value.shape[1]
+        grouped = row.reshape(row.shape[0], groups, -1, row.shape[-1])
+        new = torch.matmul(grouped, call.value.float()).view(row.shape[0], row.shape[1], 1, -1).transpose(1, 2)
+        return torch.cat([output[:, :-1], new.to(output.dtype)], dim=1)
+
+
+def _columns(site: AttentionSite, layout: TokenLayout, keys: int) -> NDArray[np.int64]:
+    """Which of a layer's keys are the image tokens."""
+    at, memory = layout.image_positions, layout.memory
+    if site.kind == "cross":
+        return at
+    if site.kind == "merged":  # the tokens first, then what stands beside them
+        return np.where(at < memory, at + keys - memory, at - memory)
+    if (at < memory).any():
+        raise SpecError(f"layer {site.layer_idx} looks at no picture: choose layers with cross attention")
+    return at - memory
+
+
+def _log_probability(model: Any, inputs: Any) -> torch.Tensor:
+    import torch
+
+    logits = model(**inputs, use_cache=False).logits[0, -1].float()
+    return torch.log_softmax(logits, dim=-1)[logits.detach().argmax()]
+
+
+def _slope(score: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if not score.requires_grad:
+        raise MapError("gradients do not reach so far down in this model: take the raw or relative map")
+    (slope,) = torch.autograd.grad(score, of, retain_graph=True, allow_unused=True)
+    if slope is None:
+        raise MapError("the answer does not depend on these values by gradients: take the raw or relative map")
+    return slope
+
+
+def _one(encoded: Encoded) -> TokenLayout:
+    if encoded.batch_size != 1:
+        raise SpecError(f"gradient maps are of one prompt at a time, got {encoded.batch_size}")
+    return encoded.layouts[0]
+
+
+def _check_image(layout: TokenLayout, image: int) -> None:
+    if not 0 <= image < len(layout.images):
+        raise SpecError(f"picture {image} does not exist; the prompt has {len(layout.images)}")
+
+
+def _checked(heads: Sequence[int], count: int, layer: int) -> list[int]:
+    if not len(heads) or any(not -count <= head < count for head in heads):
+        raise SpecError(f"heads {list(heads)} of layer {layer} do not exist; it has heads 0 to {count - 1}")
+    return [int(head) for head in heads]
+
+
+# -- pixels ------------------------------------------------------------------------------------------------------------
+
+
+def _views(encoded: Encoded, layout: TokenLayout, tiles: Sequence[Tile]) -> Any:
+    """(…, 3, H, W) pixels, one view per tile of all pictures, in order."""
+    pixels: Any = encoded.inputs.get("pixel_values")
+    count = sum(len(one.tiles) for one in layout.images)
+    if pixels is None or pixels.ndim < 4 or pixels.shape[-3] != 3 or pixels.shape[:-3].numel() != count:
+        raise MapError(
+            "this model's pixels are not one view per tile, so their gradient has no known place: take 'gradient'"
+        )
+    if any(tile.row_spans is not None or tile.col_spans is not None for tile in tiles):
+        raise MapError("this picture's tiles are stitched from several views: take 'gradient'")
+    return pixels
+
+
+def _busy(view: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(H, W) where a view (3, H, W) has more fine structure than in half of its pixels."""
+    from scipy import ndimage
+
+    from vlmattn.core.optional import cv2
+
+    colours = np.ascontiguousarray(view.transpose(1, 2, 0))
+    fine = np.linalg.norm(colours - cv2().GaussianBlur(colours, (3, 3), 0), axis=-1)
+    smooth = ndimage.median_filter(fine, size=7, mode="reflect")
+    return np.asarray(smooth > np.median(smooth))
+
+
+def _pooled(values: NDArray[np.float32], tile: Tile) -> NDArray[np.floating]:
+    height, width = values.shape
+    whole = ImageLayout((width, height), (Tile("base", tile.grid_hw, (0.0, 0.0, float(width), float(height))),))
+    return pool_pixels(whole, values).values[0]
+
+
+def _vector(grids: Sequence[NDArray[np.floating]], layout: TokenLayout, image: int) -> NDArray[np.float64]:
+    at = layout.image_positions
+    vector = np.zeros(len(at))
+    for index, grid in enumerate(grids):
+        here = (layout.image[at] == image) & (layout.tile[at] == index)
+        vector[here] = grid[layout.row[at][here], layout.col[at][here]]
+    return vector
+
+
+def _map(values: NDArray[np.float64], layout: TokenLayout, image: int, told: str, method: str) -> PatchMap:
+    if not np.isfinite(values).all():
+        raise MapError(f"{told}: values that are not finite")
+    provenance = Provenance(
+        prompt=layout.text, method=method, steps=(f"{told}, of the token that the prompt predicts",)
+    )
+    return PatchMap.from_vector(values, layout, picture=image, provenance=provenance, label="first answer token")

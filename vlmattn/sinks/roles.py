@@ -1,0 +1,84 @@
+"""What sinks do to a layer: the attention they take, how small their values are, and what is left to mix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmattn.core.errors import MapError
+from vlmattn.core.layout import TokenKind
+from vlmattn.sinks.found import Sinks
+from vlmattn.trace import Trace
+
+Group = Literal["first", "text", "visual"]
+_VISUAL = (TokenKind.IMAGE, TokenKind.LATENT)
+
+
+@dataclass(frozen=True)
+class SinkRole:
+    """One group of sinks in one layer; means over kept rows and heads, NaN where the group has no token.
+
+    Attributes:
+        layer: its number. group: ``first`` (the first token, sink or not), ``text`` (other text sinks) or ``visual``.
+        tokens: how many. attention: share of a row that they take, together.
+        value_ratio: mean norm of their values over the median norm of all tokens that are no sinks; far below 1 for a
+            sink that attention goes to in order to change little (Gu et al., ICLR 2025; Barbero et al., 2025).
+        contribution: their part of the sum of attention times value norm over all prompt tokens (Kobayashi et al.,
+            EMNLP 2020): what they really write.
+        mixing: what neither any sink nor the row's own token nor the first one contributes: what the row mixes in.
+    """
+
+    layer: int
+    group: Group
+    tokens: int
+    attention: float
+    value_ratio: float
+    contribution: float
+    mixing: float
+
+
+def sink_roles(trace: Trace, sinks: Sinks) -> tuple[SinkRole, ...]:
+    """The role of the first token, of text sinks and of visual sinks in every layer.
+
+    Args:
+        trace: of a capture with ``columns="all"``, ``value_norms`` and all heads kept (no ``reduce``).
+
+    Raises:
+        MapError: columns of text tokens or value norms were not kept, or heads were made one.
+    """
+    if trace.value_norm_lhk is None or trace.value_norm_lhk.shape[:2] != trace.attn_lhqk.shape[:2]:
+        raise MapError("roles of sinks need every head's value norms: capture with value_norms='projected', no reduce=")
+    if len(trace.columns) < trace.layout.answer_start - trace.layout.memory:
+        raise MapError("roles of sinks need the columns of text tokens as well: capture with columns='all'")
+    out: list[SinkRole] = []
+    for layer in (one for one in sinks.layers if one in trace.layers):
+        out += _roles_in(trace, sinks, layer)
+    return tuple(out)
+
+
+def _roles_in(trace: Trace, sinks: Sinks, layer: int) -> list[SinkRole]:
+    slot = trace.layers.index(layer)
+    heads = len(trace.heads[slot])
+    rows = trace.attn_lhqk[slot, :heads].astype(np.float64)
+    norms = np.asarray(trace.value_norm_lhk, dtype=np.float64)[slot, :heads]
+    written = rows * norms[:, None]
+    hit = sinks.mask(layer, trace.columns)
+    first = trace.columns == trace.layout.memory
+    visual = np.isin(trace.layout.kinds[trace.columns], _VISUAL)
+    groups: dict[Group, NDArray[np.bool_]] = {"first": first, "text": hit & ~visual & ~first, "visual": hit & visual}
+    own = trace.columns[None, :] == trace.positions[:, None]
+    mixed = np.where(own | (hit | first)[None], 0, written).sum(-1)
+    total = np.maximum(written.sum(-1), 1e-30)
+    typical = np.median(norms[:, ~(hit | first)], axis=1)
+    mixing = float((mixed / total).mean())
+    return [
+        SinkRole(
+            layer, name, int(mask.sum()), float(rows[..., mask].sum(-1).mean()),
+            float((norms[:, mask].mean(axis=1) / np.maximum(typical, 1e-30)).mean()) if mask.any() else float("nan"),
+            float((written[..., mask].sum(-1) / total).mean()), mixing,
+        )
+        for name, mask in groups.items()
+    ]  # fmt: skip

@@ -1,0 +1,7 @@
+"""Changes to a running model, one method per module, each in the terms of its paper."""
+
+from __future__ import annotations
+
+from vlmattn.steering.var import PRESETS, VAR
+
+__all__ = ["PRESETS", "VAR"]
