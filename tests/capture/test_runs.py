@@ -161,11 +161,17 @@ def test_int8_linears_change_nothing_in_the_engine() -> None:
         reference = small(**inputs, output_attentions=True).attentions
     kept = session.finish()[0]
     assert torch.allclose(kept.attn_lhqk, torch.stack([a[0] for a in reference]), atol=1e-6)
-    with (
-        pytest.raises(UnsupportedAttention, match="use value_norms='value'"),
-        Session(small, layouts_of(inputs, pads), CaptureSpec(rows="prompt", value_norms="projected")),
-    ):
-        small(**inputs)
+    spec = CaptureSpec(rows="prompt", columns="all", dtype="float32", value_norms="projected")
+    norms = []
+    for again in (False, True):
+        for layer in small.model.layers if again else ():  # the same weights, made float
+            packed = layer.self_attn.o_proj
+            layer.self_attn.o_proj = nn.Linear(packed.in_features, packed.out_features, bias=False)
+            layer.self_attn.o_proj.weight.data = packed.weight().dequantize()
+        with Session(small, layouts_of(inputs, pads), spec) as session:
+            small(**inputs)
+        norms.append(session.finish()[0].value_norm_lhk)
+    assert torch.allclose(*norms, rtol=0.02)
 
 
 @torch.no_grad()
