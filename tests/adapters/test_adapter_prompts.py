@@ -47,9 +47,17 @@ def question(layout: TokenLayout) -> str:
         ([user({"type": "text"}, "What?")], 1, "a part of a message must be"),
         ([user("<image> What?")], 1, "contains '<image>'"),
         ([user(IMAGE | {"image": PICTURE}, "What?")], 1, "'image'.*pictures and videos go in the image argument"),
-        ([user(IMAGE | {"url": "https://somewhere/a.jpg"}, "What?")], 1, "'url'.*pictures and videos go in the image argument"),
+        (
+            [user(IMAGE | {"url": "https://somewhere/a.jpg"}, "What?")],
+            1,
+            "'url'.*pictures and videos go in",
+        ),
         ([user(IMAGE | {"path": "a.jpg"}, "What?")], 1, "'path'.*pictures and videos go in the image argument"),
-        ([user({"type": "image_url", "image_url": {"url": "a"}}, "What?")], 1, "'image_url'.*pictures and videos go in"),
+        (
+            [user({"type": "image_url", "image_url": {"url": "a"}}, "What?")],
+            1,
+            "'image_url'.*and videos go in",
+        ),
         (["What?", ""], 2, "question is empty"),
     ],
 )

@@ -17,7 +17,7 @@ from vlmattn.adapters.paint import merged_embeddings
 from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.processing import UNPADDED, grouped, joined, with_videos
 from vlmattn.adapters.render import Rendered, order_of, plain_template, render, render_raw, template_of
-from vlmattn.adapters.spans import check_counts, inside, token_layout, unexpanded
+from vlmattn.adapters.spans import check_counts, counts_written, inside, token_layout, unexpanded
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower, tower_of
 from vlmattn.adapters.tower_cells import fixed_cells, layers_read
@@ -44,7 +44,8 @@ class Adapter:
         drops: what the processor makes that the model does not take.
         asks: further options of the processor's call, for what the model needs and the processor makes only on demand.
         image_tensors: whether the processor itself needs what its image processor makes as tensors, not as lists.
-        nested: whether the processor takes one list of pictures per prompt, rather than one of all.
+        nested: whether the processor takes one list of pictures per prompt, rather than one of all. empties: whether
+            a prompt without pictures beside others then has an empty list.
         one_by_one: whether the processor takes one prompt at a time.
         needs_picture: whether the processor takes no prompt without a picture.
         answer_types: what TYPE_KEYS say of tokens of an answer, where that is not 0.
@@ -62,6 +63,7 @@ class Adapter:
     asks: Mapping[str, Any] = MappingProxyType({})
     image_tensors = False
     nested = True
+    empties = False
     one_by_one = False
     needs_picture = False
     answer_types: Mapping[str, int] = MappingProxyType({})
@@ -135,6 +137,10 @@ class Adapter:
     def find_tower(self) -> Tower:
         """The vision tower. Raises UnsupportedModel if its tokens are not known."""
         return tower_of(self.config, towers=self.spec.towers, strategy=self.strategy)
+
+    def video_settings(self, video_processor: Any) -> Mapping[str, Any]:
+        """Further options of the video processor."""
+        return {}
 
     def generation(self) -> dict[str, Any]:
         """What ``generate`` needs besides the inputs, so that every layer computes all rows of the prompt."""
@@ -226,9 +232,9 @@ class Adapter:
         pairs = zip(prompts, groups, strict=True)
         rendered = [self._rendered(p, kinds_of(g), system, raw, question) for p, g in pairs]
         pictures = [pictures_of(g) for g in groups]
-        planned = None if self.reads else [[self.plan(one.size, len(g)) for one in g] for g in pictures]
+        planned = [] if self.reads else [[self.plan(one.size, len(g)) for one in g] for g in pictures]
         outputs = self._processed(groups, [self.given(r.text) for r in rendered])
-        stills = self._read(pictures, outputs) if planned is None else planned
+        stills = self._read(pictures, outputs) if self.reads else planned
         plans = as_given(groups, stills, lambda video, number: self.read_video(video, outputs, number))
         layouts = [self._layout(r, p, outputs, i) for i, (r, p) in enumerate(zip(rendered, plans, strict=True))]
         return self._encoded(outputs, layouts, groups, [p for ps in stills for p in ps])
@@ -293,19 +299,16 @@ class Adapter:
     ) -> Mapping[str, Any]:
         """What the processor makes of prompts, their pictures and their videos, as :data:`UNPADDED` says."""
         lists = [pictures_of(g) for g in groups]
-        pictures = [one for one in lists if one] if self.nested else [i for one in lists for i in one]
+        lists = lists if self.empties and any(lists) else [one for one in lists if one]
+        pictures = lists if self.nested else [i for one in lists for i in one]
         clips = [clip for g in groups for clip in videos_of(g)]
         options = {**UNPADDED, **self.asks, **({} if add_special_tokens else {"add_special_tokens": False})}
         if self.image_tensors:
             options["text_kwargs"] = {"return_tensors": options.pop("return_tensors")}
             options["images_kwargs"] = {"return_tensors": "pt"}
         if clips:
-            options = with_videos(options, clips, self.video_settings())
+            options = with_videos(options, clips, self.video_settings(self.processor.video_processor))
         return self.call_processor(images=pictures or None, text=texts, **options)
-
-    def video_settings(self) -> Mapping[str, Any]:
-        """Further options of the video processor."""
-        return {}
 
     def _read(self, groups: Sequence[Sequence[Image]], outputs: Mapping[str, Any]) -> list[list[ImagePlan]]:
         sizes = [[i.size for i in g] for g in groups]
@@ -323,9 +326,7 @@ class Adapter:
         replaced = outputs["text_replacement_offsets"][index] if plans else []
         kinds = ["video" if p.layout.times else "image" for p in plans]
         order = order_of(rendered.text, self._slots, kinds) if "video" in kinds else list(range(len(plans)))
-        written = [0] * len(plans)
-        for item, at in zip(replaced, order, strict=True):
-            written[at] = item["replacement"].count(self.video_token if kinds[at] == "video" else self.image_token)
+        written = counts_written(replaced, order, kinds, {"image": self.image_token, "video": self.video_token})
         marks = self._mark_ids(kinds)
         sizes = [p.layout.image_wh for p in plans]
         check_counts(int(np.isin(ids, marks).sum()), written, plans, sizes)

@@ -63,6 +63,21 @@ def check_counts(
         )
 
 
+def counts_written(
+    replaced: Sequence[Mapping[str, Any]], order: Sequence[int], kinds: Sequence[str], tokens: Mapping[str, str]
+) -> list[int]:
+    """How many tokens the processor wrote for each picture and video, in the order in which they were given.
+
+    Args:
+        replaced: what was written at each place in the text. order: which of those given stands there. kinds: of each,
+            ``image`` or ``video``. tokens: what stands for each kind.
+    """
+    written = [0] * len(kinds)
+    for item, at in zip(replaced, order, strict=True):
+        written[at] = item["replacement"].count(tokens[kinds[at]])
+    return written
+
+
 def _named(plan: ImagePlan, index: int) -> str:
     frames = len(plan.layout.times)
     return f"video {index} of {frames} frames" if frames else f"picture {index}"

@@ -40,9 +40,9 @@ class StillGrid(DynamicGrid):
 class ChunkedGrid(DynamicGrid):
     """MiniMax M3: a video is handed over in chunks, whose slices count on."""
 
-    def video_settings(self) -> Mapping[str, Any]:
+    def video_settings(self, video_processor: Any) -> Mapping[str, Any]:
         """The processor would leave frames as they are, which fails unless their sides are whole cells."""
-        return {"do_resize": bool(self.processor.video_processor.do_resize)}
+        return {"do_resize": bool(video_processor.do_resize)}
 
     def video_grid(self, outputs: Mapping[str, Any], number: int) -> tuple[int, int, int]:
         """As many slices as were written; rows and columns are those of its first chunk."""
@@ -134,7 +134,7 @@ class NavitGrid(DynamicGrid):
         rows, cols = (int(n) for n in np.asarray(outputs["video_grid_thw"])[sum(slices[:number]), 1:])
         return slices[number], rows, cols
 
-    def video_settings(self) -> Mapping[str, Any]:
+    def video_settings(self, video_processor: Any) -> Mapping[str, Any]:
         """The processor adds numbers of chunks up as a list."""
         return {"return_tensors": None}
 

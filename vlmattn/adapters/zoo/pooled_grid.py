@@ -28,6 +28,7 @@ class PooledGrid(Adapter):
     """
 
     reads = True
+    empties = True
     drops = ("num_soft_tokens_per_image", "num_soft_tokens_per_video")
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
