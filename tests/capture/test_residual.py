@@ -72,6 +72,20 @@ def test_received_attention_of_a_given_answer_is_that_of_the_prompt_alone() -> N
     assert torch.allclose(session.finish()[0].received_lhn, alone, atol=1e-6)
 
 
+def test_answers_of_different_lengths_in_a_batch_count_for_nothing() -> None:
+    import vlmattn as va
+    from tests.tiny_models import tiny
+
+    vlm = va.load(*tiny("llava"))
+    picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    items, answers = [(picture, "What?"), (picture, "What is there?")], ["a long answer to it", "no"]
+    spec = CaptureSpec(rows="last", received=True)
+    batch = vlm.ask_many(items, answers=answers, capture=spec)
+    for item, answer, run in zip(items, answers, batch, strict=True):
+        alone = vlm.ask(*item, answer=answer, capture=spec)
+        assert np.abs(run.trace.received_lhn - alone.trace.received_lhn).max() < 1e-5
+
+
 class Watcher(Steering):
     """Notes what it is shown."""
 

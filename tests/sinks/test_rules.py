@@ -281,8 +281,9 @@ def test_a_calibration_finds_what_few_tokens_have_and_not_what_all_have() -> Non
         ([observation(s, received=0.02) for s in range(8)], "0 of 8 prompts, its tokens receive 1 times"),
         ([observation(s, size=1.0) for s in range(8)], "not large in few tokens"),
         ([observation(s, size=50.0 if s < 5 else 1.0) for s in range(8)], "5 of 8"),
+        ([observation(s, sinks=(0, 1, 2, 3, 4, 5, 6)) for s in range(8)], "0 of 8"),
     ],
-    ids=["draws nothing", "not massive", "not every time"],
+    ids=["draws nothing", "not massive", "not every time", "in many tokens"],
 )
 def test_a_calibration_says_that_there_are_none_and_why(seen: list[Observation], why: str) -> None:
     found = calibrated(seen, (7,), rules=RULES)

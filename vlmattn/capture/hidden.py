@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -78,7 +79,15 @@ class HiddenLog:
 
 
 def _largest(states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    # Largest |x| and its coordinate, without a copy of all magnitudes.
-    high, low = states.max(dim=-1), states.min(dim=-1)
-    up = high.values >= -low.values
-    return torch.where(up, high.values, -low.values), torch.where(up, high.indices, low.indices)
+    # Largest |x| and its coordinate, the first of equals. Reductions that tell the place are an order of magnitude
+    # slower than those that do not, so the place is looked for in the best block only.
+    magnitude = states.abs()
+    block = math.gcd(states.shape[-1], 64)
+    if block < 8:
+        whole = magnitude.max(dim=-1)
+        return whole.values, whole.indices
+    parts = magnitude.reshape(*states.shape[:-1], -1, block)
+    which = parts.amax(dim=-1).argmax(dim=-1)
+    index = which[..., None, None].expand(*which.shape, 1, block)
+    best = parts.gather(-2, index).squeeze(-2)
+    return best.amax(dim=-1), which * block + best.argmax(dim=-1)
