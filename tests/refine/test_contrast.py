@@ -95,6 +95,21 @@ def test_clipping_cuts_the_exploding_patch_and_nothing_else() -> None:
         contrast(one, general, floor=0.0, clip=None)
 
 
+def test_a_layer_that_cannot_see_a_patch_says_nothing_of_it() -> None:
+    one = trace()
+    values, seen = one.attn_lhqk.copy(), np.ones((2, 12, 6), dtype=bool)
+    values[1, ..., :2], seen[1, :, :2] = 0.0, False
+    half = trace(attn_lhqk=values, visible_lqk=seen)
+    other = trace(attn_lhqk=one.attn_lhqk[:, ::-1, ::-1].copy())
+    plain: dict[str, Any] = {"floor": 0.02, "floor_of": "absolute", "clip": None}
+    found = contrast(half, other, **plain)
+    first, second = (contrast(one, other, **plain, layers=[n]) for n in (0, 1))
+    np.testing.assert_allclose(found.values[0][:, 0], 2 * first.values[0][:, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.values[0][:, 1], (first.values[0] + second.values[0])[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(found.values[1], first.values[1] + second.values[1], rtol=1e-6)
+    assert found.visible is None
+
+
 @pytest.mark.parametrize(
     "wrong", [{"steps": "second"}, {"weights": "odd"}, {"floor_of": "median"}, {"floor": -1.0}, {"layers": [9]}]
 )

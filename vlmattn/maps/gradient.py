@@ -206,7 +206,7 @@ def _checked(heads: Sequence[int], count: int, layer: int) -> list[int]:
 
 def _views(encoded: Encoded, layout: TokenLayout, tiles: Sequence[Tile]) -> Any:
     """(…, 3, H, W) pixels, one view per tile of all pictures, in order."""
-    pixels = encoded.inputs.get("pixel_values")
+    pixels: Any = encoded.inputs.get("pixel_values")
     count = sum(len(one.tiles) for one in layout.images)
     if pixels is None or pixels.ndim < 4 or pixels.shape[-3] != 3 or pixels.shape[:-3].numel() != count:
         raise MapError(

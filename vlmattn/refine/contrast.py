@@ -2,7 +2,9 @@
 
 Ge et al., "Focusing by Contrastive Attention", arXiv 2509.06461:
 ``S = Σ_t w_t Σ_ℓ A_q[t, ℓ] / (A_g[t, ℓ] + λ)``, over the steps t that both answers have and the chosen layers ℓ. It
-enlarges every ratio to pixels and adds there; enlarging is linear, so here patches are added first.
+enlarges every ratio to pixels and adds there; enlarging is linear, so here patches are added first. A layer whose
+window does not reach a patch says nothing of it: such a patch has the mean of the layers and steps that see it, times
+their number.
 """
 
 from __future__ import annotations
@@ -59,10 +61,13 @@ def contrast(
     top, seen = _rows(task, chosen, heads, numbers, image)
     below, also = _rows(general, chosen, heads, numbers, image)
     both = seen & also
+    if not both.any():
+        raise MapError("no patch was seen in both passes: nothing can be contrasted")
     ratio = _ratio(top, below, both, floor if floor_of == "absolute" else floor * _mean(below, both), clip)
     factor = np.arange(1.0, len(numbers) + 1) if weights == "number" else np.ones(len(numbers))
-    summed = np.einsum("lqk,q->k", ratio, factor)
-    return _placed(task, summed, both, image, _told(said, len(numbers), steps, weights, floor, floor_of, clip))
+    summed = _summed(ratio, both, factor)
+    placed = np.asarray(both.any(axis=(0, 1)))
+    return _placed(task, summed, placed, image, _told(said, len(numbers), steps, weights, floor, floor_of, clip))
 
 
 def _check(steps: str, weights: str, floor: float, floor_of: str) -> None:
@@ -80,30 +85,41 @@ def _check(steps: str, weights: str, floor: float, floor_of: str) -> None:
 def _rows(
     trace: Trace, layers: tuple[int, ...], heads: Heads, numbers: list[int], image: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """(L, Q, K) attention of the steps, heads averaged, and (K,) whether any of these rows sees the patch."""
+    """(L, Q, K) attention of the steps, heads averaged, and whether the row sees the patch in the layer."""
     slots = trace.rows_of([trace.answer_tokens[n] for n in numbers], "predicting")
     found = choose_heads(trace, layers, heads)
     made = heads_made_one(attention_lines(trace, layers, found, slots, image), found, "mean")
-    return made.astype(np.float64), np.asarray(visible_columns(trace, slots, layers, image).any(axis=(0, 1)))
+    seen = visible_columns(trace, slots, layers, image)
+    # Heads that were chosen one by one count as one layer's.
+    return made.astype(np.float64), seen if len(made) == len(seen) else np.asarray(seen.any(axis=0, keepdims=True))
 
 
 def _mean(maps: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    if not seen.any():
-        raise MapError("no patch was seen in both passes: nothing can be contrasted")
-    return np.asarray(maps[..., seen].mean(axis=-1, keepdims=True))
+    """(L, Q, 1) mean over the patches seen; 0 where none is."""
+    count = seen.sum(axis=-1, keepdims=True)
+    return np.asarray(np.where(seen, maps, 0.0).sum(axis=-1, keepdims=True) / np.maximum(count, 1))
 
 
 def _ratio(
     top: NDArray[np.float64], below: NDArray[np.float64], seen: NDArray[np.bool_], floor: Any, clip: float | None
 ) -> NDArray[np.float64]:
     divisor = below + floor
-    if not (divisor[..., seen] > 0).all():
+    if not (divisor[seen] > 0).all():
         raise MapError("the general pass gives some patches no attention at all: give a floor above 0")
     ratio = np.where(seen, top / np.where(seen, divisor, 1.0), 0.0)
     if clip is None:
         return ratio
-    most = np.quantile(ratio[..., seen], clip, axis=-1, keepdims=True)
-    return np.asarray(np.minimum(ratio, most))
+    for line, held in zip(ratio.reshape(-1, ratio.shape[-1]), seen.reshape(-1, ratio.shape[-1]), strict=True):
+        if held.any():
+            np.minimum(line, np.quantile(line[held], clip), out=line)
+    return ratio
+
+
+def _summed(ratio: NDArray[np.float64], seen: NDArray[np.bool_], factor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(K,) weighted sum over layers and steps; of patches that some layers cannot see, scaled up to as many."""
+    summed = np.einsum("lqk,q->k", ratio, factor)
+    weight = np.einsum("lqk,q->k", seen.astype(np.float64), factor)
+    return np.asarray(summed * np.where(weight > 0, len(ratio) * factor.sum() / np.where(weight > 0, weight, 1.0), 0.0))
 
 
 def _told(said: str, count: int, steps: str, weights: str, floor: float, floor_of: str, clip: float | None) -> str:

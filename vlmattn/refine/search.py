@@ -144,7 +144,7 @@ def search(image_wh: tuple[int, int], look: Callable[[Box], Seen], rule: SearchR
     Example:
         >>> path = search((64, 64), lambda box: Seen(1 - (box[2] - box[0]) / 64, None), SEARCHES["vstar"])
         >>> path.stopped, path.best.box_xyxy
-        ('looks', (0, 0, 19, 38))
+        ('looks', (0, 0, 20, 20))
     """
     visits = [Visit((0, 0, *image_wh), 0, look((0, 0, *image_wh)), 1.0)]
     if visits[0].seen.confidence >= rule.enough:
