@@ -58,8 +58,12 @@ class QuestionRecipe:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.mix) != len(KINDS) or abs(sum(self.mix) - 1) > 1e-6:
-            raise ValueError(f"mix needs {len(KINDS)} shares that add up to 1, got {self.mix}")
+        _check_mix("mix", self.mix)
+
+
+def _check_mix(name: str, mix: tuple[float, ...]) -> None:
+    if len(mix) != len(KINDS) or abs(sum(mix) - 1) > 1e-6:
+        raise ValueError(f"{name} needs {len(KINDS)} shares that add up to 1, got {mix}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,10 @@ class SceneRecipe(QuestionRecipe):
     vision: Stage = Stage("vision", steps=2_000, pictures=32, rate=1.5e-3, warm=100, flat=0.4)
     again: Stage = Stage("again", steps=3_600, pictures=8, rate=1e-3, warm=150, flat=0.3)
     again_mix: tuple[float, ...] = (0.06, 0.12, 0.09, 0.02, 0.08, 0.22, 0.09, 0.05, 0.18, 0.09)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_mix("again_mix", self.again_mix)
 
     def once_more(self) -> QuestionRecipe:
         """The recipe of the stage ``again``."""
