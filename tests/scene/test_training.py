@@ -22,7 +22,7 @@ from vlmattn.scene.answering import answerer
 from vlmattn.scene.build import make_model, make_tokenizer
 from vlmattn.scene.captions import mentioned
 from vlmattn.scene.clip import load_clip
-from vlmattn.scene.generator import zone
+from vlmattn.scene.generator import TRAINING, zone
 from vlmattn.scene.objects import COLORS, shape_mask
 from vlmattn.scene.partners import CONTROLS, LEANED
 from vlmattn.scene.training import checkpoints
@@ -160,7 +160,7 @@ def test_samples_are_the_scenes_of_their_seed(material: Path) -> None:
     samples = load_samples(material)
     rng = np.random.default_rng(100)
     for found in samples.scenes:
-        assert found.objects == make_scene(rng).objects
+        assert found.objects == make_scene(rng, TRAINING).objects
     assert set(samples.claimed) == {()}
 
 

@@ -31,7 +31,7 @@ CHECKSUMS = {
 """SHA-256 of the shipped weights."""
 
 SINK_PATCHES = (0, 63)
-SINK_PULLS = {"scene-sinks": 9.0, "scene-sinks-strong": 14.0}
+SINK_PULLS = {"scene-sinks": 5.5, "scene-sinks-strong": 12.0}
 NAMES = ("scene", "scene-prior", *SINK_PULLS)
 """What :func:`vlmattn.load` takes for a model in the box; also ``scene-prior@STRENGTH``, from 0 to 1."""
 
