@@ -16,7 +16,8 @@ from skimage import data
 import vlmattn as va
 from tests.tiny import TINY
 from tests.tiny_models import build, tiny
-from vlmattn.api.refinement import certainty, with_suffix
+from vlmattn.api.refine_maps import with_suffix
+from vlmattn.api.refinement import certainty
 from vlmattn.api.vlm import Vlm
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.refine import RECIPES, SEARCHES, SUFFIX, Gate

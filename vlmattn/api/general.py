@@ -132,7 +132,7 @@ def _identity(value: Any) -> Any:
         return value.shape, value.dtype.str, value.tobytes()
     if isinstance(value, (str, int, float, type(None))):
         return value
-    if is_dataclass(value) and value.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if is_dataclass(value) and not isinstance(value, type) and getattr(value, "__dataclass_params__").frozen:  # noqa: B009
         return type(value), tuple(_identity(getattr(value, one.name)) for one in fields(value) if one.init)
     held = sorted(vars(value).items()) if hasattr(value, "__dict__") else ()
     return id(value), getattr(value, "_version", 0), tuple((name, repr(what)) for name, what in held)

@@ -134,10 +134,11 @@ def _gradient(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:
     from vlmattn.maps import gradient_attention
 
     layers, _ = choose_layers(run.trace, recipe.layers)
-    encoded, heads = _encoded(run, asked_with(run, recipe)), head_numbers(run.trace, recipe.heads)
+    encoded, found = _encoded(run, asked_with(run, recipe)), head_numbers(run.trace, recipe.heads)
+    heads = None if isinstance(found, str) else found
     with run.vlm.alone():
-        found = gradient_attention(run.vlm.model, encoded, layers=layers, image=image, heads=heads)
-    return _told(run, found)
+        made = gradient_attention(run.vlm.model, encoded, layers=layers, image=image, heads=heads)
+    return _told(run, made)
 
 
 def _pure_gradient(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:

@@ -176,7 +176,8 @@ class Recipe:
         made = replace(self, **changes)
         for name, why in made.idle.items():
             if name in given and _plain(getattr(made, name)) != _plain(getattr(self, name)):
-                raise SpecError(f"{name} decides nothing with {why}: leave it out, or choose another {why.split('=')[0]}")
+                other = why.partition("=")[0]
+                raise SpecError(f"{name} decides nothing with {why}: leave it out, or choose another {other}")
         return made
 
     def described(self) -> dict[str, Any]:
