@@ -184,8 +184,9 @@ def test_magnifying_keeps_proportions(how: Any, size: tuple[int, int]) -> None:
         ({"keep": 0}, "keep"), ({"window_px": 0}, "window_px"), ({"window_px": None, "window_share": None}, "window"),
         ({"signal": "magic"}, "signal"), ({"ratios": ()}, "ratios"), ({"outside": "red"}, "outside"),
         ({"nonsense": 1}, "no field"), ({"weights": "number"}, "contrast"), ({"margin": -1}, "margin"),
-        ({"clip": 0}, "clip"), ({"floor": -1}, "floor"), ({"suffix": 3}, "suffix"), ({"margin": float("inf")}, "margin"),
-        ({"signal": "gradient", "steps": "last"}, "first answer token"), ({"ratios": (float("inf"),)}, "ratios"),
+        ({"clip": 0}, "clip"), ({"floor": -1}, "floor"), ({"suffix": 3}, "suffix"),
+        ({"margin": float("inf")}, "margin"), ({"signal": "gradient", "steps": "last"}, "first answer token"),
+        ({"ratios": (float("inf"),)}, "ratios"),
     ],
 )  # fmt: skip
 def test_recipes_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
