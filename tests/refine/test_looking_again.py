@@ -102,7 +102,7 @@ def test_families_of_one_picture_refuse_both_before_anything_runs(kind: str, mon
     run = ask(vlm, data.coffee()[:150, :260])
     monkeypatch.setattr(Vlm, "run", lambda *_: pytest.fail("the model ran"))
     for name in ("carve", "vicrop", "vicrop-gradient"):
-        with pytest.raises(SpecError, match="at most 1 picture, .*say pictures='crop'"):
+        with pytest.raises(SpecError, match=r"at most 1 picture, .*say pictures='crop'"):
             run.refine(name)
 
 
@@ -423,7 +423,7 @@ def test_everything_is_written_or_nothing(tmp_path: Path) -> None:
 
 
 def test_the_model_in_the_box_looks_where_the_thing_is() -> None:
-    """A window of a quarter of the picture holds most things that are asked about; by chance it would hold a quarter."""
+    """A quarter of the picture holds most things that are asked about; by chance it would hold one in four."""
     held = 0
     for index in range(12):
         scene, questions = va.scene.split_item("tiny", 1, index)
