@@ -1,16 +1,22 @@
 """Does a second look help? Plain answers against CARVE, ViCrop, masks, searches, and controls, on scenes.
 
-``python benchmarks/refinement.py --scenes 100 --write docs``. Settings are chosen on other scenes (seed 1) than the
-routes are measured on (seed 0); backgrounds and phrasings of both are unseen in training. Questions are about one thing
-(colour, shape, presence) on the splits ``tiny``, ``crowded`` and ``binding``; ``position`` asks where tiny things are,
-which a crop alone cannot tell. Writes a table and all numbers (``refinement-study.md``, ``refinement-study.json``).
+``python benchmarks/refinement.py --scenes 200 --write docs``. Settings, the gate, and the route that is named best are
+chosen on other scenes (seed 1) than the routes are measured on (seed 0); backgrounds and phrasings of both are unseen
+in training. Questions are about one thing (colour, shape, presence) on the splits ``tiny``, ``crowded`` and
+``binding``; ``position`` asks where tiny things are, which a crop alone cannot tell. Writes a table and all numbers
+(``refinement-study.md``, ``refinement-study.json``).
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,66 +26,98 @@ from scipy.stats import binomtest
 import vlmattn as va
 from benchmarks import refinement_routes as routes
 from benchmarks.refinement_routes import Asked, Outcome, recipe
+from benchmarks.refinement_table import table
 from vlmattn.core.files import atomic_write_text, write_json
 from vlmattn.refine import FittedGate, Recipe, fit_gate
 
 LOOKING, PLACING = ("color", "shape", "exist"), ("where", "at")
-SETS = {"tiny": ("tiny", LOOKING), "crowded": ("crowded", LOOKING), "binding": ("binding", ("exist",)),
-        "position": ("tiny", PLACING)}  # fmt: skip
+SETS = {"tiny": ("tiny", LOOKING, 1), "crowded": ("crowded", LOOKING, 4), "binding": ("binding", ("exist",), 3),
+        "position": ("tiny", PLACING, 3)}  # fmt: skip
+"""Split, kinds of questions, and on how few of the scenes: one in so many."""
 ALONE = {"pictures": "crop", "suffix": ""}
-GRID: dict[str, list[Recipe]] = {
-    "peak": [recipe("peak", window_share=share) for share in (0.375, 0.5)],
-    "CARVE contrast, crop": [recipe("carve-crop", floor=floor) for floor in (0.3, 1.0, 3.0)],
-    "CARVE mask and crop": [recipe("carve", **ALONE, layers=None, floor=floor) for floor in (0.05, 1.0)],
-    "ViCrop rel-att": [
-        recipe("vicrop", **ALONE, layers=layers, window_px=84, floor=floor, floor_of="mean")
-        for layers, floor in ((None, 1.0), ("vicrop", 1e-4))
-    ],
-    "ViCrop grad-att": [recipe("vicrop-gradient", **ALONE, layers=[layer], window_px=84) for layer in (1, 2)],
-    "mask": [recipe("mask", share=share) for share in (0.2, 0.4)],
-    "blur": [recipe("blur", share=share) for share in (0.2, 0.4)],
-}
-"""What is tried on the validation scenes, per route; the most right answers win, the first of equals."""
+COSTED = 12
+Route = Callable[[Sequence[Asked], dict[str, Outcome]], Outcome]
 
 
-def chosen_on(vlm: va.Vlm, asked: Sequence[Asked]) -> dict[str, Recipe]:
-    found = {}
-    for name, tried in GRID.items():
-        scores = [float(np.mean(routes.by_recipe(vlm, asked, one).right)) for one in tried]
-        found[name] = tried[int(np.argmax(scores))]
-        print(f"  validation {name}: {', '.join(f'{s:.3f}' for s in scores)}", flush=True)
-    return found
+def grid(depth: int) -> dict[str, list[Recipe]]:
+    """What is tried on the validation scenes, per route; the most right answers win, the first of equals."""
+    layers = [None, *([n] for n in range(depth // 4, depth))]
+    return {
+        "peak": [recipe("peak", layers=n, window_share=share) for n in layers for share in (0.375, 0.5)],
+        "CARVE contrast, crop": [recipe("carve-crop", floor=floor) for floor in (0.1, 0.3, 1.0, 3.0)],
+        "CARVE mask and crop": [recipe("carve", **ALONE, layers=None, floor=floor) for floor in (0.05, 1.0)],
+        "ViCrop rel-att": [
+            recipe("vicrop", **ALONE, layers=n, window_px=84, floor=floor, floor_of="mean")
+            for n, floor in ((None, 1.0), ("vicrop", 1.0), ("vicrop", 1e-4))
+        ],
+        "ViCrop grad-att": [recipe("vicrop-gradient", **ALONE, layers=n, window_px=84) for n in layers[1:]],
+        "mask": [recipe("mask", share=share) for share in (0.2, 0.4)],
+        "blur": [recipe("blur", share=share) for share in (0.2, 0.4)],
+    }  # fmt: skip
 
 
-def all_routes(vlm: va.Vlm, picked: dict[str, Recipe], fitted: FittedGate | None) -> dict[str, Callable[..., Outcome]]:
+SURER = ("peak", "CARVE contrast, crop", "CARVE mask and crop", "ViCrop rel-att", "ViCrop grad-att")
+SEARCHED = ("zoom", "vstar", "zoomeye")
+FEW = {"ViCrop pure-grad": ("tiny",)}
+"""Routes that are measured on some sets only, being dear."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What validation decides. ``best``: the route with the most right answers. ``gate``: of the best route by a crop,
+    surer answer (``gated``)."""
+
+    picked: dict[str, Recipe]
+    best: str
+    accuracies: dict[str, float]
+    gated: str
+    gate: FittedGate
+    questions: int
+
+
+def chosen_on(vlm: va.Vlm, asked: Sequence[Asked], name: str) -> Chosen:
+    """Settings of each recipe, the best route and a gate, by validation questions."""
+    first = routes.plain(asked)
+    picked: dict[str, Recipe] = {}
+    done: dict[str, Outcome] = {}
+    for route, tried in grid(len(vlm.describe()["layers"])).items():
+        outcomes = [routes.by_recipe(vlm, asked, one) for one in tried]
+        scores = [out.accuracy for out in outcomes]
+        picked[route], done[route] = tried[int(np.argmax(scores))], outcomes[int(np.argmax(scores))]
+        print(f"  validation {route}: {', '.join(f'{s:.3f}' for s in scores)}", flush=True)
+    surer = {f"{route}, surer answer": routes.surer(first, done[route]) for route in SURER}
+    done |= surer | {f"search {rule}": routes.by_search(asked, rule) for rule in SEARCHED}
+    accuracies = {route: out.accuracy for route, out in done.items()}
+    gated = max(surer, key=lambda route: accuracies[route])
+    fitted = fit_gate([one.signs for one in asked], first.right, surer[gated].right, name=f"{name}: {gated}")
+    return Chosen(picked, max(accuracies, key=lambda r: accuracies[r]), accuracies, gated, fitted, len(asked))
+
+
+def all_routes(vlm: va.Vlm, chosen: Chosen) -> dict[str, Route]:
     """Every route by name; each takes the questions and the outcomes so far."""
-    share = picked["peak"].window_share or 0.5
-    found: dict[str, Callable[..., Outcome]] = {
-        "plain": lambda asked, _done: routes.plain(asked),
-        "control: two copies of the picture": lambda asked, _done: routes.two_copies(vlm, asked),
-        "control: random crop": lambda asked, _done: routes.by_box(vlm, asked, routes.anywhere(share)),
-        "control: oracle crop": lambda asked, _done: routes.by_box(vlm, asked, routes.oracle(share)),
+    share, picked = chosen.picked["peak"].window_share or 0.5, chosen.picked
+    found: dict[str, Route] = {
+        "plain": lambda asked, _: routes.plain(asked),
+        "control: two copies of the picture": lambda asked, _: routes.two_copies(vlm, asked),
+        "control: random crop": lambda asked, _: routes.by_box(vlm, asked, routes.anywhere(share)),
+        "control: oracle crop": lambda asked, _: routes.by_box(vlm, asked, routes.oracle(share)),
     }
-    for name, one in picked.items():
-        found[name] = lambda asked, _done, one=one: routes.by_recipe(vlm, asked, one)
-    for name in ("peak", "CARVE contrast, crop"):
-        found[f"{name}, surer answer"] = lambda _asked, done, name=name: routes.surer(done["plain"], done[name])
-    found["peak, both pictures"] = lambda asked, _done: routes.by_recipe(
-        vlm, asked, picked["peak"].but(pictures="both")
+    further = {
+        "peak, both pictures": picked["peak"].but(pictures="both"),
+        "CARVE mask, both pictures": picked["CARVE mask and crop"].but(pictures="both"),
+        "ViCrop rel-att, both pictures": picked["ViCrop rel-att"].but(pictures="both"),
+        "ViCrop pure-grad": recipe("vicrop-pure-gradient", **ALONE, window_px=84),
+        "fade": recipe("fade"),
+    }
+    for name, one in (picked | further).items():
+        found[name] = lambda asked, _, one=one: routes.by_recipe(vlm, asked, one)
+    for name in SURER:
+        found[f"{name}, surer answer"] = lambda _, done, name=name: routes.surer(done["plain"], done[name])
+    for rule in SEARCHED:
+        found[f"search {rule}"] = lambda asked, _, rule=rule: routes.by_search(asked, rule)
+    found[f"{chosen.gated}, gated"] = lambda asked, done: routes.gated(
+        done["plain"], done[chosen.gated], [chosen.gate.gate.looks_again(one.signs) for one in asked]
     )
-    found["CARVE mask, both pictures"] = lambda asked, _done: routes.by_recipe(
-        vlm, asked, picked["CARVE mask and crop"].but(pictures="both")
-    )
-    found["ViCrop pure-grad"] = lambda asked, _done: routes.by_recipe(
-        vlm, asked, recipe("vicrop-pure-gradient", **ALONE, window_px=84)
-    )
-    found["fade"] = lambda asked, _done: routes.by_recipe(vlm, asked, recipe("fade"))
-    for rule in ("zoom", "vstar", "zoomeye"):
-        found[f"search {rule}"] = lambda asked, _done, rule=rule: routes.by_search(asked, rule)
-    if fitted is not None:
-        found["peak, surer, gated"] = lambda asked, done: routes.gated(
-            done["plain"], done["peak, surer answer"], [fitted.gate.looks_again(one.signs) for one in asked]
-        )
     return found
 
 
@@ -102,7 +140,7 @@ def share_of_gain(one: Sequence[bool], first: Sequence[bool], best: Sequence[boo
     return [share(table), *np.nanquantile(drawn, [0.025, 0.975]).tolist()]
 
 
-def costs(vlm: va.Vlm, asked: Sequence[Asked], found: dict[str, Callable[..., Outcome]], count: int) -> dict[str, Any]:
+def costs(vlm: va.Vlm, asked: Sequence[Asked], found: dict[str, Route], count: int) -> dict[str, Any]:
     """CPU time of both looks together over that of one answer, one question at a time; general pass apart."""
     spent: dict[str, list[float]] = {name: [] for name in ("one answer", *found)}
     general = []
@@ -120,26 +158,26 @@ def costs(vlm: va.Vlm, asked: Sequence[Asked], found: dict[str, Callable[..., Ou
             done[name] = route([one], done)
             spent[name].append(time.process_time() - start)
     unit = float(np.mean(spent.pop("one answer")))
-    spent["peak, surer answer"] = spent["peak"]
-    spent["CARVE contrast, crop, surer answer"] = spent["CARVE contrast, crop"]
+    for name in SURER:
+        spent[f"{name}, surer answer"] = spent[name]
     factors = {name: 1 + float(np.mean(times)) / unit for name, times in spent.items()} | {"plain": 1.0}
     return {"seconds of one answer": unit, "general pass": float(np.mean(general)) / unit, "factor": factors}
 
 
-def measured(
-    asked: Sequence[Asked], found: dict[str, Callable[..., Outcome]], name: str
-) -> tuple[dict[str, Any], dict[str, Outcome]]:
+def measured(asked: Sequence[Asked], found: dict[str, Route], name: str) -> dict[str, Any]:
+    """Accuracy of every route, compared with the plain answers, the random and the oracle crop."""
     done: dict[str, Outcome] = {}
     for route, answer in found.items():
-        start = time.perf_counter()
+        if name not in FEW.get(route, (name,)):
+            continue
+        start = time.process_time()
         done[route] = answer(asked, done)
-        accuracy = float(np.mean(done[route].right))
-        print(f"  {name} {route}: {accuracy:.3f} ({time.perf_counter() - start:.0f} s)", flush=True)
+        print(f"  {name} {route}: {done[route].accuracy:.3f} ({time.process_time() - start:.0f} s of CPU)", flush=True)
     plain, chance = done["plain"].right, done["control: random crop"].right
     best = done["control: oracle crop"].right
     rows = {
         route: {
-            "accuracy": float(np.mean(out.right)),
+            "accuracy": out.accuracy,
             "p against plain": paired(out.right, plain),
             "p against random crop": paired(out.right, chance),
             "share of the oracle's gain": share_of_gain(out.right, plain, best),
@@ -147,105 +185,73 @@ def measured(
         }
         for route, out in done.items()
     }
-    return {"questions": len(asked), "routes": rows}, done
+    return {"questions": len(asked), "routes": rows}
 
 
-def study(model: str, scenes: int) -> dict[str, Any]:
-    vlm = va.load(model)
-    validation = routes.first_looks(vlm, routes.cases("tiny", 1, max(scenes * 2 // 3, 1), LOOKING))
-    picked = chosen_on(vlm, validation)
-    first = routes.plain(validation)
-    second = routes.surer(first, routes.by_recipe(vlm, validation, picked["peak"]))
-    fitted = fit_gate([one.signs for one in validation], first.right, second.right, name=f"{model}, peak, surer")
-    found = all_routes(vlm, picked, fitted)
+def one_set(model: str, scenes: int, chosen: Chosen, name: str) -> dict[str, Any]:
+    """All routes on one set; a job of a process of its own."""
+    vlm = loaded(model)
+    split, kinds, few = SETS[name]
+    asked = routes.first_looks(vlm, routes.cases(split, 0, max(scenes // few, 1), kinds))
+    found = measured(asked, all_routes(vlm, chosen), name)
+    return found | {"gate looked again": float(np.mean([chosen.gate.gate.looks_again(one.signs) for one in asked]))}
+
+
+def loaded(model: str) -> va.Vlm:
+    import torch
+
+    torch.set_num_threads(1)  # the model is small: two processes are faster than two threads
+    return va.load(model)
+
+
+def study(model: str, scenes: int, jobs: int) -> dict[str, Any]:
+    """Choose on validation, measure on test scenes, time."""
+    vlm = loaded(model)
+    validation = routes.first_looks(vlm, routes.cases("tiny", 1, max(scenes // 2, 1), LOOKING))
+    chosen = chosen_on(vlm, validation, model)
+    tasks: list[partial[dict[str, Any]]] = [partial(one_set, model, scenes, chosen, name) for name in SETS]
+    tasks.append(partial(sinks, scenes // 3))
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = [job.result() for job in [pool.submit(task) for task in tasks]]
     result: dict[str, Any] = {
-        "model": model, "scenes": scenes, "validation questions": len(validation),
-        "settings": {name: one.described() for name, one in picked.items()},
-        "gate": fitted.to_dict(), "sets": {},
+        "model": model, "scenes": scenes, "validation questions": chosen.questions,
+        "validation": chosen.accuracies, "best on validation": chosen.best,
+        "settings": {name: one.described() for name, one in chosen.picked.items()},
+        "gate": chosen.gate.to_dict(), "sets": dict(zip(SETS, found, strict=False)), "sinks": found[-1],
+        "cost": costs(vlm, validation, all_routes(vlm, chosen), COSTED),
     }  # fmt: skip
-    for name, (split, kinds) in SETS.items():
-        count = scenes if name == "tiny" else max(scenes // 2, 1)
-        asked = routes.first_looks(vlm, routes.cases(split, 0, count, kinds))
-        result["sets"][name], _ = measured(asked, found, name)
-        again = float(np.mean([fitted.gate.looks_again(one.signs) for one in asked]))
-        result["sets"][name]["gate looked again"] = again
-        if name == "tiny":
-            result["cost"] = costs(vlm, asked, found, 24)
-            factor = result["cost"]["factor"]
-            factor["peak, surer, gated"] = 1 + again * (factor["peak"] - 1)
+    factor, again = result["cost"]["factor"], result["sets"]["tiny"]["gate looked again"]
+    factor[f"{chosen.gated}, gated"] = 1 + again * (factor[chosen.gated] - 1)
     return result
 
 
 def sinks(scenes: int) -> dict[str, Any]:
     """Where a sink draws the look away, contrast has something to divide out: the model with planted sinks."""
-    vlm = va.load("scene-sinks")
-    asked = routes.first_looks(vlm, routes.cases("tiny", 0, scenes, LOOKING))
+    vlm = loaded("scene-sinks")
+    asked = routes.first_looks(vlm, routes.cases("tiny", 0, max(scenes, 1), LOOKING))
     tried = {"peak": recipe("peak")} | {
         f"CARVE contrast, crop, λ {floor:g}": recipe("carve-crop", floor=floor) for floor in (0.05, 1.0)
     }
-    found: dict[str, Callable[..., Outcome]] = {
-        "plain": lambda asked, _done: routes.plain(asked),
-        "control: random crop": lambda asked, _done: routes.by_box(vlm, asked, routes.anywhere(0.5)),
-        "control: oracle crop": lambda asked, _done: routes.by_box(vlm, asked, routes.oracle(0.5)),
+    found: dict[str, Route] = {
+        "plain": lambda asked, _: routes.plain(asked),
+        "control: random crop": lambda asked, _: routes.by_box(vlm, asked, routes.anywhere(0.5)),
+        "control: oracle crop": lambda asked, _: routes.by_box(vlm, asked, routes.oracle(0.5)),
     }
     for name, one in tried.items():
-        found[name] = lambda asked, _done, one=one: routes.by_recipe(vlm, asked, one)
-        found[f"{name}, surer answer"] = lambda _asked, done, name=name: routes.surer(done["plain"], done[name])
-    return measured(asked, found, "scene-sinks")[0]
-
-
-def table(result: dict[str, Any]) -> str:
-    """The study in Markdown."""
-    sets, factor = result["sets"], result["cost"]["factor"]
-    head = "| route | " + " | ".join(f"{n} ({s['questions']})" for n, s in sets.items())
-    lines = [
-        "# Study: does a second look help?", "",
-        f"Model `{result['model']}`; command `python benchmarks/refinement.py --model {result['model']} --scenes "
-        f"{result['scenes']} --write docs`. Share of right answers (number of questions). On `tiny`: p of the exact "
-        "paired test against the plain answer and against the random crop; of what the oracle crop gains, how much the "
-        "route gains, with a bootstrap 95 % interval; CPU time of both looks over that of one answer, without the "
-        f"general pass, which costs {result['cost']['general pass']:.1f} answers once per picture (CARVE, ViCrop "
-        "rel-att).", "",
-        f"{head} | p, plain | p, random | of the oracle's gain | cost |",
-        "|---" * (len(sets) + 5) + "|",
-    ]  # fmt: skip
-    for route, row in sets["tiny"]["routes"].items():
-        cells = [f"{s['routes'][route]['accuracy']:.3f}" for s in sets.values()]
-        gain = row["share of the oracle's gain"]
-        told = f"{gain[0]:.0%} ({gain[1]:.0%} to {gain[2]:.0%})"
-        cells += [f"{row['p against plain']:.2g}", f"{row['p against random crop']:.2g}", told]
-        lines.append(f"| {route} | {' | '.join(cells)} | {factor[route]:.1f} |")
-    gate = result["gate"]
-    lines += [
-        "", f"The gate, fitted on {result['validation questions']} validation questions, looked again at "
-        + ", ".join(f"{s['gate looked again']:.0%} ({n})" for n, s in sets.items())
-        + f" of the questions; on validation it saved {gate['saved']:.0%} of the second looks.", "",
-        "Settings chosen on validation:", "",
-    ]  # fmt: skip
-    lines += [f"* {name}: {_settings(one)}" for name, one in result["settings"].items()]
-    if "sinks" in result:
-        lines += ["", f"`scene-sinks`, tiny things, {result['sinks']['questions']} questions:", "",
-                  "| route | right | p, plain | of the oracle's gain |", "|---|---|---|---|"]  # fmt: skip
-        for route, row in result["sinks"]["routes"].items():
-            gain = row["share of the oracle's gain"][0]
-            lines.append(f"| {route} | {row['accuracy']:.3f} | {row['p against plain']:.2g} | {gain:.0%} |")
-    return "\n".join(lines) + "\n"
-
-
-def _settings(one: dict[str, Any]) -> str:
-    names = ("layers", "floor", "share", "window_share", "window_px")
-    return ", ".join(f"{name} {one[name]}" for name in names if one[name] is not None)
+        found[name] = lambda asked, _, one=one: routes.by_recipe(vlm, asked, one)
+        found[f"{name}, surer answer"] = lambda _, done, name=name: routes.surer(done["plain"], done[name])
+    return measured(asked, found, "scene-sinks")
 
 
 def main() -> None:
     """Run the study, print the table, and write both files if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=100)
+    parser.add_argument("--scenes", type=int, default=200)
     parser.add_argument("--model", default="scene")
+    parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 5), help="processes at once")
     parser.add_argument("--write", type=Path, help="folder for refinement-study.md and refinement-study.json")
     given = parser.parse_args()
-    result = study(given.model, given.scenes)
-    result["sinks"] = sinks(max(given.scenes // 2, 1))
+    result = study(given.model, given.scenes, given.jobs)
     text = table(result)
     print(text)
     if given.write:

@@ -43,6 +43,11 @@ class Outcome:
     looks: list[int] = field(default_factory=list)
     boxes: list[tuple[int, int, int, int] | None] = field(default_factory=list)
 
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers."""
+        return float(np.mean(self.right))
+
     def add(self, right: bool, sure: float, looks: int, box: tuple[int, int, int, int] | None = None) -> None:
         self.right.append(right)
         self.sure.append(sure)

@@ -111,7 +111,17 @@ def test_a_layer_that_cannot_see_a_patch_says_nothing_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": "second"}, {"weights": "odd"}, {"floor_of": "median"}, {"floor": -1.0}, {"layers": [9]}]
+    "wrong",
+    [
+        {"steps": "second"},
+        {"weights": "odd"},
+        {"floor_of": "median"},
+        {"floor": -1.0},
+        {"floor": "low"},
+        {"layers": [9]},
+        {"clip": 5},
+        {"image": 3},
+    ],
 )
 def test_options_that_do_not_exist(wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,12 @@ def test_signs_are_the_smallest_margin_and_the_first_rows_look() -> None:
 @pytest.mark.parametrize(("margin", "again"), [(0.5, True), (1.99, True), (2.01, False), (float("nan"), True)])
 def test_the_default_gate_looks_again_where_the_margin_is_small(margin: float, again: bool) -> None:
     assert Gate().looks_again(Signs(margin, 0.5, 0.5)) is again
+
+
+@pytest.mark.parametrize("wrong", [{"bias": float("nan")}, {"margin": "low"}, {"entropy": float("inf")}])
+def test_weights_that_are_no_numbers(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=next(iter(wrong))):
+        Gate(**wrong)
 
 
 def test_a_sign_without_weight_need_not_be_known() -> None:
@@ -123,7 +130,7 @@ def test_data_that_cannot_be_fitted(
 def test_gates_are_kept_in_files(tmp_path: Path) -> None:
     gate = Gate(1.5, -0.25, 0.5, -2.0, "mine")
     assert Gate.load(gate.save(tmp_path / "gate.json")) == gate
-    for text in ("", "[]", '{"bias": 1}', '{"name": "x", "nonsense": 2}'):
+    for text in ("", "[]", '{"bias": 1}', '{"name": "x", "nonsense": 2}', '{"name": "x", "bias": NaN}'):
         (tmp_path / "bad.json").write_text(text)
         with pytest.raises(FileError, match="no gate"):
             Gate.load(tmp_path / "bad.json")

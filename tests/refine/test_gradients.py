@@ -18,7 +18,7 @@ from vlmattn.adapters import Encoded
 from vlmattn.api.vlm import Vlm
 from vlmattn.capture import door
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.maps import gradient_attention, pixel_gradient
+from vlmattn.maps import gradient_attention, pixel_gradient, pixel_gradient_ratio
 
 QUESTION = "Is the cup red?"
 
@@ -165,13 +165,54 @@ def test_pixel_gradients_are_those_of_autograd_on_busy_pixels(family: str) -> No
     (slope,) = torch.autograd.grad(score_of(model, encoded.inputs | {"pixel_values": pixels}), pixels)
     size = slope[0].norm(dim=0).numpy()
     view = pixels[0].detach().numpy()
-    kernel = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
-    blurred = np.stack([ndimage.convolve(c, kernel, mode="mirror") for c in view])
-    busy = ndimage.median_filter(np.linalg.norm(view - blurred, axis=0), size=7, mode="reflect")
-    masked = size * (busy > np.median(busy))
+    masked = size * plain_busy(view)
     rows, cols = layout.images[0].tiles[0].grid_hw
     blocks = masked.reshape(rows, size.shape[0] // rows, cols, size.shape[1] // cols).mean((1, 3))
     np.testing.assert_allclose(found.values[0], blocks, rtol=2e-3, atol=1e-6 * blocks.max() + 1e-9)
+
+
+def plain_busy(view: np.ndarray) -> np.ndarray:
+    kernel = np.outer([0.25, 0.5, 0.25], [0.25, 0.5, 0.25])
+    blurred = np.stack([ndimage.convolve(c, kernel, mode="mirror") for c in view])
+    fine = ndimage.median_filter(np.linalg.norm(view - blurred, axis=0), size=7, mode="reflect")
+    return np.asarray(fine > np.median(fine))
+
+
+@pytest.mark.parametrize(("floor", "floor_of"), [(1e-6, "mean"), (0.5, "mean"), (1e-3, "absolute")])
+def test_the_ratio_of_pixel_gradients_is_taken_pixel_by_pixel(floor: float, floor_of: Any) -> None:
+    """ViCrop's pure-grad: ratio first, then busy pixels, then the mean of every patch."""
+    model, processor = build("llava")
+    vlm = Vlm(model, processor, name="llava")
+    both = [encoded_by(vlm, question=text) for text in (QUESTION, "Write a general description of the image.")]
+    found = pixel_gradient_ratio(model, *both, floor=floor, floor_of=floor_of)
+    sizes = []
+    for one in both:
+        pixels = one.inputs["pixel_values"].clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad(score_of(model, one.inputs | {"pixel_values": pixels}), pixels)
+        sizes.append(slope[0].norm(dim=0).double().numpy())
+    busy = plain_busy(both[0].inputs["pixel_values"][0].numpy())
+    least = floor * sizes[1][busy].mean() if floor_of == "mean" else floor
+    ratio = np.where(busy, sizes[0] / np.maximum(sizes[1], least), 0.0)
+    rows, cols = both[0].layouts[0].images[0].tiles[0].grid_hw
+    blocks = ratio.reshape(rows, len(ratio) // rows, cols, len(ratio) // cols).mean((1, 3))
+    np.testing.assert_allclose(found.values[0], blocks, rtol=5e-3)
+    run = vlm.ask(data.coffee()[:120, :200], QUESTION, max_new_tokens=1, suppress_tokens=[vlm.adapter.image_token_id])
+    changes = {"suffix": "", "floor": floor, "floor_of": floor_of, "pictures": "crop"}
+    again = run.refine("vicrop-pure-gradient", **changes).refined
+    assert again is not None
+    np.testing.assert_allclose(again.patch_map.values[0], blocks, rtol=5e-3)
+
+
+def test_pixels_of_no_weight_under_the_general_prompt_need_a_floor() -> None:
+    model, processor = build("llava")
+    vlm = Vlm(model, processor, name="llava")
+    both = [encoded_by(vlm, question=text) for text in (QUESTION, "Describe.")]
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    with pytest.raises(MapError, match="floor above 0"):
+        pixel_gradient_ratio(model, *both, floor=0.0)
+    with pytest.raises(MapError, match="different pictures"):
+        pixel_gradient_ratio(model, both[0], encoded_by(vlm, data.coffee()[:50, :90]))
 
 
 def test_what_gradients_refuse() -> None:

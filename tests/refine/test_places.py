@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -133,8 +134,8 @@ def test_a_mask_of_everything_changes_nothing_bit_for_bit(name: str) -> None:
 
 def test_a_window_as_large_as_the_picture_is_the_picture() -> None:
     image, patch_map = picture(50, 30), one_tile([[1.0, 2.0], [0.0, 5.0]], (50, 30))
-    for place in ("peak", "window"):
-        made = refine_picture(image, patch_map, PLAIN.but(place=place, window_px=900, ratios=(1.0, 2.0)))
+    for changes in ({"place": "peak"}, {"place": "window", "ratios": (1.0, 2.0)}):
+        made = refine_picture(image, patch_map, PLAIN.but(window_px=900, **changes))
         assert made.place.box_xyxy == (0, 0, 50, 30)
         assert made.image.tobytes() == image.tobytes()
 
@@ -184,11 +185,58 @@ def test_magnifying_keeps_proportions(how: Any, size: tuple[int, int]) -> None:
         ({"signal": "magic"}, "signal"), ({"ratios": ()}, "ratios"), ({"outside": "red"}, "outside"),
         ({"nonsense": 1}, "no field"), ({"weights": "number"}, "contrast"), ({"margin": -1}, "margin"),
         ({"clip": 0}, "clip"), ({"floor": -1}, "floor"), ({"suffix": 3}, "suffix"),
+        ({"margin": float("inf")}, "margin"), ({"signal": "gradient", "steps": "last"}, "first answer token"),
+        ({"ratios": (float("inf"),)}, "ratios"),
     ],
 )  # fmt: skip
 def test_recipes_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         PLAIN.but(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "why"),
+    [
+        ("peak", {"share": 0.3}, "place='peak'"),
+        ("peak", {"ratios": (1.0, 2.0)}, "place='peak'"),
+        ("peak", {"floor": 0.5}, "signal='raw'"),
+        ("carve", {"window_px": 90}, "place='regions'"),
+        ("carve-crop", {"keep": 2}, "place='peak'"),
+        ("vicrop", {"clip": 0.9}, "signal='relative'"),
+        ("vicrop", {"rank": "area"}, "place='window'"),
+        ("vicrop-gradient", {"floor": 0.1}, "signal='gradient'"),
+        ("vicrop-pure-gradient", {"layers": [1]}, "signal='pure_gradient'"),
+        ("mask", {"magnify": "fit"}, "crop=False"),
+    ],
+)
+def test_a_change_that_would_decide_nothing_is_refused(name: str, changes: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError, match=f"{next(iter(changes))} decides nothing with {why}"):
+        RECIPES[name].but(**changes)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_fields_that_are_said_to_decide_nothing_do_so(name: str) -> None:
+    """Of the fields that a place reads; those of signals are covered where maps are made."""
+    other = {"share": 0.4, "neighbours": 8, "rank": "area", "keep": 1, "least_share": 0.3, "window_px": 37,
+             "window_share": None, "ratios": (1.7,), "magnify": "cover"}  # fmt: skip
+    recipe, image = RECIPES[name], picture(90, 60)
+    patch_map = one_tile(np.random.default_rng(1).random((6, 9)), (90, 60))
+    idle = {n: v for n, v in other.items() if n in recipe.idle}
+    if ("window_px" in idle) != ("window_share" in idle):
+        raise AssertionError("both sides of a window are idle, or none")
+    made, same = (refine_picture(image, patch_map, r) for r in (recipe, replace(recipe, **idle)))
+    assert made.place.box_xyxy == same.place.box_xyxy
+    assert made.image.tobytes() == same.image.tobytes()
+    window = recipe.place != "regions"
+    assert ("share" in idle, "window_px" in idle) == (window, not window)
+
+
+def test_pictures_of_other_modes_are_taken_as_rgb() -> None:
+    grey, patch_map = picture(40, 40).convert("L"), one_tile(np.eye(4), (40, 40))
+    for name in ("mask", "blur", "fade", "peak"):
+        made = refine_picture(grey, patch_map, RECIPES[name]).image
+        assert made.mode == "RGB"
+        assert made.tobytes() == refine_picture(grey.convert("RGB"), patch_map, RECIPES[name]).image.tobytes()
 
 
 def test_a_map_of_another_picture_is_refused() -> None:

@@ -95,7 +95,19 @@ def test_the_best_look_is_the_surest_even_if_it_was_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"opening": "thirds"}, {"order": "luck"}, {"enough": 2}, {"most_looks": 0}, {"shrink": 1.0}, {"x": 1}]
+    "wrong",
+    [
+        {"opening": "thirds"},
+        {"order": "luck"},
+        {"enough": 2},
+        {"enough": "very"},
+        {"most_looks": 0},
+        {"most_looks": True},
+        {"shrink": 1.0},
+        {"x": 1},
+        {"shrink": 0.3},  # of a peak's window only
+        {"opening": "peak", "overlap": 0.2},
+    ],
 )
 def test_rules_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(SpecError):

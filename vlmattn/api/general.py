@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 256 << 20
 """What is kept of general passes, for all pictures together; the oldest go first."""
+_ADAPTER = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
+"""What PEFT's layers say of themselves."""
 
 
 class GeneralPasses:
-    """Traces of general prompts by picture, prompt, capture, steering and state of the weights.
+    """Traces of general prompts by picture, prompt, capture, steering, generation options and state of the weights.
 
-    A pass that wrote more steps than are asked for is the same as a shorter one as far as it goes, so it is taken.
+    A pass that wrote more steps than are asked for is the same as a shorter one as far as it goes, so it is taken. What
+    cannot be seen from outside calls for :meth:`clear`: weights written through ``.data``, hooks of your own, another
+    setting of the processor.
 
     Attributes:
         runs: how often the model has run for it.
@@ -34,7 +38,7 @@ class GeneralPasses:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.most_bytes, self.runs = most_bytes, 0
-        self._held: OrderedDict[tuple[Any, ...], tuple[Run, int, Any]] = OrderedDict()
+        self._held: OrderedDict[tuple[Any, ...], tuple[Run, int, Request]] = OrderedDict()
 
     def trace(self, vlm: Vlm, request: Request, pictures: Sequence[Visual], prompt: str, *, steps: int) -> Trace:
         """The trace of :meth:`run`."""
@@ -46,16 +50,17 @@ class GeneralPasses:
         Args:
             request: whose capture, steering, system text and generation options are used.
         """
-        key = _key(vlm, request, pictures, prompt)
-        held = self._held.get(key)
-        if held is None or held[1] < steps:
-            self.runs += 1
-            found = vlm.run(_general(request, pictures, prompt, steps))[0]
-            # Steering is held with it, so that no other object gets its identity.
-            held = self._held[key] = (found, steps, request.steering)
-        self._held.move_to_end(key)
-        while len(self._held) > 1 and sum(_nbytes(one) for one, _, _ in self._held.values()) > self.most_bytes:
-            self._held.popitem(last=False)
+        asked = _general(request, pictures, prompt, steps)
+        with vlm.alone():
+            key = _key(vlm, asked)
+            held = self._held.get(key)
+            if held is None or held[1] < steps:
+                self.runs += 1
+                # The request is held with it, so that no other object gets the identity of one of its own.
+                held = self._held[key] = (vlm.run(asked)[0], steps, asked)
+            self._held.move_to_end(key)
+            while len(self._held) > 1 and sum(_nbytes(one) for one, _, _ in self._held.values()) > self.most_bytes:
+                self._held.popitem(last=False)
         return held[0]
 
     def clear(self) -> None:
@@ -85,21 +90,29 @@ def _general(request: Request, pictures: Sequence[Visual], prompt: str, steps: i
         top_k=0,
         budget=asked.budget,
     )
+    # Shortest lengths are of the answer that was asked for, not of a pass that is cut short.
+    options = {name: value for name, value in request.generate.items() if name not in ("min_length", "min_new_tokens")}
     return replace(
-        request, items=((list(pictures), prompt),), answers=None, capture=capture, max_new_tokens=max(steps, 1)
+        request,
+        items=((list(pictures), prompt),),
+        answers=None,
+        capture=capture,
+        max_new_tokens=max(steps, 1),
+        generate=options,
     )
 
 
-def _key(vlm: Vlm, request: Request, pictures: Sequence[Visual], prompt: str) -> tuple[Any, ...]:
+def _key(vlm: Vlm, asked: Request) -> tuple[Any, ...]:
+    pictures, prompt = asked.items[0]
     return (
         prompt,
         tuple(_fingerprint(picture) for picture in pictures),
-        repr(request.capture),
-        tuple(id(one) for one in request.steering),
-        request.system,
-        request.seed,
-        repr(sorted(request.generate.items(), key=lambda pair: pair[0])),
-        _weights_state(vlm.model),
+        repr(asked.capture),
+        tuple(_identity(one) for one in asked.steering),
+        asked.system,
+        asked.seed,
+        tuple((name, _identity(value)) for name, value in sorted(asked.generate.items(), key=lambda pair: pair[0])),
+        _model_state(vlm.model),
     )
 
 
@@ -108,6 +121,26 @@ def _fingerprint(seen: Visual) -> str:
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
-def _weights_state(model: Any) -> int:
-    """Changes when a weight is written or replaced, as training and merging adapters do."""
-    return hash(tuple((id(w), 0 if w.is_inference() else w._version) for w in model.parameters()))
+def _identity(value: Any) -> Any:
+    """Equal for values that do the same: plain values and frozen dataclasses by what they hold, other objects by which
+    they are and by what they hold now."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_identity(one) for one in value)
+    if isinstance(value, dict):
+        return tuple((_identity(name), _identity(one)) for name, one in value.items())
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, value.tobytes()
+    if isinstance(value, (str, int, float, type(None))):
+        return value
+    if is_dataclass(value) and not isinstance(value, type) and getattr(value, "__dataclass_params__").frozen:  # noqa: B009
+        return type(value), tuple(_identity(getattr(value, one.name)) for one in fields(value) if one.init)
+    held = sorted(vars(value).items()) if hasattr(value, "__dict__") else ()
+    return id(value), getattr(value, "_version", 0), tuple((name, repr(what)) for name, what in held)
+
+
+def _model_state(model: Any) -> int:
+    """Changes when a weight is written, moved, cast or replaced, and when an adapter is put on, merged or put aside."""
+    weights = tuple((id(w), w.data_ptr(), 0 if w.is_inference() else w._version) for w in model.parameters())
+    tuned = (part for part in model.modules() if hasattr(part, "_disable_adapters"))
+    adapters = tuple(repr([getattr(part, name, None) for name in _ADAPTER]) for part in tuned)
+    return hash((weights, adapters, model.training))

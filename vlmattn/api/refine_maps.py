@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from vlmattn.api.checks import head_numbers, map_options
 from vlmattn.core.errors import SpecError
+from vlmattn.maps.choices import choose_heads, choose_layers
 from vlmattn.refine import Recipe, contrast
 from vlmattn.trace import Span, Trace
 
 if TYPE_CHECKING:
+    from vlmattn.adapters import Encoded
+    from vlmattn.api.request import Prompt
     from vlmattn.api.run import Run
     from vlmattn.grid import PatchMap
 
@@ -29,20 +32,52 @@ def map_for(run: Run, recipe: Recipe, what: str | int | Span | None, image: int)
         raise SpecError(
             f"signal {recipe.signal!r} is of answer tokens: leave out the word, or take 'raw' or 'relative'"
         )
-    task = _task(run, recipe)
-    map_options(task.trace, None, "raw", {"layers": recipe.layers, "heads": recipe.heads})
-    return _SIGNALS[recipe.signal](task, recipe, what, image)
+    _check_read(run, recipe)
+    if isinstance(what, (str, Integral)):
+        run.trace.find(what if isinstance(what, str) else int(what))
+    return _SIGNALS[recipe.signal](run, recipe, what, image)
+
+
+def _check_read(run: Run, recipe: Recipe) -> None:
+    """Raises SpecError for layers and heads that cannot be had, before anything runs."""
+    map_options(run.trace, None, "raw", {"layers": recipe.layers, "heads": recipe.heads})
+    if isinstance(recipe.heads, str) and recipe.signal == "gradient":
+        raise SpecError("gradient maps take heads by number, or all")
+    if recipe.signal == "pure_gradient":
+        return
+    layers, _ = choose_layers(run.trace, recipe.layers, recipe.heads)
+    if recipe.signal != "gradient":
+        choose_heads(run.trace, layers, head_numbers(run.trace, recipe.heads))
+
+
+def asked_with(run: Run, recipe: Recipe) -> Prompt:
+    """The prompt of a run with the recipe's suffix."""
+    return with_suffix(run.request.items[0][1], run.question, recipe.suffix)
+
+
+def with_suffix(prompt: Prompt, question: str, suffix: str) -> Prompt:
+    """A prompt with an instruction behind the user's last words, unless it ends with it."""
+    if not suffix or question.rstrip().endswith(suffix):
+        return prompt
+    if isinstance(prompt, str):
+        return f"{prompt.rstrip()} {suffix}"
+    *before, last = prompt
+    content = last["content"]
+    longer = f"{content.rstrip()} {suffix}" if isinstance(content, str) else _with_text(content, suffix)
+    return [*before, {**last, "content": longer}]
+
+
+def _with_text(parts: Sequence[Any], suffix: str) -> list[Any]:
+    return [*parts, {"type": "text", "text": suffix}]
 
 
 def _task(run: Run, recipe: Recipe) -> Run:
     """The run itself, or the question with the recipe's suffix."""
-    from vlmattn.api.refinement import with_suffix
-
     prompt = run.request.items[0][1]
-    longer = with_suffix(prompt, run.question, recipe.suffix)
+    longer = asked_with(run, recipe)
     if longer is prompt:
         return run
-    return run.vlm.run(replace(run.request, items=((list(run.pictures), longer),)))[0]
+    return run.vlm.run(run.request.only(run.pictures, longer))[0]
 
 
 def _general_prompt(recipe: Recipe) -> str:
@@ -63,7 +98,7 @@ def _raw(run: Run, recipe: Recipe, what: Any, image: int) -> PatchMap:
     from vlmattn.maps import raw_attention
 
     found = raw_attention(
-        run.trace, what if what is not None else _TOKEN[recipe.steps], image=image, **_read(run, recipe)
+        _task(run, recipe).trace, what if what is not None else _TOKEN[recipe.steps], image=image, **_read(run, recipe)
     )
     return replace(found, provenance=replace(found.provenance, method="raw"))
 
@@ -71,17 +106,19 @@ def _raw(run: Run, recipe: Recipe, what: Any, image: int) -> PatchMap:
 def _relative(run: Run, recipe: Recipe, what: Any, image: int) -> PatchMap:
     from vlmattn.maps import raw_attention, relative
 
+    task = _raw(run, recipe, what, image)
     trace = _general(run, recipe, 1)
     generic = raw_attention(trace, image=image, rows="vicrop", **_read(run, recipe))
     floor = recipe.floor * (float(generic.visible_values().mean()) if recipe.floor_of == "mean" else 1.0)
-    found = relative(_raw(run, recipe, what, image), replace(generic, label=_general_prompt(recipe)), floor=floor)
+    found = relative(task, replace(generic, label=_general_prompt(recipe)), floor=floor)
     return replace(found, provenance=replace(found.provenance, method="relative"))
 
 
 def _contrast(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:
-    count = 1 if recipe.steps == "first" else len(run.trace.answer_tokens)
+    task = _task(run, recipe).trace
+    count = 1 if recipe.steps == "first" else len(task.answer_tokens)
     return contrast(
-        run.trace,
+        task,
         _general(run, recipe, count),
         image=image,
         steps=recipe.steps,
@@ -95,39 +132,34 @@ def _contrast(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:
 
 def _gradient(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:
     from vlmattn.maps import gradient_attention
-    from vlmattn.maps.choices import choose_layers
 
-    if isinstance(recipe.heads, str):
-        raise SpecError("gradient maps take heads by number, or all")
     layers, _ = choose_layers(run.trace, recipe.layers)
-    encoded = _encoded(run, run.request.items[0][1])
-    heads = None if recipe.heads is None else list(recipe.heads)
+    encoded, found = _encoded(run, asked_with(run, recipe)), head_numbers(run.trace, recipe.heads)
+    heads = None if isinstance(found, str) else found
     with run.vlm.alone():
-        return _told(run, gradient_attention(run.vlm.model, encoded, layers=layers, image=image, heads=heads))
+        made = gradient_attention(run.vlm.model, encoded, layers=layers, image=image, heads=heads)
+    return _told(run, made)
 
 
 def _pure_gradient(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:
-    from vlmattn.maps import pixel_gradient, relative
+    from vlmattn.maps import pixel_gradient_ratio
 
+    task, general = (_encoded(run, prompt) for prompt in (asked_with(run, recipe), _general_prompt(recipe)))
     with run.vlm.alone():
-        task, general = (
-            pixel_gradient(run.vlm.model, _encoded(run, prompt), image=image)
-            for prompt in (run.request.items[0][1], _general_prompt(recipe))
+        found = pixel_gradient_ratio(
+            run.vlm.model, task, general, image=image, floor=recipe.floor, floor_of=recipe.floor_of
         )
-    # Busy pixels are the same in both, and patches without any stay 0.
-    least = 1e-6 * float(np.mean(general.visible_values()))
-    found = relative(task, general, floor=least)
-    return _told(run, replace(found, provenance=replace(found.provenance, method="pure_gradient")))
+    return _told(run, found)
 
 
-def _encoded(run: Run, prompt: Any) -> Any:
+def _encoded(run: Run, prompt: Prompt) -> Encoded:
     if run.request.steering:
         raise SpecError("gradient maps are of the model as it is: ask without steering, or take 'raw' or 'contrast'")
     return run.vlm.encode([run.pictures], [prompt], system=run.request.system)
 
 
 def _told(run: Run, found: PatchMap) -> PatchMap:
-    made = replace(run.trace.provenance, method=found.provenance.method)
+    made = replace(run.trace.provenance, method=found.provenance.method, prompt=found.provenance.prompt)
     for step in found.provenance.steps:
         made = made.then(step)
     return replace(found, provenance=made)

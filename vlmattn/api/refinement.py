@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +11,7 @@ from PIL import Image
 
 from vlmattn.api.checks import still
 from vlmattn.api.look import Look
-from vlmattn.api.refine_maps import map_for
+from vlmattn.api.refine_maps import asked_with, map_for
 from vlmattn.core.errors import SpecError
 from vlmattn.core.images import Picture
 from vlmattn.refine import Gate, Recipe, Refined, Signs, refine_picture, signs_of
@@ -22,6 +21,7 @@ from vlmattn.trace import Span
 if TYPE_CHECKING:
     from vlmattn.api.request import Prompt
     from vlmattn.api.run import Run
+    from vlmattn.api.vlm import Vlm
     from vlmattn.overlay import Sheet
 
 _CHOOSE = ("second", "surer")
@@ -79,22 +79,12 @@ class Refinement:
         return self._made().image
 
     def item(self) -> tuple[list[Any], Prompt]:
-        """Pictures and prompt of the second look, as :meth:`Vlm.ask_many` takes them.
-
-        Raises:
-            SpecError: ``pictures="both"`` of a family that takes one picture only.
-        """
+        """Pictures and prompt of the second look, with the recipe's suffix, as :meth:`Vlm.ask_many` takes them."""
         made, originals = self._made(), list(self.run.pictures)
-        prompt = self.run.request.items[0][1]
+        prompt = asked_with(self.run, self.recipe)
         closer = Picture(made.image, f"{originals[self.image].name}, refined", ("refined: " + self.recipe.name,))
         if self.recipe.pictures == "crop":
             return [closer if n == self.image else one for n, one in enumerate(originals)], prompt
-        most = self.run.vlm.adapter.max_images
-        if most is not None and len(originals) + 1 > most:
-            raise SpecError(
-                f"{self.run.vlm.family} takes at most {most} picture{'s' * (most > 1)}, and pictures='both' shows "
-                f"{len(originals) + 1}: say pictures='crop'"
-            )
         return [*originals, closer], _with_place(prompt)
 
     def ask_again(self, *, choose: str = "second") -> Run:
@@ -109,8 +99,7 @@ class Refinement:
         if self.refined is None:
             return self.run
         if self._again is None:
-            request = replace(self.run.request, items=(self._suffixed(self.item()),), answers=None)
-            self._again = self.run.vlm.run(request)[0]
+            self._again = self.run.vlm.run(self.run.request.only(*self.item()))[0]
         return surer(self.run, self._again) if choose == "surer" else self._again
 
     def sheet(self) -> Sheet:
@@ -155,9 +144,6 @@ class Refinement:
             "refined": None if self.refined is None else self.refined.to_dict(),
         }
 
-    def _suffixed(self, item: tuple[list[Any], Prompt]) -> tuple[list[Any], Prompt]:
-        return item[0], with_suffix(item[1], self.run.question, self.recipe.suffix)
-
     def _made(self) -> Refined:
         if self.refined is None:
             raise SpecError("the gate found the first look good enough, so there is no second one: say when='always'")
@@ -184,7 +170,10 @@ def refine_run(
         raise SpecError(f"when must be 'always' or 'uncertain', got {when!r}")
     if gate is not None and when == "always":
         raise SpecError("a gate decides with when='uncertain' only")
+    if not isinstance(gate, Gate | None):
+        raise SpecError(f"gate must be a Gate, got {gate!r}: Gate.load reads one from a file")
     picture = still(run.pictures, image)
+    check_room(run.vlm, chosen, len(run.pictures))
     signs = signs_of(run.trace, image=image) if when == "uncertain" else None
     if signs is not None and not (gate or Gate()).looks_again(signs):
         return Refinement(run, chosen, image, None, signs)
@@ -192,36 +181,35 @@ def refine_run(
     return Refinement(run, chosen, image, refine_picture(picture.image, patch_map, chosen), signs)
 
 
+def check_room(vlm: Vlm, recipe: Recipe, count: int) -> None:
+    """Raises SpecError where ``pictures="both"`` would show a family more pictures than it takes.
+
+    Args:
+        count: pictures of the first look.
+    """
+    most = vlm.adapter.max_images
+    if recipe.pictures == "both" and most is not None and count + 1 > most:
+        raise SpecError(
+            f"{vlm.family} takes at most {most} picture{'s' * (most > 1)}, and recipe {recipe.name!r} with "
+            f"pictures='both' shows {count + 1}: say pictures='crop'"
+        )
+
+
 def surer(first: Run, second: Run) -> Run:
     """Whichever run has the surer answer."""
     return first if certainty(first) > certainty(second) else second
 
 
-def with_suffix(prompt: Prompt, question: str, suffix: str) -> Prompt:
-    """A prompt with an instruction behind the user's last words, unless it ends with it."""
-    if not suffix or question.rstrip().endswith(suffix):
-        return prompt
-    if isinstance(prompt, str):
-        return f"{prompt.rstrip()} {suffix}"
-    *before, last = prompt
-    content = last["content"]
-    longer = f"{content.rstrip()} {suffix}" if isinstance(content, str) else _with_text(content, suffix)
-    return [*before, {**last, "content": longer}]
-
-
-def _with_text(parts: Sequence[Any], suffix: str) -> list[Any]:
-    return [*parts, {"type": "text", "text": suffix}]
-
-
 def _with_place(prompt: Prompt) -> Prompt:
-    """A prompt with a place for one more picture behind its last one; text and messages without places as they are."""
+    """A prompt with a place for one more picture behind its last one (or last video); text and messages without places
+    as they are."""
     if isinstance(prompt, str):
         return prompt
     at = [
         (m, p)
         for m, message in enumerate(prompt)
         for p, part in enumerate(message["content"] if not isinstance(message["content"], str) else ())
-        if isinstance(part, Mapping) and part.get("type") == "image"
+        if isinstance(part, Mapping) and part.get("type") in ("image", "video")
     ]
     if not at:
         return prompt

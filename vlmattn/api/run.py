@@ -351,7 +351,8 @@ class Run:
             changes: fields of the recipe: ``layers=``, ``share=``, ``window_share=``, ``pictures=`` …
 
         Raises:
-            SpecError: no such recipe, field, picture or layer. MapError: the map is flat, or the family cannot have it.
+            SpecError: no such recipe, field, picture or layer, a field that decides nothing in this recipe, a video, or
+                ``pictures="both"`` of a family that takes one. MapError: the map is flat, or the family cannot have it.
         """
         from vlmattn.api.refinement import refine_run
 
@@ -367,6 +368,11 @@ class Run:
         Args:
             rule: one of :data:`vlmattn.refine.SEARCHES`, or your own. changes: its fields; ``layers`` and ``heads`` of
                 the attention that leads.
+
+        A given answer is followed on every part: the search is then for the part that speaks most for it.
+
+        Raises:
+            SpecError: no such rule, field, picture or layer, a video, or a capture without the answer's certainty.
         """
         from vlmattn.api.searching import search_run
 

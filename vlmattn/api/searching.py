@@ -103,7 +103,7 @@ def search_run(run: Run, rule: str | SearchRule, *, image: int, changes: dict[st
     """See :meth:`vlmattn.api.Run.search`."""
     whole = still(run.pictures, image)
     if not isinstance(rule, SearchRule):
-        if rule not in SEARCHES:
+        if not isinstance(rule, str) or rule not in SEARCHES:
             raise SpecError(f"search {rule!r} does not exist; there are {', '.join(SEARCHES)}")
         rule = SEARCHES[rule]
     read: dict[str, Any] = {name: changes.pop(name) for name in ("layers", "heads") if name in changes}

@@ -27,9 +27,10 @@ from vlmattn.cli.options import (
 from vlmattn.core.errors import SpecError
 
 if TYPE_CHECKING:
-    from vlmattn.api import Run
+    from vlmattn.api import Run, Vlm
 
 _CHOSEN = "peak"
+_OPTIONS = ("heads", "layers", "pictures", "share", "window_px", "window_share")
 
 
 def refine(
@@ -57,6 +58,14 @@ def refine(
     when: Annotated[str, typer.Option(help="'always', or 'uncertain': only where the gate says so.")] = "always",
     gate: Annotated[str | None, typer.Option(help="JSON file of a fitted gate; goes with --when uncertain.")] = None,
     choose: Annotated[str, typer.Option(help="'second' answer, or the 'surer' of both.")] = "second",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE",
+            help="Any other field of the recipe or the search, such as steps=last, floor=0.3, ratios=[1,1.5], "
+            "most_looks=4; may be given several times.",
+        ),
+    ] = None,
     model: Model = "scene",
     layers: Layers = None,
     heads: Heads = None,
@@ -73,13 +82,17 @@ def refine(
     from vlmattn.core.files import check_can_hold
 
     read = choice("raw", layers, heads)
-    changes = _changes(pictures, share, window, read.layers, read.heads)
+    changes = _changes(pictures, share, window, read.layers, read.heads) | _fields(set_ or [])
     options = _checked(recipe, changes, when, gate, choose)
     check_question(question, 1, None, system)
+    _check_still(image)
     if out is not None:
         check_can_hold(out)
     shown = read_pictures([image])
     vlm = load_model(model, device, dtype, revision, attention)
+    read.spec(vlm)  # layers and heads that do not exist are told before anything runs
+    if options is not None:
+        _check_room(vlm, recipe, changes)
     with own_knobs():
         run = vlm.ask(shown, question, system=system, max_new_tokens=max_new_tokens)
     if options is None:
@@ -101,6 +114,47 @@ def _changes(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _fields(given: list[str]) -> dict[str, Any]:
+    """``["floor=0.3", "steps=last"]`` as {"floor": 0.3, "steps": "last"}; values are JSON where they can be.
+
+    Raises:
+        SpecError: no equals sign, or a field that has an option of its own or is said twice.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise SpecError(f"--set takes FIELD=VALUE, such as steps=last; got {text!r}")
+        if name.strip() in (*_OPTIONS, *found):
+            raise SpecError(f"--set {text}: {name.strip()} has an option of its own, or is given twice")
+        found[name.strip()] = _value(value.strip())
+    return found
+
+
+def _value(text: str) -> Any:
+    from json import JSONDecodeError, loads
+
+    try:
+        found = loads(text)
+    except JSONDecodeError:
+        return text
+    return tuple(found) if isinstance(found, list) else found
+
+
+def _check_still(image: str) -> None:
+    from vlmattn.core.videos import is_video
+
+    if is_video(image):
+        raise SpecError(f"{image} is a video, and refine looks at pictures: give a single frame as a picture")
+
+
+def _check_room(vlm: Vlm, recipe: str, changes: dict[str, Any]) -> None:
+    from vlmattn.api.refinement import check_room
+    from vlmattn.refine import RECIPES
+
+    check_room(vlm, RECIPES[recipe].but(**changes), 1)
+
+
 def _checked(recipe: str, changes: dict[str, Any], when: str, gate: str | None, choose: str) -> dict[str, Any] | None:
     """The options of ``run.refine``; None for a search.
 
@@ -110,9 +164,10 @@ def _checked(recipe: str, changes: dict[str, Any], when: str, gate: str | None, 
     from vlmattn.refine import RECIPES, SEARCHES, Gate
 
     if recipe in SEARCHES:
-        wrong = [name for name in changes if name not in ("layers", "heads")]
+        wrong = [name for name in changes if name in ("pictures", "share", "window_share", "window_px")]
         if wrong or when != "always" or gate is not None or choose != "second":
-            raise SpecError(f"{recipe!r} is a search, which takes --layers and --heads of these options only")
+            raise SpecError(f"{recipe!r} is a search, which takes --layers, --heads and --set of these options only")
+        SEARCHES[recipe].but(**{name: value for name, value in changes.items() if name not in ("layers", "heads")})
         return None
     if recipe not in RECIPES:
         raise SpecError(f"--recipe {recipe!r} does not exist; there are {', '.join((*RECIPES, *SEARCHES))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vlmattn.maps.dual import DUAL_METHODS, dual_map
-from vlmattn.maps.gradient import gradient_attention, pixel_gradient
+from vlmattn.maps.gradient import gradient_attention, pixel_gradient, pixel_gradient_ratio
 from vlmattn.maps.normalise import NORMALISATIONS, normalise
 from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset, LayerPreset, RowPreset
 from vlmattn.maps.raw import raw_attention
@@ -40,6 +40,7 @@ __all__ = [
     "normalise",
     "patch_norms",
     "pixel_gradient",
+    "pixel_gradient_ratio",
     "raw_attention",
     "received_attention",
     "register_attention",

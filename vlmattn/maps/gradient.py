@@ -2,7 +2,7 @@
 
 Zhang et al., "MLLMs Know Where to Look", ICLR 2025 (arXiv 2502.17422). With s the log-probability of the token that the
 prompt predicts: ``grad-att`` is ``mean_h A ⊙ ReLU(∂s/∂A)`` of the last prompt row, A its attention; ``pure-grad`` is
-``‖∂s/∂pixels‖`` over colours, on busy pixels only.
+``‖∂s/∂pixels‖`` over colours, over the same under a general prompt, on busy pixels only.
 
 One forward and one backward pass, under the model's own kernel and in its own mode (never train mode): in the chosen
 layers, only the last row of attention is computed in the open, so that its weights lie in the graph of gradients and
@@ -12,7 +12,7 @@ no matrix does.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,19 +78,45 @@ def pixel_gradient(model: Any, encoded: Encoded, *, image: int = 0) -> PatchMap:
     layout = _one(encoded)
     _check_image(layout, image)
     tiles = layout.images[image].tiles
-    pixels = _views(encoded, layout, tiles)
-    import torch
+    slopes, busy = _pixel_slopes(model, encoded, image), _busy_views(encoded, image)
+    grids = [_pooled(slope * keep, tile) for slope, keep, tile in zip(slopes, busy, tiles, strict=True)]
+    told = "norm of the pixels' gradient on busy pixels"
+    return _map(_vector(grids, layout, image), layout, image, told, "pure_gradient")
 
-    given = pixels.detach().clone().requires_grad_(True)
-    changed = {**encoded.inputs, "pixel_values": given}
-    with torch.enable_grad():
-        score = _log_probability(model, changed)
-    slope = _slope(score, given).float().flatten(0, -4).norm(dim=1).cpu().numpy()
-    shown = pixels.float().flatten(0, -4).cpu().numpy()
-    first = sum(len(one.tiles) for one in layout.images[:image])
-    grids = [_pooled(slope[first + n] * _busy(shown[first + n]), tile) for n, tile in enumerate(tiles)]
-    vector = _vector(grids, layout, image)
-    return _map(vector, layout, image, "norm of the pixels' gradient on busy pixels", "pure_gradient")
+
+def pixel_gradient_ratio(
+    model: Any,
+    encoded: Encoded,
+    general: Encoded,
+    *,
+    image: int = 0,
+    floor: float = 1e-6,
+    floor_of: Literal["absolute", "mean"] = "mean",
+) -> PatchMap:
+    """ViCrop's pure-grad: the pixels' gradient over that under a general prompt, pixel by pixel, on busy pixels, mean
+    over each patch; 0 or more, no unit.
+
+    Args:
+        encoded, general: the same pictures with the question and with the general prompt. floor, floor_of: lowest
+            divisor, as a number (``absolute``) or times the mean of the general gradient on busy pixels; the paper has
+            none.
+
+    Raises:
+        SpecError, MapError: as :func:`pixel_gradient`; also for other pictures, and where nothing can be divided by.
+    """
+    layout = _one(encoded)
+    _check_image(layout, image)
+    if layout.images != _one(general).images:
+        raise MapError("the two prompts belong to different pictures or grids")
+    tops, below = (_pixel_slopes(model, one, image) for one in (encoded, general))
+    busy, tiles = _busy_views(encoded, image), layout.images[image].tiles
+    least = floor * _mean_where(below, busy) if floor_of == "mean" else floor
+    if any((np.maximum(divisor, least)[keep] <= 0).any() for divisor, keep in zip(below, busy, strict=True)):
+        raise MapError("some pixels do not matter to the general prompt at all: give a floor above 0")
+    ratios = [_over(top, np.maximum(g, least), keep) for top, g, keep in zip(tops, below, busy, strict=True)]
+    vector = _vector([_pooled(ratio, tile) for ratio, tile in zip(ratios, tiles, strict=True)], layout, image)
+    told = f"pixels' gradient over that of the general prompt, least {least:.3g}, on busy pixels"
+    return _map(vector, layout, image, told, "pure_gradient")
 
 
 # -- attention in the graph --------------------------------------------------------------------------------------------
@@ -217,6 +243,38 @@ def _views(encoded: Encoded, layout: TokenLayout, tiles: Sequence[Tile]) -> Any:
     return pixels
 
 
+def _pixel_slopes(model: Any, encoded: Encoded, image: int) -> list[NDArray[np.float32]]:
+    """(H, W) norm over colours of the gradient of each view of a picture."""
+    import torch
+
+    layout = encoded.layouts[0]
+    given = _views(encoded, layout, layout.images[image].tiles).detach().clone().requires_grad_(True)
+    with torch.enable_grad():
+        score = _log_probability(model, {**encoded.inputs, "pixel_values": given})
+    slopes = _slope(score, given).float().flatten(0, -4).norm(dim=1).cpu().numpy()
+    return [slopes[n] for n in _numbers(layout, image)]
+
+
+def _busy_views(encoded: Encoded, image: int) -> list[NDArray[np.bool_]]:
+    shown = encoded.inputs["pixel_values"].float().flatten(0, -4).cpu().numpy()
+    return [_busy(shown[n]) for n in _numbers(encoded.layouts[0], image)]
+
+
+def _numbers(layout: TokenLayout, image: int) -> range:
+    """Which of all views are those of a picture."""
+    first = sum(len(one.tiles) for one in layout.images[:image])
+    return range(first, first + len(layout.images[image].tiles))
+
+
+def _mean_where(values: Sequence[NDArray[np.float32]], where: Sequence[NDArray[np.bool_]]) -> float:
+    kept = np.concatenate([one[keep] for one, keep in zip(values, where, strict=True)])
+    return float(kept.mean(dtype=np.float64)) if len(kept) else 0.0
+
+
+def _over(top: NDArray[np.float32], below: NDArray[np.floating], keep: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.where(keep, top.astype(np.float64) / np.where(keep, below, 1.0), 0.0)
+
+
 def _busy(view: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(H, W) where a view (3, H, W) has more fine structure than in half of its pixels."""
     from scipy import ndimage
@@ -229,7 +287,7 @@ def _busy(view: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(smooth > np.median(smooth))
 
 
-def _pooled(values: NDArray[np.float32], tile: Tile) -> NDArray[np.floating]:
+def _pooled(values: NDArray[np.floating], tile: Tile) -> NDArray[np.floating]:
     height, width = values.shape
     whole = ImageLayout((width, height), (Tile("base", tile.grid_hw, (0.0, 0.0, float(width), float(height))),))
     return pool_pixels(whole, values).values[0]

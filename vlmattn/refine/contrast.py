@@ -18,6 +18,7 @@ from vlmattn.core.errors import MapError, SpecError
 from vlmattn.grid import PatchMap
 from vlmattn.maps.choices import Heads, Layers, choose_heads, choose_layers, visible_columns
 from vlmattn.maps.raw import attention_lines, heads_made_one
+from vlmattn.refine.recipes import check_number
 from vlmattn.trace import Trace
 
 _STEPS = ("first", "last", "every")
@@ -48,10 +49,11 @@ def contrast(
 
     Raises:
         MapError: different pictures, no common step, rows that were not kept, or a division by zero.
-        SpecError: options that do not exist.
+        SpecError: options or a picture that do not exist.
     """
-    _check(steps, weights, floor, floor_of)
-    if task.layout.images[image] != general.layout.images[image]:
+    _check(steps, weights, floor, floor_of, clip)
+    task.image_columns(image)
+    if task.layout.images[image : image + 1] != general.layout.images[image : image + 1]:
         raise MapError("the two passes belong to different pictures or grids")
     chosen, said = choose_layers(task, layers, heads)
     count = min(len(task.answer_tokens), len(general.answer_tokens))
@@ -70,7 +72,7 @@ def contrast(
     return _placed(task, summed, placed, image, _told(said, len(numbers), steps, weights, floor, floor_of, clip))
 
 
-def _check(steps: str, weights: str, floor: float, floor_of: str) -> None:
+def _check(steps: str, weights: str, floor: float, floor_of: str, clip: float | None) -> None:
     for name, value, known in (
         ("steps", steps, _STEPS),
         ("weights", weights, ("even", "number")),
@@ -78,8 +80,9 @@ def _check(steps: str, weights: str, floor: float, floor_of: str) -> None:
     ):
         if value not in known:
             raise SpecError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-    if not floor >= 0:
-        raise SpecError(f"floor must be a number >= 0, got {floor!r}")
+    check_number("floor", floor, 0.0, None)
+    if clip is not None:
+        check_number("clip", clip, 0.0, 1.0, open_low=True)
 
 
 def _rows(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import FileError, MapError, SpecError
 from vlmattn.core.files import as_path, write_json
 from vlmattn.refine.complexity import attention_entropy
+from vlmattn.refine.recipes import check_number
 from vlmattn.trace import Trace
 
 _NAMES = ("margin", "entropy", "image_share")
@@ -75,6 +76,9 @@ class Gate:
     The default is our choice: a margin under 2 nats (the likeliest token less than seven times as likely as the next).
     :func:`fit_gate` makes one for a model. Signs with weight 0 are not looked at; one that is not known and has a
     weight looks again.
+
+    Raises:
+        SpecError: a weight that is no finite number.
     """
 
     bias: float = 2.0
@@ -82,6 +86,10 @@ class Gate:
     entropy: float = 0.0
     image_share: float = 0.0
     name: str = "default"
+
+    def __post_init__(self) -> None:
+        for name in ("bias", *_NAMES):
+            check_number(f"the gate's {name}", getattr(self, name), -np.inf, None)
 
     def score(self, signs: Signs) -> float:
         """Above 0: look again. NaN where a sign with a weight is not known."""

@@ -62,7 +62,7 @@ def place_of(patch_map: PatchMap, pixels: PixelMap, recipe: Recipe) -> Place:
     if recipe.place == "window":
         box = best_window(pixels, side, recipe.ratios, least, origin)
     else:
-        box = around(pixels.peak_xy, round(side * recipe.ratios[0]), pixels.image_wh, least)
+        box = around(pixels.peak_xy, side, pixels.image_wh, least)
     box = widened(box, recipe.margin, pixels.image_wh)
     mask = np.zeros(pixels.values.shape, dtype=np.bool_)
     mask[box[1] : box[3], box[0] : box[2]] = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -33,6 +34,18 @@ _WORDS: dict[str, tuple[Any, ...]] = {
     "magnify": ("none", "fit", "cover"),
     "pictures": ("both", "crop"),
 }
+_GRADIENTS = ("gradient", "pure_gradient")
+_IDLE: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
+    ("signal", "raw", ("floor", "floor_of", "clip", "weights")),
+    ("signal", "relative", ("clip", "weights")),
+    ("signal", "gradient", ("floor", "floor_of", "clip", "weights", "steps")),
+    ("signal", "pure_gradient", ("clip", "weights", "steps", "layers", "heads")),
+    ("place", "regions", ("window_px", "window_share", "ratios")),
+    ("place", "window", ("share", "neighbours", "rank", "keep", "least_share")),
+    ("place", "peak", ("share", "neighbours", "rank", "keep", "least_share", "ratios")),
+    ("crop", False, ("magnify",)),
+)
+"""What a choice leaves without effect."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +57,12 @@ class Recipe:
         signal: ``raw`` attention, ``relative`` (over the general pass, with a lowest divisor), ``contrast`` (CARVE:
             over the general pass plus λ, step by step and layer by layer), ``gradient`` (attention times its positive
             gradient), ``pure_gradient`` (of the pixels, over that of the general prompt).
-        steps: answer tokens whose predicting rows count: ``first`` (CARVE's t_start), ``last`` (t_end) or ``every``.
+        steps: answer tokens whose predicting rows count: ``first`` (CARVE's t_start), ``last`` (t_end) or ``every``;
+            gradients are of the first.
         weights: of several steps: ``even``, or their ``number`` from 1.
         layers, heads: numbers or a preset of :mod:`vlmattn.maps`; None for all kept ones.
-        floor, floor_of: λ, or the lowest divisor: a number (``absolute``), or that times the general map's ``mean``.
+        floor, floor_of: λ, or the lowest divisor: a number (``absolute``), or that times the general map's ``mean``
+            (of ``pure_gradient``, the mean over busy pixels).
         clip: quantile at which ratios are cut off; None for none.
         smooth: None or ``bilinear``: from patches to pixels.
         place: ``regions`` of the mask (CARVE), the best ``window`` (ViCrop), or a window round the ``peak``.
@@ -56,7 +71,7 @@ class Recipe:
         keep: how many regions at most; None for CARVE's max(3, a fifth of them). least_share: of the mask, below
             which regions are left out.
         window_px, window_share: side of the window, in pixels, or as a share of the picture's longer side.
-        ratios: sizes that are tried, times the side.
+        ratios: sizes of a ``window`` that are tried, times the side.
         outside: what becomes of pixels outside the mask: ``keep``, ``black``, ``mean`` (the picture's mean colour),
             ``blur`` (Gaussian, a fiftieth of the longer side), ``fade`` (every pixel times its map value between 0 and
             1, mask or not).
@@ -108,51 +123,62 @@ class Recipe:
         for name, allowed in _WORDS.items():
             if getattr(self, name) not in allowed:
                 raise SpecError(f"{name} must be one of {', '.join(map(str, allowed))}, got {getattr(self, name)!r}")
-        _check("floor", self.floor, 0.0, None)
-        _check("share", self.share, 0.0, 1.0, open_low=True)
-        _check("least_share", self.least_share, 0.0, 1.0)
-        _check("margin", self.margin, 0.0, None)
+        check_number("floor", self.floor, 0.0, None)
+        check_number("share", self.share, 0.0, 1.0, open_low=True)
+        check_number("least_share", self.least_share, 0.0, 1.0)
+        check_number("margin", self.margin, 0.0, None)
         if self.clip is not None:
-            _check("clip", self.clip, 0.0, 1.0, open_low=True)
-        if self.keep is not None and not (_whole(self.keep) and self.keep >= 1):
+            check_number("clip", self.clip, 0.0, 1.0, open_low=True)
+        if self.keep is not None and not (is_whole(self.keep) and self.keep >= 1):
             raise SpecError(f"keep must be a whole number, at least 1, or None, got {self.keep!r}")
         if not isinstance(self.suffix, str):
             raise SpecError(f"suffix must be text, got {self.suffix!r}")
         if self.weights == "number" and self.signal != "contrast":
             raise SpecError(f"weights='number' goes with signal='contrast' only, got signal={self.signal!r}")
+        if self.steps != "first" and self.signal in _GRADIENTS:
+            raise SpecError(f"signal={self.signal!r} is of the first answer token: leave out steps={self.steps!r}")
         self._check_window()
 
     def _check_window(self) -> None:
         if (self.window_px is None) == (self.window_share is None):
             raise SpecError("give window_px or window_share, and None for the other")
-        if self.window_px is not None and not (_whole(self.window_px) and self.window_px >= 1):
+        if self.window_px is not None and not (is_whole(self.window_px) and self.window_px >= 1):
             raise SpecError(f"window_px must be a whole number, at least 1, got {self.window_px!r}")
         if self.window_share is not None:
-            _check("window_share", self.window_share, 0.0, 1.0, open_low=True)
+            check_number("window_share", self.window_share, 0.0, 1.0, open_low=True)
         if not isinstance(self.ratios, (tuple, list)) or not len(self.ratios):
             raise SpecError(f"ratios must be one number or more, got {self.ratios!r}")
         for ratio in self.ratios:
-            _check("ratios", ratio, 0.0, None, open_low=True)
+            check_number("ratios", ratio, 0.0, None, open_low=True)
 
     @property
-    def needs_general(self) -> bool:
-        """Whether the general pass is divided by."""
-        return self.signal in ("relative", "contrast", "pure_gradient")
+    def idle(self) -> dict[str, str]:
+        """Fields that decide nothing here, each with the choice that makes it so, as ``place='peak'``."""
+        found: dict[str, str] = {}
+        for name, value, without in _IDLE:
+            if getattr(self, name) == value:
+                found |= dict.fromkeys(without, f"{name}={value!r}")
+        return found
 
     def but(self, **changes: Any) -> Recipe:
         """The same with some fields changed; ``window_px`` and ``window_share`` replace each other.
 
         Raises:
-            SpecError: a field that does not exist, or a value that cannot be.
+            SpecError: a field that does not exist, a value that cannot be, or a change of a field that decides nothing.
         """
-        known = [f.name for f in fields(self)]
+        known, given = [f.name for f in fields(self)], set(changes)
         for name in changes:
             if name not in known:
                 raise SpecError(f"a recipe has no field {name!r}; there are {', '.join(known[3:])}")
         for one, other in (("window_px", "window_share"), ("window_share", "window_px")):
             if changes.get(one) is not None and other not in changes:
                 changes[other] = None
-        return replace(self, **changes)
+        made = replace(self, **changes)
+        for name, why in made.idle.items():
+            if name in given and _plain(getattr(made, name)) != _plain(getattr(self, name)):
+                other = why.partition("=")[0]
+                raise SpecError(f"{name} decides nothing with {why}: leave it out, or choose another {other}")
+        return made
 
     def described(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -166,26 +192,30 @@ def recipe_of(recipe: str | Recipe, changes: dict[str, Any]) -> Recipe:
         SpecError: no such recipe or field.
     """
     if not isinstance(recipe, Recipe):
-        if recipe not in RECIPES:
+        if not isinstance(recipe, str) or recipe not in RECIPES:
             raise SpecError(f"recipe {recipe!r} does not exist; there are {', '.join(RECIPES)}")
         recipe = RECIPES[recipe]
     return recipe.but(**changes) if changes else recipe
 
 
 def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
     return list(value) if isinstance(value, (tuple, list, range)) else value
 
 
-def _whole(value: Any) -> bool:
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, which truth values are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def _check(name: str, value: Any, low: float, high: float | None, *, open_low: bool = False) -> None:
-    number = isinstance(value, Real) and not isinstance(value, bool) and float(value) == float(value)
+def check_number(name: str, value: Any, low: float, high: float | None, *, open_low: bool = False) -> None:
+    """Raises SpecError unless it is a finite number from ``low`` (or above it) to ``high`` (None: without end)."""
+    number = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
     if not number or value < low or (open_low and value == low) or (high is not None and value > high):
-        ends = f"above {low:g}" if open_low else f"at least {low:g}"
-        ends += "" if high is None else f", at most {high:g}"
-        raise SpecError(f"{name} must be a number {ends}, got {value!r}")
+        ends = [f"above {low:g}" if open_low else f"at least {low:g}"] if isfinite(low) else []
+        ends += [] if high is None else [f"at most {high:g}"]
+        raise SpecError(f"{name} must be a finite number{' ' if ends else ''}{', '.join(ends)}, got {value!r}")
 
 
 _CARVE = "Ge et al., Focusing by Contrastive Attention, arXiv 2509.06461"
@@ -227,7 +257,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe("vicrop-gradient", f"{_VICROP}, grad-att", signal="gradient", **_SEARCHED),
         Recipe(
             "vicrop-pure-gradient", f"{_VICROP}, pure-grad",
-            signal="pure_gradient", **{**_SEARCHED, "layers": None},
+            "the general gradient is 1e-6 of its mean at least, where the paper has no floor",
+            signal="pure_gradient", floor=1e-6, **{**_SEARCHED, "layers": None},
         ),
         Recipe(
             "mask", f"after {_API}", "everything but the mask blackened, no crop",

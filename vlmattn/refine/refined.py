@@ -52,7 +52,7 @@ def refine_picture(image: Image.Image, patch_map: PatchMap, recipe: Recipe) -> R
     """Apply a recipe to a map.
 
     Args:
-        image: the upright original that the map belongs to.
+        image: the upright original that the map belongs to; taken as RGB.
 
     Raises:
         MapError: the map is flat or of another picture, or no region is left.
@@ -69,4 +69,5 @@ def refine_picture(image: Image.Image, patch_map: PatchMap, recipe: Recipe) -> R
         raise MapError(f"the map belongs to a picture of {patch_map.layout.image_wh} pixels, got {image.size}")
     pixels = to_pixels(patch_map, merge="mean", kind="density", smooth=recipe.smooth)
     place = place_of(patch_map, pixels, recipe)
-    return Refined(recipe, patch_map, pixels, place, refined_picture(image, place, pixels, recipe))
+    colours = image if image.mode == "RGB" else image.convert("RGB")
+    return Refined(recipe, patch_map, pixels, place, refined_picture(colours, place, pixels, recipe))

@@ -27,6 +27,7 @@ import numpy as np
 from vlmattn.core.errors import SpecError
 from vlmattn.grid import PixelMap
 from vlmattn.refine.places import Box, around
+from vlmattn.refine.recipes import check_number, is_whole
 
 Opening = Literal["halves", "quarters", "peak"]
 Order = Literal["cue", "confidence"]
@@ -66,18 +67,26 @@ class SearchRule:
             if getattr(self, name) not in known:
                 raise SpecError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         for name, low, high in (("enough", 0, 1), ("least_share", 0, 1), ("shrink", 0.05, 0.95), ("overlap", 0, 1)):
-            if not low <= getattr(self, name) <= high:
-                raise SpecError(f"{name} must be {low} to {high}, got {getattr(self, name)!r}")
+            check_number(name, getattr(self, name), low, high)
         for name in ("most_looks", "most_depth", "least_px"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if not is_whole(getattr(self, name)) or getattr(self, name) < 1:
                 raise SpecError(f"{name} must be a whole number, at least 1, got {getattr(self, name)!r}")
 
     def but(self, **changes: Any) -> SearchRule:
-        """The same with some fields changed. Raises SpecError for one that does not exist."""
+        """The same with some fields changed.
+
+        Raises:
+            SpecError: a field that does not exist, a value that cannot be, or a field that decides nothing here.
+        """
         unknown = [name for name in changes if name not in self.__dataclass_fields__]
         if unknown:
             raise SpecError(f"a search has no field {unknown[0]!r}; there are {', '.join(self.__dataclass_fields__)}")
-        return replace(self, **changes)
+        made = replace(self, **changes)
+        idle = ("overlap", "order") if made.opening == "peak" else ("shrink",)
+        for name in idle:
+            if getattr(made, name) != getattr(self, name):
+                raise SpecError(f"{name} decides nothing with opening={made.opening!r}: leave it out")
+        return made
 
 
 SEARCHES: dict[str, SearchRule] = {
