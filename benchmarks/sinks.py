@@ -3,8 +3,9 @@
 ``python benchmarks/sinks.py --json sinks.json --markdown docs/sinks.md`` measures both; ``--no-cost`` and
 ``--no-study`` leave one out, ``--scenes`` says on how many scenes of each split. Cost: CPU time of a generation that
 keeps answer rows, with and without the residual statistics that sinks are found by (finding them included), taking
-turns in one process. Study: questions about colour and shape; layers of maps (sinks removed) and settings of VAR
-(answers and raw maps together) are chosen on the validation split and measured on the test split; every row is paired with the same questions of the unchanged model.
+turns in one process. Study: questions about colour and shape; layers of maps (sinks removed) and
+settings of VAR (answers and raw maps together) are chosen on the validation split and measured on the test split; every
+row is paired with the same questions of the unchanged model.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ GRID = [
 CONTROL = [{"p": p, "except_last_layer": last} for p in (0.6, 0.0) for last in (True, False)]
 PAPERS = {"p": 0.6, "rho": 0.5, "except_last_layer": True}
 _MAPS = (
-    "VAR leaves sinks the share p of what they drew, so where they drew most of a row, the raw map can still peak on them "
-    "at the paper's p = 0.6 although the answers are back; p = 0 takes them out of the map too, and so does removing them "
-    "from the map of the corrected model. Heads that give sinks more than 1 - rho of what they give the picture are left "
-    "as they are: where sinks draw that much in every head, VAR with that rho changes nothing."
+    "VAR leaves sinks the share p of what they drew, so where they drew most of a row, the raw map can still peak on "
+    "them at the paper's p = 0.6 although the answers are back; p = 0 takes them out of the map too, and so does "
+    "removing them from the map of the corrected model. Heads that give sinks more than 1 - rho of what they give the "
+    "picture are left as they are: where sinks draw that much in every head, VAR with that rho changes nothing."
 )
 
 Case = tuple[Any, Any]

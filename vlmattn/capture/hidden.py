@@ -84,8 +84,8 @@ def check_stream(states: torch.Tensor, width: int | None) -> None:
     if states.dim() != 3 or (width is not None and states.shape[-1] != width):
         raise UnsupportedModel(
             f"layers of this model read several residual streams at once, a tensor of shape {tuple(states.shape)}: "
-            "what is kept or changed by the states of one (hidden=True, massive sinks, VAR) is not defined for it; sinks "
-            "by received attention are: rule='received'"
+            "what is kept or changed by the states of one (hidden=True, massive sinks, VAR) is not defined for it; "
+            "sinks by received attention are: rule='received'"
         )
 
 

@@ -66,7 +66,7 @@ def _edited(rows: np.ndarray, hit: np.ndarray, how: Keep) -> np.ndarray:
     rest = np.where(hit, 0, rows.astype(np.float64))
     left = rest.sum(axis=-1, keepdims=True)
     whole = rows.sum(axis=-1, keepdims=True, dtype=np.float64)
-    return rest * np.divide(whole, left, out=np.zeros_like(left), where=left > 0)
+    return np.asarray(rest * np.divide(whole, left, out=np.zeros_like(left), where=left > 0))
 
 
 def check_prompt(trace: Trace, sinks: Sinks) -> None:
