@@ -14,13 +14,14 @@ import vlmattn as va
 from tests.tiny import TINY
 from tests.tiny_models import tiny
 from vlmattn.capture import model_sites
-from vlmattn.core.errors import BudgetExceeded, SpecError, UnsupportedModel
+from vlmattn.core.errors import BudgetExceeded, MapError, SpecError, UnsupportedModel
 from vlmattn.scene import plant_sinks
 from vlmattn.scene.box import SINK_PATCHES, with_sinks
 from vlmattn.sinks import SinkCoordinates
 from vlmattn.steering import VAR
 
 NAMES = ("scene-sinks", "scene-sinks-strong")
+PICTURE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
 _held: dict[str, va.Vlm] = {}
 
 
@@ -48,7 +49,7 @@ def test_planted_coordinates_and_tokens_are_found_all_and_alone(name: str) -> No
         scene, question = item(index)
         found = vlm.ask(scene.image, question.text, max_new_tokens=2).sinks()
         first = found.layout.image_positions[0]
-        for layer in (1, 2, 3):
+        for layer in range(planted.layer, model_sites(vlm.model).depth):
             line = found.is_sink_ln[found.layers.index(layer)]
             assert np.flatnonzero(line).tolist() == [first + p for p in SINK_PATCHES], (index, layer)
     assert found.visual_share_lq.mean() > 0.5
@@ -94,7 +95,7 @@ def test_received_attention_finds_the_planted_patches_as_well() -> None:
     found = model("scene-sinks").ask(scene.image, question.text, max_new_tokens=2).sinks("received", layers=[1, -1])
     first = found.layout.image_positions[0]
     assert found.is_sink_ln[:, [first + p for p in SINK_PATCHES]].all()
-    assert found.layers == (1, 3)
+    assert found.layers == (1, model_sites(model("scene-sinks").model).depth - 1)
 
 
 def test_a_trace_that_holds_what_is_needed_is_read_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,10 +169,13 @@ def test_roles_of_planted_sinks() -> None:
     [
         (lambda run: run.sinks("other"), "rule must be one of"),
         (lambda run: run.sinks("received", tau=3.0), "has no option 'tau'"),
-        (lambda run: run.sinks(layers=[7]), "not kept"),
-        (lambda run: run.sinks(tau=20.0), "at most the root of the width, 13.9"),
-        (lambda run: run.sinks(coordinates=[500]), "coordinates must be"),
-        (lambda run: run.sinks(coordinates=SinkCoordinates((1,), 64)), "do not fit this model's, 192"),
+        (lambda run: run.sinks(layers=[99]), "do not exist; this model has 0 to"),
+        (lambda run: run.sinks("received", layers=[]), "do not exist"),
+        (lambda run: run.sinks("received", alpha=0.0), "alpha must be above 0"),
+        (lambda run: run.sinks("received", alpha=9999.0), "the number of tokens"),
+        (lambda run: run.sinks(tau=9999.0), "at most the root of the width"),
+        (lambda run: run.sinks(coordinates=[10**6]), "coordinates must be"),
+        (lambda run: run.sinks(coordinates=SinkCoordinates((1,), 63)), "a width of 63 do not fit this model's"),
         (lambda run: run.map(0, sinks="some"), "keep, drop, only"),
         (lambda run: run.vlm.calibrate_sinks([(run.pictures[0], "What?")]), "at least 2 prompts"),
     ],
@@ -181,6 +185,27 @@ def test_what_cannot_be_asked(call: Any, message: str) -> None:
     run = model("scene-sinks").ask(scene.image, question.text, max_new_tokens=2)
     with pytest.raises(SpecError, match=message):
         call(run)
+
+
+def test_what_cannot_be_asked_is_told_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = va.load(*TINY["qwen2_vl"]())
+    run = vlm.ask(PICTURE, "What?", max_new_tokens=1)
+    monkeypatch.setattr(vlm, "run", None)
+    for options in ({"tau": 99.0}, {"layers": [3]}, {"coordinates": [64]}, {"tau": 1.0, "tau_relative": 0.1}):
+        with pytest.raises(SpecError):
+            run.sinks(**options)
+    with pytest.raises(SpecError, match="least_rows"):
+        run.sinks("received", least_rows=0)
+
+
+def test_sinks_follow_the_coordinates_that_the_model_is_told_to_have() -> None:
+    vlm = va.load(*TINY["qwen2_vl"]())
+    vlm.sink_coordinates = SinkCoordinates((), 64)
+    run = vlm.ask(PICTURE, "What?", max_new_tokens=1)
+    assert not run.sinks().found
+    assert run.sinks() is run.sinks()
+    vlm.sink_coordinates = SinkCoordinates((1, 3), 64, tau_relative=0.15)
+    assert run.sinks().found
 
 
 def test_a_budget_holds_for_sinks_too() -> None:
@@ -229,6 +254,66 @@ def test_an_encoder_decoder_has_too_few_tokens_to_calibrate() -> None:
     vlm = va.load(*TINY["florence2"]())
     with pytest.raises(UnsupportedModel, match="no token can stand out"):
         vlm.calibrate_sinks()
+
+
+@pytest.mark.parametrize("kind", sorted({"gemma3n", "hy_v4_vl", "qwen4_exp"} & {*TINY}))
+def test_models_with_several_residual_streams_are_refused_by_what_needs_one(kind: str) -> None:
+    vlm = va.load(*TINY[kind]())
+    run = vlm.ask(PICTURE, "What is it?", max_new_tokens=1)
+    for call in (
+        lambda: run.sinks(coordinates=[1]),
+        lambda: run.sinks(),
+        lambda: vlm.ask(PICTURE, "What?", max_new_tokens=1, steering=[VAR(coordinates=(1,), first_layer=0)]),
+        lambda: vlm.ask(PICTURE, "What?", max_new_tokens=1, capture=va.CaptureSpec(hidden=True)),
+    ):
+        with pytest.raises(UnsupportedModel, match="several residual streams"):
+            call()
+    assert run.sinks("received", alpha=1.5).rule == "received"
+
+
+@pytest.mark.parametrize("kind", sorted({"blip-2", "idefics2"} & {*TINY}))
+def test_sinks_among_the_queries_of_a_resampler(kind: str) -> None:
+    vlm = va.load(*TINY[kind]())
+    run = vlm.ask(PICTURE, "What is it?", max_new_tokens=2)
+    found = run.sinks(coordinates=[1, 3], tau_relative=0.15)
+    assert found.visual
+    assert {t.position for t in found.visual} <= {*found.layout.latent_positions.tolist()}
+    assert any("queries of its resampler" in note for note in found.notes)
+    assert not any("text sinks only" in note for note in found.notes)
+    with pytest.raises(MapError, match="use rule='massive'"):
+        run.sinks("received")
+    for call in (lambda: run.sink_roles(found), lambda: va.sinks.image_centric_heads(run.trace, found)):
+        with pytest.raises(MapError, match="queries of its resampler"):
+            call()
+    where = SinkCoordinates((1, 3), 64, tau_relative=0.15)
+    steering = VAR(p=0.0, coordinates=where, heads="all", except_last_layer=False)
+    steered = vlm.ask(PICTURE, "What is it?", max_new_tokens=2, steering=[steering])
+    pictures = [trace.mass_lhqs[..., trace.segments.index("image:0")].mean() for trace in (run.trace, steered.trace)]
+    assert pictures[1] > pictures[0] + 0.01
+
+
+def test_an_even_share_is_over_the_keys_that_a_layer_looks_at() -> None:
+    run = va.load(*TINY["mllama"]()).ask(PICTURE, "What is it?", max_new_tokens=1)
+    found = run.sinks("received", alpha=2.0)
+    memory, prompt = found.layout.memory, found.layout.answer_start
+    for layer, cut in zip(found.layers, found.cut_l, strict=True):
+        keys = prompt - memory if layer in run.trace.blind else memory
+        assert cut == pytest.approx(2.0 / keys)
+    assert {*run.trace.blind} < {*found.layers}
+
+
+def test_sinks_of_a_video_are_patches_of_its_frames() -> None:
+    video = va.Video(np.random.default_rng(0).integers(0, 255, (8, 60, 80, 3), dtype=np.uint8), fps=2.0)
+    run = va.load(*TINY["qwen2_vl"]()).ask(video, "What is it?", max_new_tokens=1)
+    found = run.sinks(coordinates=[1, 3], tau_relative=0.15)
+    layout = found.layout
+    assert len({t.tile for t in found.visual}) > 1
+    for token in found.visual:
+        score = found.patch_map(0).values[token.tile][token.row, token.col]
+        assert score == pytest.approx(float(found.score_ln[:, token.position].max()))
+        assert (layout.tile[token.position], layout.row[token.position]) == (token.tile, token.row)
+    dropped = va.sinks.with_sinks(run.trace, found, "drop")
+    assert not dropped.attn_lhqk[0][..., np.isin(run.trace.columns, np.flatnonzero(found.is_sink_ln[0]))].any()
 
 
 def test_layer_norm_is_told() -> None:

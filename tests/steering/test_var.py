@@ -219,6 +219,17 @@ def test_a_prompt_that_ran_before_is_refused() -> None:
         model(input_ids=inputs["input_ids"][:, 15:], past_key_values=cache)
 
 
+def test_sinks_that_keep_all_need_not_be_seen() -> None:
+    model = decoder("llama_gqa")
+    inputs, pads = padded_batch((16,))
+    with torch.no_grad():
+        given = [model(input_ids=inputs["input_ids"][:, :15], use_cache=True).past_key_values for _ in range(2)]
+        want = model(input_ids=inputs["input_ids"][:, 15:], past_key_values=given[0]).logits
+        with Session(model, layouts_of(inputs, pads), None, [var({"p": 1.0})]):
+            got = model(input_ids=inputs["input_ids"][:, 15:], past_key_values=given[1]).logits
+    assert torch.equal(got, want)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -226,6 +237,8 @@ def test_a_prompt_that_ran_before_is_refused() -> None:
         ({"rho": 0.5, "rho_code": 0.5}, "not both"),
         ({"tau": 3.0, "tau_relative": 0.3}, "not both"),
         ({"heads": "some"}, "centric"),
+        ({"heads": "all", "rho": 0.5}, "leave them out"),
+        ({"heads": "all", "rho_code": 0.5}, "leave them out"),
         ({"epsilon": -1}, "epsilon"),
     ],
 )

@@ -23,9 +23,11 @@ from vlmattn.sinks import (
     published_coordinates,
     received_sinks,
     sink_roles,
+    threshold,
     with_sinks,
 )
-from vlmattn.sinks.removal import KEEPS
+from vlmattn.sinks.detect import check_received
+from vlmattn.sinks.removal import KEEPS, check_prompt
 from vlmattn.trace import Trace
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def known_sinks(vlm: Vlm) -> SinkCoordinates:
 
 
 def _width(vlm: Vlm) -> int | None:
-    return getattr(getattr(model_sites(vlm.model).decoder, "config", None), "hidden_size", None)
+    return model_sites(vlm.model).width
 
 
 def _norm_note(vlm: Vlm) -> str:
@@ -116,11 +118,7 @@ def _norm_note(vlm: Vlm) -> str:
 
 def sinks_of(run: Run, rule: str, options: dict[str, Any]) -> Sinks:
     """See :meth:`vlmattn.Run.sinks`."""
-    if rule not in _ONLY:
-        raise SpecError(f"rule must be one of {', '.join(_ONLY)}; got {rule!r}")
-    wrong = [name for name in options if name not in _ONLY[rule]]
-    if wrong:
-        raise SpecError(f"rule {rule!r} has no option {wrong[0]!r}; it has {', '.join(_ONLY[rule])}")
+    check_rule(run.vlm, rule, options)
     given = {name: value for name, value in options.items() if value is not None}
     if "layers" in given:
         given["layers"] = _layer_numbers(run.trace, given["layers"])
@@ -129,6 +127,32 @@ def sinks_of(run: Run, rule: str, options: dict[str, Any]) -> Sinks:
     where = _coordinates(run.vlm, given.pop("coordinates", None))
     note = _norm_note(run.vlm) if where.found else ""
     return massive_sinks(_with_hidden(run, where), where, notes=(note,) if note else (), **given)
+
+
+def check_rule(vlm: Vlm, rule: str, options: dict[str, Any]) -> None:
+    """Raises SpecError for a rule, an option, or a value that cannot be in ``vlm``; nothing runs."""
+    if rule not in _ONLY:
+        raise SpecError(f"rule must be one of {', '.join(_ONLY)}; got {rule!r}")
+    wrong = [name for name in options if name not in _ONLY[rule]]
+    if wrong:
+        raise SpecError(f"rule {rule!r} has no option {wrong[0]!r}; it has {', '.join(_ONLY[rule])}")
+    given = {name: value for name, value in options.items() if value is not None}
+    if "layers" in given:
+        _check_layers(model_sites(vlm.model).depth, whole_numbers(given["layers"], "layers"))
+    if rule == "received":
+        check_received(given.get("alpha", 1.0), given.get("least_rows", 1))
+        return
+    where = _coordinates(vlm, given["coordinates"]) if "coordinates" in given else None
+    if where is None and _width(vlm) is not None:
+        where = SinkCoordinates((), _width(vlm) or 1)
+    if where is not None:
+        threshold(where, given.get("tau"), given.get("tau_relative"))
+
+
+def _check_layers(depth: int, layers: Sequence[int]) -> None:
+    wrong = [n for n in layers if not -depth <= n < depth]
+    if wrong or not len(layers):
+        raise SpecError(f"layers {wrong or '(none)'} do not exist; this model has 0 to {depth - 1}, or -1 for the last")
 
 
 def _coordinates(vlm: Vlm, given: Any) -> SinkCoordinates:
@@ -159,6 +183,8 @@ def _with_hidden(run: Run, where: SinkCoordinates) -> Trace:
 def _with_received(run: Run) -> Trace:
     if run.trace.received_lhn is not None:
         return run.trace
+    if len(run.trace.layout.latent_positions):
+        return run.trace
     beside = bool(run.trace.layout.memory)
     return _again(run, ("received", beside), received=not beside)
 
@@ -182,6 +208,7 @@ def _rerun(run: Run, spec: CaptureSpec) -> Trace:
 
 def roles_of(run: Run, found: Sinks, norms: Literal["projected", "value"]) -> tuple[SinkRole, ...]:
     """See :meth:`vlmattn.Run.sink_roles`."""
+    check_prompt(run.trace, found)
     spec = CaptureSpec(
         rows=run.request.capture.rows, convention=run.request.capture.convention, columns="all", value_norms=norms,
         top_k=0, layers=list(run.trace.layers), budget=run.request.capture.budget,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from vlmattn.capture.kept import HiddenStats
+from vlmattn.core.errors import UnsupportedModel
 
 _Log = dict[int, list[torch.Tensor]]
 
@@ -75,6 +76,16 @@ class HiddenLog:
             top_coord_lnk=stack(self.top_coord) if self.top else None,
             top_value_lnk=stack(self.top_value) if self.top else None,
             median_ln=stack(self.median) if self.top else None,
+        )
+
+
+def check_stream(states: torch.Tensor, width: int | None) -> None:
+    """Raises UnsupportedModel where the input of a layer is not one residual stream, (B, q, ``width``)."""
+    if states.dim() != 3 or (width is not None and states.shape[-1] != width):
+        raise UnsupportedModel(
+            f"layers of this model read several residual streams at once, a tensor of shape {tuple(states.shape)}: "
+            "what is kept or changed by the states of one (hidden=True, massive sinks, VAR) is not defined for it; "
+            "sinks by received attention are: rule='received'"
         )
 
 

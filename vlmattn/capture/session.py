@@ -13,6 +13,7 @@ from vlmattn.capture import door
 from vlmattn.capture.compose import check_hops, hop_rows, hop_shape
 from vlmattn.capture.cost import estimate_capture, free_memory, home_of
 from vlmattn.capture.follow import Follower, cache_of, check_input, holds_keys
+from vlmattn.capture.hidden import check_stream
 from vlmattn.capture.kept import KeptRows
 from vlmattn.capture.output import kept_outputs
 from vlmattn.capture.received import check_received
@@ -270,6 +271,7 @@ class Session:
             recording, step = self._recording, self._step
             if not self._runs.inside or self.resting or step is None or hidden is None:
                 return
+            check_stream(hidden, self.sites.width)
             if self._steered is not None:
                 self._steered.see(layer_idx, hidden)
             if recording is None or self.spec is None or not self.spec.hidden:
@@ -365,7 +367,7 @@ class Session:
             raise SpecError("no layout was given: a session needs one for each sequence that will run")
         if len(self.pad_left) != len(self.layouts):
             raise SpecError(f"pad_left must have one entry per layout, {len(self.layouts)}; got {len(self.pad_left)}")
-        width = getattr(getattr(self.sites.decoder, "config", None), "hidden_size", None)
+        width = self.sites.width
         for steering in self.steering:
             steering.check(width, self.layouts)
         check_received(self.spec, self.layouts, self.steering)

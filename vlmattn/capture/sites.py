@@ -110,6 +110,12 @@ class ModelSites:
         told = getattr(getattr(self.decoder, "config", None), "num_hidden_layers", None)
         return max(int(told or 0), self.attention[-1].layer_idx + 1)
 
+    @property
+    def width(self) -> int | None:
+        """Coordinates of the decoder's residual stream; None if its configuration does not say."""
+        told = getattr(getattr(self.decoder, "config", None), "hidden_size", None)
+        return None if told is None else int(told)
+
 
 _known: WeakKeyDictionary[Any, ModelSites] = WeakKeyDictionary()
 

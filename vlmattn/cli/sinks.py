@@ -12,6 +12,8 @@ from vlmattn.cli.options import (
     Answer,
     Device,
     Dtype,
+    Fps,
+    Frames,
     Image,
     Json,
     Kernel,
@@ -29,6 +31,7 @@ from vlmattn.core.errors import SpecError
 
 if TYPE_CHECKING:
     from vlmattn.api import Run, Vlm
+    from vlmattn.core.videos import Visual
     from vlmattn.sinks import SinkCoordinates, Sinks
 
 
@@ -55,6 +58,8 @@ def sinks(
         str | None, typer.Option("--out", "-o", help="Picture of the sinks (PNG, WebP, JPEG), or NPZ or JSON.")
     ] = None,
     picture: Annotated[int, typer.Option(min=0, help="Which picture to draw, from 0, if there are several.")] = 0,
+    frames: Frames = None,
+    fps: Fps = None,
     answer: Answer = None,
     system: System = None,
     max_new_tokens: MaxNewTokens = 64,
@@ -66,6 +71,8 @@ def sinks(
     quiet: Quiet = False,
 ) -> None:
     """Which tokens and patches are attention sinks, in which layers, and how much of the attention they take."""
+    from vlmattn.api.sinks import check_rule
+
     given = {"tau": tau, "tau_relative": tau_relative, "alpha": alpha, "coordinates": coordinates}
     options = _options(rule, given, layers, calibration, save_calibration)
     paths = [image, *(more or [])]
@@ -75,8 +82,12 @@ def sinks(
     known = _read_calibration(calibration, save_calibration)
     if out is not None:
         check_map_file(out)
-    pictures = read_pictures(paths)
+    pictures = read_pictures(paths, frames, fps)
+    _check_drawn(out, pictures[picture])
     vlm = load_model(model, device, dtype, revision, attention)
+    check_rule(vlm, rule, options)
+    if known is not None:
+        check_rule(vlm, rule, options | {"coordinates": known})
     with own_knobs():
         _calibrate(vlm, known, save_calibration)
         run = vlm.ask(pictures, question, answer=answer, system=system, max_new_tokens=max_new_tokens)
@@ -131,11 +142,20 @@ def _show(run: Run, found: Sinks, out: str | None, picture: int, *, json: bool, 
             typer.echo(f"wrote {file}")
 
 
-def _draw(run: Run, found: Sinks, out: str, picture: int) -> Path:
-    from vlmattn.api import Look
-    from vlmattn.api.checks import still
+def _check_drawn(out: str | None, seen: Visual) -> None:
+    from vlmattn.core.videos import Video
 
-    look = Look(found.patch_map(picture), still(run.pictures, picture))
+    if out is not None and isinstance(seen, Video) and Path(out).suffix.lower() == ".npz":
+        raise SpecError(
+            f"{out!r} would hold the pixels of one frame, and {seen.name} is a video: write a picture or JSON"
+        )
+
+
+def _draw(run: Run, found: Sinks, out: str, picture: int) -> Path:
+    from vlmattn.api.video_look import VideoLook, look_at
+
+    look = look_at(found.patch_map(picture), run.pictures[picture])
+    if isinstance(look, VideoLook) or Path(out).suffix.lower() in (".npz", ".json"):
+        return look.save(out)
     boxes = [token.box_xyxy for token in found.visual if token.image == picture and token.box_xyxy is not None]
-    options = {"box": boxes, "peak": False} if Path(out).suffix.lower() not in (".npz", ".json") else {}
-    return look.save(out, **options)
+    return look.save(out, box=boxes, peak=False)

@@ -163,8 +163,8 @@ def _verdict(one: Observation, coordinate: int, rules: Rules) -> _Verdict:
         return _Verdict(False, -1, math.nan, flagged)
     start = int(good.argmax())
     draw = _draw(one, flagged & good[:, None])
-    drawing = one.received_ln is None or draw >= rules.draw
-    holds = good[start:].mean() >= rules.layers and drawing
+    refuted = draw < rules.draw  # what is not known, NaN, refutes nothing
+    holds = good[start:].mean() >= rules.layers and not refuted
     return _Verdict(bool(holds), hidden.layers[start], draw, flagged & good[:, None])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ class SinkCoordinates:
         notes: what was looked at, one phrase each.
 
     Raises:
-        SpecError: coordinates outside the width, or a threshold that cannot be.
+        SpecError: coordinates outside the width, or a threshold, a layer or a confidence that cannot be.
 
     Example:
         >>> SinkCoordinates((2533, 1415), width=4096).tau
@@ -50,12 +51,21 @@ class SinkCoordinates:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not all(_is_whole(n) for n in (*self.coordinates, self.width, self.first_layer)):
+            raise SpecError(
+                f"coordinates, width and first_layer must be whole numbers, got {list(self.coordinates)}, "
+                f"{self.width!r} and {self.first_layer!r}"
+            )
         chosen = tuple(sorted({int(c) for c in self.coordinates}))
         object.__setattr__(self, "coordinates", chosen)
         if self.width < 1 or any(not 0 <= c < self.width for c in chosen):
             raise SpecError(f"coordinates must be 0 to width - 1 = {self.width - 1}, got {list(chosen)}")
-        if not 0 < self.tau_relative < 1:
+        if not isinstance(self.tau_relative, Real) or not 0 < self.tau_relative < 1:
             raise SpecError(f"tau_relative must be between 0 and 1, got {self.tau_relative!r}")
+        if self.first_layer < 0:
+            raise SpecError(f"first_layer must be at least 0, got {self.first_layer}")
+        if self.confidence is not None and not (isinstance(self.confidence, Real) and 0 <= self.confidence <= 1):
+            raise SpecError(f"confidence must be from 0 to 1, or None, got {self.confidence!r}")
 
     @property
     def found(self) -> bool:
@@ -108,6 +118,10 @@ class SinkCoordinates:
             return cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"sink coordinates in {str(target)!r} are not whole: {error!r}: calibrate again") from error
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 class _Published(NamedTuple):

@@ -46,7 +46,8 @@ def massive_sinks(
     """
     cut = threshold(coordinates, tau, tau_relative)
     if not coordinates.found:
-        return _sinks(trace, "massive", _nothing(trace, cut), coordinates, (*notes, *coordinates.notes))
+        none = _nothing(trace, _layers(trace.layers, layers, 0), cut)
+        return _sinks(trace, "massive", none, coordinates, (*notes, *coordinates.notes))
     if trace.hidden is None:
         raise MapError("the residual stream was not kept: capture with CaptureSpec(hidden=True, hidden_coords=…)")
     hidden = trace.hidden
@@ -55,10 +56,16 @@ def massive_sinks(
     phi = phi_of(hidden, coordinates.coordinates)[lines]
     with np.errstate(invalid="ignore"):
         flagged = phi > cut
-    if trace.layout.memory:
-        notes = (*notes, "pictures lie beside the decoder's tokens and have no residual stream: text sinks only")
     found = _Found(wanted, flagged, phi, np.full(len(wanted), cut, dtype=np.float32))
-    return _sinks(trace, "massive", found, coordinates, notes)
+    return _sinks(trace, "massive", found, coordinates, (*notes, *_beside(trace)))
+
+
+def _beside(trace: Trace) -> tuple[str, ...]:
+    if len(trace.layout.latent_positions):
+        return ("visual sinks of this model are queries of its resampler, which have no place on the picture",)
+    if trace.layout.memory:
+        return ("pictures lie beside the decoder's tokens and have no residual stream: text sinks only",)
+    return ()
 
 
 def received_sinks(
@@ -66,9 +73,10 @@ def received_sinks(
 ) -> Sinks:
     """Prompt tokens that receive, on average over the rows that see them and over heads, more than ``alpha`` / N.
 
-    Yu et al., "Unveiling and Harnessing Hidden Attention Sinks", ICML 2024 (ACT). N is the number of prompt tokens.
-    Unlike there the first token is told as well. A token near the end is seen by few rows, among them its own, and one
-    row that looks at itself is enough: ``least_rows`` asks for more.
+    Yu et al., "Unveiling and Harnessing Hidden Attention Sinks", ICML 2024 (ACT). N is the number of prompt tokens or,
+    where pictures are keys beside them, of the kept columns which the rows of a layer see. Unlike there the first token
+    is told as well. A token near the end is seen by few rows, among them its own, and one row that looks at itself is
+    enough: ``least_rows`` asks for more.
 
     Args:
         trace: of a capture with ``received=True``; without it, the kept rows count instead of all prompt rows, and the
@@ -76,19 +84,43 @@ def received_sinks(
         least_rows: of prompt rows that see a token; fewer: no sink. layers: numbers; default: all kept ones.
 
     Raises:
-        SpecError: ``alpha`` or ``least_rows`` that is none, a layer that was not kept.
+        SpecError: ``alpha`` or ``least_rows`` that is none, an ``alpha`` that no token can reach, a layer that was not
+            kept. MapError: rows that are composed of two hops.
     """
-    if not alpha > 0 or least_rows < 1:
-        raise SpecError(f"alpha must be above 0 and least_rows at least 1, got {alpha!r} and {least_rows!r}")
+    check_received(alpha, least_rows)
+    if len(trace.layout.latent_positions):
+        raise MapError(
+            "the rows of this model are composed of two hops, which do not tell what its tokens receive: use "
+            "rule='massive'"
+        )
     wanted = _layers(trace.layers, layers, 0)
     received, notes = _received(trace)
     received = received[trace.layer_slots(wanted)]
-    count = trace.layout.answer_start - trace.layout.memory
+    cuts = _received_cuts(trace, received, alpha)
     late = np.arange(received.shape[1]) > trace.layout.answer_start - least_rows
     with np.errstate(invalid="ignore"):
-        flagged = (received > alpha / max(count, 1)) & ~late
-    found = _Found(wanted, flagged, received, np.full(len(wanted), alpha / max(count, 1), dtype=np.float32))
-    return _sinks(trace, "received", found, None, notes)
+        flagged = (received > cuts[:, None]) & ~late
+    return _sinks(trace, "received", _Found(wanted, flagged, received, cuts), None, notes)
+
+
+def check_received(alpha: float, least_rows: int) -> None:
+    """Raises SpecError for settings of :func:`received_sinks` that are none."""
+    if not alpha > 0 or least_rows < 1:
+        raise SpecError(f"alpha must be above 0 and least_rows at least 1, got {alpha!r} and {least_rows!r}")
+
+
+def _received_cuts(trace: Trace, received: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
+    # (L,) alpha over what even attention is shared by.
+    counts = np.full(len(received), trace.layout.answer_start)
+    if trace.layout.memory:
+        counts = np.isfinite(received).sum(axis=1)
+    cuts = np.asarray(alpha / np.maximum(counts, 1), dtype=np.float32)
+    if (cuts >= 1).all():
+        raise SpecError(
+            f"no token receives more than all attention, and alpha / N is {cuts.min():.3g}: give an alpha below "
+            f"{int(counts.max())}, the number of tokens"
+        )
+    return cuts
 
 
 def _received(trace: Trace) -> tuple[NDArray[np.float32], tuple[str, ...]]:
@@ -130,10 +162,10 @@ def _layers(kept: tuple[int, ...], wanted: Sequence[int] | None, first: int) -> 
     return tuple(int(layer) for layer in wanted)
 
 
-def _nothing(trace: Trace, cut: float) -> _Found:
-    shape = (len(trace.layers), trace.layout.answer_start)
+def _nothing(trace: Trace, layers: tuple[int, ...], cut: float) -> _Found:
+    shape = (len(layers), trace.layout.answer_start)
     nan = np.full(shape, np.nan, dtype=np.float32)
-    return _Found(trace.layers, np.zeros(shape, dtype=np.bool_), nan, np.full(shape[:1], cut, dtype=np.float32))
+    return _Found(layers, np.zeros(shape, dtype=np.bool_), nan, np.full(shape[:1], cut, dtype=np.float32))
 
 
 def _sinks(
@@ -148,7 +180,8 @@ def _sinks(
             slot = trace.layers.index(layer)
             attention[line] = every[slot]
             _fill_shares(shares, line, trace, slot, found.is_sink_ln[line])
-    skipped = sorted(set(range(trace.depth)) - set(found.layers) - set(range(min(found.layers, default=0))))
+    kept = trace.layers if rule == "received" or trace.hidden is None else trace.hidden.layers
+    skipped = sorted(set(range(trace.depth)) - set(kept) - set(range(min(found.layers, default=0))))
     if skipped:
         notes = (*notes, f"layers {skipped} were not looked at: not kept, or without attention")
     return Sinks(

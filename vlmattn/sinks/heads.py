@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import SpecError
 from vlmattn.core.layout import TokenKind
 from vlmattn.sinks.found import Sinks
+from vlmattn.sinks.removal import check_prompt
 from vlmattn.trace import Trace
 
 
@@ -16,12 +17,13 @@ def image_centric_heads(trace: Trace, sinks: Sinks, *, least_mass: float = 0.2, 
     ``rho`` to patches that are no sinks. Nothing is selected in layers without a visual sink.
 
     Raises:
-        SpecError: shares outside 0 to 1.
+        SpecError: shares outside 0 to 1. MapError: sinks of another prompt, or rows that are composed of two hops.
     """
     for name, value in (("least_mass", least_mass), ("rho", rho)):
         if not 0 <= value <= 1:
             raise SpecError(f"{name} must be a share, 0 to 1; got {value!r}")
-    picture = np.isin(trace.layout.kinds[trace.columns], (TokenKind.IMAGE, TokenKind.LATENT))
+    check_prompt(trace, sinks)
+    picture = trace.layout.kinds[trace.columns] == TokenKind.IMAGE
     out = np.zeros(trace.attn_lhqk.shape[:3], dtype=np.bool_)
     for slot, layer in enumerate(trace.layers):
         hit = sinks.mask(layer, trace.columns) & picture

@@ -26,7 +26,8 @@ def with_sinks(trace: Trace, sinks: Sinks, how: Keep) -> Trace:
             without sinks); a row that looks at nothing else in a picture becomes 0 there. ``only`` keeps the columns
             of visual sinks as they are and sets the others to 0.
 
-    Segment masses are left as they were. Text sinks have no place on a map.
+    Segment masses are left as they were. Text sinks have no place on a map, and sinks by received attention are as good
+    as massive ones: ``sinks`` may be of either rule.
 
     Raises:
         SpecError: another ``how``. MapError: sinks of another prompt, or maps of a resampler's queries.
@@ -40,7 +41,7 @@ def with_sinks(trace: Trace, sinks: Sinks, how: Keep) -> Trace:
         raise SpecError(f"sinks must be one of {', '.join(KEEPS)}; got {how!r}")
     if how == "keep":
         return trace
-    _check(trace, sinks)
+    check_prompt(trace, sinks)
     columns, layout = trace.columns, trace.layout
     attn = trace.attn_lhqk.astype(np.float32)
     pictures = np.where(layout.kinds[columns] == TokenKind.IMAGE, layout.image[columns], -1)
@@ -62,16 +63,18 @@ def _edited(rows: np.ndarray, hit: np.ndarray, how: Keep) -> np.ndarray:
         return np.where(hit, rows, 0)
     if not hit.any():
         return rows
-    rest = np.where(hit, 0, rows)
+    rest = np.where(hit, 0, rows.astype(np.float64))
     left = rest.sum(axis=-1, keepdims=True)
-    return rest * np.divide(rows.sum(axis=-1, keepdims=True), left, out=np.zeros_like(left), where=left > 0)
+    whole = rows.sum(axis=-1, keepdims=True, dtype=np.float64)
+    return np.asarray(rest * np.divide(whole, left, out=np.zeros_like(left), where=left > 0))
 
 
-def _check(trace: Trace, sinks: Sinks) -> None:
+def check_prompt(trace: Trace, sinks: Sinks) -> None:
+    """Raises MapError for sinks of another prompt, and where rows do not hold the columns of sinks."""
     if len(trace.layout.latent_positions):
         raise MapError(
-            "the sinks of this model are queries of its resampler, and its maps are composed of two hops: they cannot "
-            "be taken out of a map of patches; run.sinks() tells which they are"
+            "the sinks of this model are queries of its resampler, and its rows are composed of two hops: they are no "
+            "columns that could be taken out of a map or measured; run.sinks() tells which they are"
         )
     count = sinks.is_sink_ln.shape[1]
     same = count == trace.layout.answer_start

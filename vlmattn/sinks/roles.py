@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import MapError
 from vlmattn.core.layout import TokenKind
 from vlmattn.sinks.found import Sinks
+from vlmattn.sinks.removal import check_prompt
 from vlmattn.trace import Trace
 
 Group = Literal["first", "text", "visual"]
-_VISUAL = (TokenKind.IMAGE, TokenKind.LATENT)
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,10 @@ def sink_roles(trace: Trace, sinks: Sinks) -> tuple[SinkRole, ...]:
         trace: of a capture with ``columns="all"``, ``value_norms`` and all heads kept (no ``reduce``).
 
     Raises:
-        MapError: columns of text tokens or value norms were not kept, or heads were made one.
+        MapError: columns of text tokens or value norms were not kept, heads were made one, sinks of another prompt, or
+            rows that are composed of two hops.
     """
+    check_prompt(trace, sinks)
     if trace.value_norm_lhk is None or trace.value_norm_lhk.shape[:2] != trace.attn_lhqk.shape[:2]:
         raise MapError("roles of sinks need every head's value norms: capture with value_norms='projected', no reduce=")
     if len(trace.columns) < trace.layout.answer_start - trace.layout.memory:
@@ -67,7 +69,7 @@ def _roles_in(trace: Trace, sinks: Sinks, layer: int) -> list[SinkRole]:
     written = rows * norms[:, None]
     hit = sinks.mask(layer, trace.columns)
     first = trace.columns == trace.layout.memory
-    visual = np.isin(trace.layout.kinds[trace.columns], _VISUAL)
+    visual = trace.layout.kinds[trace.columns] == TokenKind.IMAGE
     groups: dict[Group, NDArray[np.bool_]] = {"first": first, "text": hit & ~visual & ~first, "visual": hit & visual}
     own = trace.columns[None, :] == trace.positions[:, None]
     mixed = np.where(own | (hit | first)[None], 0, written).sum(-1)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from vlmattn.core.errors import SpecError
 from vlmattn.sinks.found import Sinks
 
 Cell = tuple[int, int, int]
@@ -46,7 +47,12 @@ def tower_overlap(sinks: Sinks, outliers: Sequence[Marked], *, image: int = 0) -
 
     Args:
         outliers: of :func:`vlmattn.maps.high_norm_tokens`; those that the language model gets none of are left out.
+
+    Raises:
+        SpecError: no such picture.
     """
+    if image not in range(len(sinks.layout.images)):
+        raise SpecError(f"picture {image} does not exist; there are {len(sinks.layout.images)}")
     tower = {(t.tile, t.row, t.col) for t in outliers if t.tile is not None and t.row is not None and t.col is not None}
     language = {
         (t.tile, t.row, t.col)

@@ -51,7 +51,8 @@ class VAR(Steering):
         tau, tau_relative: threshold on phi, absolute or over the root of the width; None for that of ``coordinates``.
         except_last_layer: leave the model's last layer alone, as the paper says.
         first_layer: first layer to act in; None for that of ``coordinates``, the paper's 2 for plain numbers.
-        heads: ``centric`` as above; ``all`` redistributes in every head with a visual sink: a control.
+        heads: ``centric`` as above; ``all`` redistributes in every head with a visual sink, whatever ``least_mass``:
+            a control.
         epsilon: added to every patch in the denominator of the sink share; the released code has 1e-6.
         layers: numbers to act in, of those that remain; None for all.
 
@@ -93,6 +94,8 @@ class VAR(Steering):
             raise SpecError("give tau or tau_relative, not both")
         if self.heads not in ("centric", "all"):
             raise SpecError(f"heads of VAR must be 'centric' or 'all', got {self.heads!r}")
+        if self.heads == "all" and not (self.rho is None and self.rho_code is None):
+            raise SpecError("heads='all' selects no heads, so rho and rho_code mean nothing: leave them out")
         if not self.epsilon >= 0:
             raise SpecError(f"epsilon of VAR must be at least 0, got {self.epsilon!r}")
 
@@ -162,6 +165,8 @@ class VAR(Steering):
         Raises:
             CaptureError: a cache holds the beginning of the prompt already, so that its sinks cannot be seen.
         """
+        if self.p == 1:
+            return
         first = min(pad + layout.memory for pad, layout in zip(seen.pad_left, seen.layouts, strict=True))
         if seen.layer_idx not in self._masks and seen.start > first:
             raise CaptureError(
@@ -170,7 +175,7 @@ class VAR(Steering):
             )
         where = self._where(int(hidden_bqd.shape[-1]))
         states = hidden_bqd.float()
-        if where.found and self.p < 1:
+        if where.found:
             largest = states[..., list(where.coordinates)].abs().amax(dim=-1)
             phi = largest / (states.square().mean(dim=-1) + EPSILON).sqrt()
             mask = phi > threshold(where, self.tau, self.tau_relative)
