@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,26 @@ class WordGrounding:
     image_shares: tuple[float, ...] = ()
     peaks_xy: tuple[tuple[float, float] | None, ...] = ()
     frame_shares: tuple[tuple[float, ...], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; None for what is not known."""
+        parts = zip(self.image_shares, self.peaks_xy, self.frame_shares, strict=True)
+        return {
+            "word": self.word,
+            "image_share": _known(self.image_share),
+            "shares": {name: _known(share) for name, share in self.shares.items()},
+            "peak_xy": _listed(self.peak_xy),
+            "pictures": [
+                {"share": _known(share), "peak_xy": _listed(xy), **({"frame_shares": list(frames)} if frames else {})}
+                for share, xy, frames in parts
+            ],
+            "log_probability": _known(self.log_probability),
+        }
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _listed(xy: tuple[float, float] | None) -> list[float] | None:
+    return None if xy is None else list(xy)

@@ -35,20 +35,12 @@ def _told(seen: Visual) -> dict[str, Any]:
     return {"name": seen.name, "wh": list(seen.wh), "notes": list(seen.notes)} | times
 
 
-def _listed(xy: tuple[float, float] | None) -> list[float] | None:
-    return None if xy is None else list(xy)
-
-
 def _part(name: Any) -> Literal["question", "answer"]:
     if name == "question":
         return "question"
     if name == "answer":
         return "answer"
     raise SpecError(f"part must be question or answer, got {name!r}")
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 class Run:
@@ -385,20 +377,7 @@ class Run:
             "question": self.question,
             "answer": self.answer,
             "pictures": [_told(p) for p in self.pictures],
-            "words": [
-                {
-                    "word": g.word,
-                    "image_share": _known(g.image_share),
-                    "shares": {name: _known(share) for name, share in g.shares.items()},
-                    "peak_xy": _listed(g.peak_xy),
-                    "pictures": [
-                        {"share": _known(s), "peak_xy": _listed(p), **({"frame_shares": list(f)} if f else {})}
-                        for s, p, f in zip(g.image_shares, g.peaks_xy, g.frame_shares, strict=True)
-                    ],
-                    "log_probability": _known(g.log_probability),
-                }
-                for g in self.grounding(**options)
-            ],
+            "words": [one.to_dict() for one in self.grounding(**options)],
             "read": {name: options.get(name) for name in ("method", "layers", "heads")},
             "provenance": self.trace.provenance.to_dict(),
         }

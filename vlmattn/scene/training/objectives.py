@@ -67,8 +67,10 @@ class QuestionObjective(nn.Module):
         self.model, self.heads, self.recipe = model, heads, recipe
         self.first_patch = packer.first_patch
         # As functions: a compiled module would be a second one in the checkpoint.
-        parts = model.model.vision_tower.forward, model.model.language_model.forward
-        self._tower, self._decoder = map(torch.compile, parts) if recipe.compiled else parts
+        parts: list[Any] = [model.model.vision_tower.forward, model.model.language_model.forward]
+        if recipe.compiled:
+            parts = [torch.compile(part) for part in parts]
+        self._tower, self._decoder = parts
         self.words = [torch.tensor([packer.ids(f" {w}")[0] for w in words]) for words in WORDS.values()]
 
     def forward(self, pixels: torch.Tensor, labels: torch.Tensor, packed: Packed) -> dict[str, torch.Tensor]:
