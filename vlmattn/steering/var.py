@@ -180,7 +180,7 @@ class VAR(Steering):
     def _where(self, width: int | None) -> SinkCoordinates:
         if isinstance(self.coordinates, SinkCoordinates):
             return self.coordinates
-        chosen = self.coordinates or ()
+        chosen = tuple(self.coordinates or ())
         return SinkCoordinates(chosen, width or max(chosen, default=0) + 1, first_layer=self._first())
 
     # -- while it runs -------------------------------------------------------------------------------------------------
