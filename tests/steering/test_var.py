@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import vlmattn as va
 from tests.capture.decoders import decoder, eager_twin, layouts_of, padded_batch
 from tests.tiny_models import tiny
 from vlmattn.capture import CaptureSpec, Session
-from vlmattn.core.errors import CaptureError, SpecError
+from vlmattn.core.errors import CaptureError, PromptError, SpecError
 from vlmattn.sinks import SinkCoordinates
 from vlmattn.steering import PRESETS, VAR
 
@@ -24,12 +26,14 @@ COORDS = (5, 21)
 FULL = CaptureSpec(rows="prompt", columns="all", dtype="float32")
 
 
-def plain_row(row: list[float], sinks: set[int], settings: dict[str, Any]) -> list[float]:
+def plain_row(
+    row: list[float], sinks: set[int], settings: dict[str, Any], picture: Collection[int] = IMAGE
+) -> list[float]:
     """One row after VAR, number by number."""
-    visual = [j for j in IMAGE if j in sinks and j < len(row)]
-    rest = [j for j in IMAGE if j not in sinks]
-    mass = sum(row[j] for j in IMAGE)
-    taken = sum(row[j] for j in visual) / (mass + settings.get("epsilon", 0) * len(IMAGE))
+    visual = [j for j in picture if j in sinks and j < len(row)]
+    rest = [j for j in picture if j not in sinks]
+    mass = sum(row[j] for j in picture)
+    taken = sum(row[j] for j in visual) / max(mass + settings.get("epsilon", 0) * len(picture), 1e-300)
     enough = taken <= settings["rho_code"] if "rho_code" in settings else 1 - taken >= settings.get("rho", 0.5)
     chosen = settings.get("heads") == "all" or (mass >= settings.get("least_mass", 0.2) and enough)
     left = sum(row[j] for j in rest)
@@ -180,6 +184,58 @@ def test_one_sink_raises_every_other_patch_by_what_it_gives_up() -> None:
     assert np.abs(after[..., sinks] / before[..., sinks] - p).max() < 1e-5
 
 
+def edited(rows_lhqk: torch.Tensor, sinks: set[int], settings: dict[str, Any], picture: Collection[int]) -> np.ndarray:
+    """Rows (L, H, Q, K) of a prompt, those after its last patch redistributed one by one."""
+    out = rows_lhqk.double().numpy().copy()
+    for layer, head, row in np.ndindex(out.shape[:3]):
+        if row > max(picture):
+            out[layer, head, row] = plain_row(out[layer, head, row].tolist(), sinks, settings, picture)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["llama_gqa", "gemma2_softcap", "mistral_window", "gpt_oss_sinks", "deepseek_mla"])
+def test_rows_of_every_kind_of_attention_and_precision_are_redistributed_alike(name: str, dtype: torch.dtype) -> None:
+    # Of the layer that acts first, the rows with VAR are those without it, edited one by one.
+    model, settings, layer = decoder(name).to(dtype), {"p": 0.3, "rho": 0.2, "least_mass": 0.05}, 1
+    inputs, pads = padded_batch((23, 17))
+    with torch.no_grad():
+        x = model(**inputs, output_hidden_states=True).hidden_states[layer].double()
+    whole = (x[..., list(COORDS)].abs().amax(-1) / (x.square().mean(-1) + 1e-6).sqrt()).numpy()
+    phis = [line[pad:] for line, pad in zip(whole, pads, strict=True)]
+    tau = 0.999 * min(phi[IMAGE.start : IMAGE.stop].max() for phi in phis)
+    var = VAR(**settings, coordinates=COORDS, tau=tau, first_layer=0, layers=(layer,))
+    kept = []
+    for steering in ([], [var]):
+        spec = replace(FULL, layers=[layer])
+        with Session(model, layouts_of(inputs, pads), spec, steering, pad_left=pads) as session, torch.no_grad():
+            model(**inputs)
+        kept.append(session.finish())
+    for phi, before, after in zip(phis, *kept, strict=True):
+        want = edited(before.attn_lhqk, set(np.flatnonzero(phi > tau).tolist()), settings, IMAGE)
+        assert np.abs(want - before.attn_lhqk.double().numpy()).max() > 1e-2
+        assert np.abs(after.attn_lhqk.double().numpy() - want).max() < 1e-6
+
+
+def test_of_several_pictures_all_patches_take_part_and_rows_after_the_last_one_change() -> None:
+    vlm = va.load(*tiny("llava"))
+    pictures = [np.random.default_rng(n).integers(0, 255, (40, 60, 3), dtype=np.uint8) for n in range(2)]
+    spec = CaptureSpec(rows="prompt", columns="all", dtype="float32", layers=[0], hidden=True, hidden_coords=COORDS)
+    settings = {"p": 0.1, "rho": 0.0, "least_mass": 0.0}
+    ask = {"max_new_tokens": 1, "capture": spec}
+    before = vlm.ask(pictures, "Which one?", **ask).trace
+    phi, at = va.sinks.phi_of(before.hidden, COORDS)[0], before.layout.image[: before.layout.answer_start]
+    tau = 0.999 * min(float(phi[at == n].max()) for n in range(2))
+    var = VAR(**settings, coordinates=COORDS, tau=tau, first_layer=0, layers=(0,))
+    after = vlm.ask(pictures, "Which one?", steering=[var], **ask).trace
+    sinks, picture = set(np.flatnonzero(phi > tau).tolist()), before.layout.image_positions.tolist()
+    assert {int(i) for i in before.layout.image[sorted(sinks & {*picture})]} == {0, 1}
+    want = edited(torch.as_tensor(before.attn_lhqk), sinks, settings, picture)
+    assert np.abs(after.attn_lhqk - want).max() < 1e-6
+    assert np.array_equal(after.attn_lhqk[:, :, : max(picture) + 1], before.attn_lhqk[:, :, : max(picture) + 1])
+    assert np.abs(after.attn_lhqk - before.attn_lhqk).max() > 1e-2
+
+
 def test_beams_and_runs_without_a_cache_have_the_same_sinks() -> None:
     model = decoder("llama_gqa")
     inputs, pads = padded_batch((16,))
@@ -240,6 +296,13 @@ def test_sinks_that_keep_all_need_not_be_seen() -> None:
         ({"heads": "all", "rho": 0.5}, "leave them out"),
         ({"heads": "all", "rho_code": 0.5}, "leave them out"),
         ({"epsilon": -1}, "epsilon"),
+        ({"p": "0.6"}, "p of VAR must be a share"),
+        ({"least_mass": None}, "least_mass of VAR must be a share"),
+        ({"heads": "all", "rho": 0.5}, "mean nothing"),
+        ({"coordinates": ()}, "coordinates of VAR"),
+        ({"coordinates": "12"}, "coordinates of VAR"),
+        ({"coordinates": (1.5,)}, "coordinates of VAR"),
+        ({"first_layer": -1}, "first_layer of VAR"),
     ],
 )
 def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
@@ -253,6 +316,7 @@ def test_settings_that_cannot_be(options: dict[str, Any], message: str) -> None:
         (VAR(), "needs the model's sink coordinates"),
         (VAR(coordinates=(5,), tau=20.0), "at most the root of the width, 8"),
         (VAR(coordinates=(70,)), "coordinates must be"),
+        (VAR(coordinates=(5,), tau="2"), "tau must be a number"),
         (VAR(coordinates=SinkCoordinates((5,), 4096)), "do not fit this model's, 64"),
         (VAR(coordinates=(5,), layers=(9,)), "layer"),
         (VAR(coordinates=(5,), layers=(3,)), "no layer to act in"),
@@ -274,10 +338,23 @@ def test_presets_say_the_papers_numbers() -> None:
         VAR.preset("other")
 
 
-def test_a_model_seen_by_cross_attention_is_refused() -> None:
+def test_coordinates_may_be_an_array() -> None:
+    assert VAR(coordinates=np.array([21, 5])).coordinates == (21, 5)
+
+
+@pytest.mark.parametrize("kind", ["mllama", "florence2"])
+def test_a_model_seen_by_cross_attention_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.tiny import TINY
 
-    vlm = va.load(*TINY["mllama"]())
+    vlm = va.load(*TINY[kind]())
     picture = np.zeros((40, 40, 3), dtype=np.uint8)
-    with pytest.raises(SpecError, match="keys beside"):
-        vlm.ask(picture, "What?", steering=[VAR(coordinates=(3,), first_layer=0)])
+    monkeypatch.setattr("vlmattn.api.sinks.calibrate", None)  # nothing is calibrated for it
+    for steering in (VAR(coordinates=(3,), first_layer=0), VAR()):
+        with pytest.raises(SpecError, match="keys beside"):
+            vlm.ask(picture, "What?", steering=[steering])
+
+
+def test_a_bad_prompt_is_told_before_a_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlmattn.api.sinks.calibrate", None)
+    with pytest.raises(PromptError):
+        va.load(*tiny("llava")).ask(np.zeros((40, 40, 3), dtype=np.uint8), "", steering=[VAR()])

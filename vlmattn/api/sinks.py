@@ -162,6 +162,8 @@ def _coordinates(vlm: Vlm, given: Any) -> SinkCoordinates:
         where = known_sinks(vlm)
     else:
         chosen = tuple(whole_numbers(given, "coordinates"))
+        if not chosen:
+            raise SpecError("coordinates must be at least one number; leave them out for those of vlm.known_sinks()")
         where = SinkCoordinates(chosen, _width(vlm) or max(chosen, default=0) + 1)
     if _width(vlm) not in (None, where.width):
         raise SpecError(f"sink coordinates of a width of {where.width} do not fit this model's, {_width(vlm)}")
@@ -185,6 +187,12 @@ def _with_received(run: Run) -> Trace:
         return run.trace
     if len(run.trace.layout.latent_positions):
         return run.trace
+    changing = [s.describe() for s in run.request.steering if s.edits_probabilities()]
+    if changing:
+        raise SpecError(
+            f"sinks by received attention are those of the model's own rows, which {changing[0]} changed in this run: "
+            "ask without it, or use rule='massive'"
+        )
     beside = bool(run.trace.layout.memory)
     return _again(run, ("received", beside), received=not beside)
 

@@ -139,8 +139,8 @@ class Vlm:
         pictures = [self._pictures(image) for image, _ in request.items]
         if len(request.items) > 1 and not may_run_together(self.adapter.spec, pictures):
             return [run for number in range(len(request.items)) for run in self.run(request.at(number))]
-        request = replace(request, steering=tuple(s.for_model(self) for s in request.steering))
         encoded = self.encode(pictures, [question for _, question in request.items], system=request.system)
+        request = replace(request, steering=tuple(s.for_model(self) for s in request.steering))
         for change in request.steering:
             encoded = change.edit_input(encoded)
         with self._running:

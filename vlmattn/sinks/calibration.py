@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -47,10 +48,10 @@ class Rules:
 
     def __post_init__(self) -> None:
         for name in ("large", "few", "layers", "prompts"):
-            if not 0 < getattr(self, name) <= 1:
+            if not isinstance(getattr(self, name), Real) or not 0 < getattr(self, name) <= 1:
                 raise SpecError(f"{name} must be above 0 and at most 1, got {getattr(self, name)!r}")
         for name in ("gap", "draw"):
-            if not getattr(self, name) >= 1:
+            if not isinstance(getattr(self, name), Real) or not getattr(self, name) >= 1:
                 raise SpecError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,8 +106,11 @@ def received_sinks(
 
 def check_received(alpha: float, least_rows: int) -> None:
     """Raises SpecError for settings of :func:`received_sinks` that are none."""
-    if not alpha > 0 or least_rows < 1:
-        raise SpecError(f"alpha must be above 0 and least_rows at least 1, got {alpha!r} and {least_rows!r}")
+    whole = isinstance(least_rows, Integral) and least_rows >= 1
+    if not isinstance(alpha, Real) or not alpha > 0 or not whole:
+        raise SpecError(
+            f"alpha must be a number above 0 and least_rows a whole one, at least 1; got {alpha!r} and {least_rows!r}"
+        )
 
 
 def _received_cuts(trace: Trace, received: NDArray[np.float32], alpha: float) -> NDArray[np.float32]:
@@ -129,8 +133,10 @@ def _received(trace: Trace) -> tuple[NDArray[np.float32], tuple[str, ...]]:
         counts = known.sum(axis=1)
         sums = np.where(known, trace.received_lhn, 0).sum(axis=1)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32), ()
-    told = ("received attention is that from the kept rows only: capture with received=True for all prompt rows",)
-    return attention_received(trace), told
+    told = "received attention is that from the kept rows only"
+    if not trace.layout.memory:
+        told += ": capture with received=True for all prompt rows"
+    return attention_received(trace), (told,)
 
 
 def attention_received(trace: Trace) -> NDArray[np.float32]:

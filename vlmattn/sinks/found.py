@@ -28,8 +28,8 @@ class SinkToken:
         position: in the sequence. kind: ``visual`` or ``text``. first: whether it is the first token of the decoder.
         text: what it says; empty for patches and tokens without text. layers: where it is a sink.
         score: the largest of the rule's score there (phi, or received attention).
-        share: attention it takes from the kept rows in these layers, mean over rows, heads and layers; NaN if its
-            column was not kept.
+        share: attention it takes from the kept rows in these layers, mean over rows, heads and those of the layers
+            that have it among their keys; NaN if its column was not kept.
         image, tile, row, col, box_xyxy: of a patch, in original pixels; None for others.
     """
 
@@ -153,7 +153,7 @@ class Sinks:
             text=_text(layout, position),
             layers=tuple(self.layers[i] for i in lines),
             score=float(self.score_ln[lines, position].max()),
-            share=float(self.attention_ln[lines, position].mean()),
+            share=_known_mean(self.attention_ln[lines, position]),
             box_xyxy=box,
             **place,
         )
@@ -210,6 +210,11 @@ def _line(token: SinkToken) -> str:
         what = f"token {token.text!r}" + (" (the first)" if token.first else "")
     share = "" if np.isnan(token.share) else f", takes {token.share:.1%} of a row"
     return f"  {what}, position {token.position}: layers {ranges(token.layers)}, score {token.score:.3g}{share}"
+
+
+def _known_mean(values: NDArray[np.float32]) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _mean(values: NDArray[np.float32]) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -89,8 +90,11 @@ def threshold(where: SinkCoordinates, tau: float | None = None, tau_relative: fl
     if tau is not None and tau_relative is not None:
         raise SpecError("give tau (absolute) or tau_relative (of the root of the width), not both")
     most = math.sqrt(where.width)
+    for name, value in (("tau", tau), ("tau_relative", tau_relative)):
+        if value is not None and not isinstance(value, Real):
+            raise SpecError(f"{name} must be a number, got {value!r}")
     cut = where.tau if tau is None and tau_relative is None else tau if tau is not None else (tau_relative or 0) * most
-    if cut is None or not 0 < cut < most:
+    if not 0 < cut < most:
         raise SpecError(
             f"phi is at most the root of the width, {most:.3g} here, so a threshold of {cut!r} can never be the limit: "
             "give tau between 0 and that, or tau_relative between 0 and 1"

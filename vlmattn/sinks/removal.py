@@ -26,8 +26,9 @@ def with_sinks(trace: Trace, sinks: Sinks, how: Keep) -> Trace:
             without sinks); a row that looks at nothing else in a picture becomes 0 there. ``only`` keeps the columns
             of visual sinks as they are and sets the others to 0.
 
-    Segment masses are left as they were. Text sinks have no place on a map, and sinks by received attention are as good
-    as massive ones: ``sinks`` may be of either rule.
+    Where sinks took nearly all of a row, what is left of it in half precision is coarse, and may be nothing: capture
+    with ``CaptureSpec(dtype="float32")`` then. Segment masses are left as they were. Text sinks have no place on a map,
+    and ``sinks`` may be of either rule.
 
     Raises:
         SpecError: another ``how``. MapError: sinks of another prompt, or maps of a resampler's queries.

@@ -19,13 +19,14 @@ Group = Literal["first", "text", "visual"]
 
 @dataclass(frozen=True)
 class SinkRole:
-    """One group of sinks in one layer; means over kept rows and heads, NaN where the group has no token.
+    """One group of sinks in one layer; means over kept rows and heads, of tokens that some kept row can see there.
 
     Attributes:
         layer: its number. group: ``first`` (the first token, sink or not), ``text`` (other text sinks) or ``visual``.
         tokens: how many. attention: share of a row that they take, together.
         value_ratio: mean norm of their values over the median norm of all tokens that are no sinks; far below 1 for a
-            sink that attention goes to in order to change little (Gu et al., ICLR 2025; Barbero et al., 2025).
+            sink that attention goes to in order to change little (Gu et al., ICLR 2025; Barbero et al., 2025). NaN
+            where there are no tokens of one kind or the other.
         contribution: their part of the sum of attention times value norm over all prompt tokens (Kobayashi et al.,
             EMNLP 2020): what they really write.
         mixing: what neither any sink nor the row's own token nor the first one contributes: what the row mixes in.
@@ -67,20 +68,33 @@ def _roles_in(trace: Trace, sinks: Sinks, layer: int) -> list[SinkRole]:
     rows = trace.attn_lhqk[slot, :heads].astype(np.float64)
     norms = np.asarray(trace.value_norm_lhk, dtype=np.float64)[slot, :heads]
     written = rows * norms[:, None]
-    hit = sinks.mask(layer, trace.columns)
-    first = trace.columns == trace.layout.memory
+    seen = _seen(trace, slot)
+    hit = sinks.mask(layer, trace.columns) & seen
+    first = (trace.columns == trace.layout.memory) & seen
     visual = trace.layout.kinds[trace.columns] == TokenKind.IMAGE
     groups: dict[Group, NDArray[np.bool_]] = {"first": first, "text": hit & ~visual & ~first, "visual": hit & visual}
     own = trace.columns[None, :] == trace.positions[:, None]
     mixed = np.where(own | (hit | first)[None], 0, written).sum(-1)
     total = np.maximum(written.sum(-1), 1e-30)
-    typical = np.median(norms[:, ~(hit | first)], axis=1)
-    mixing = float((mixed / total).mean())
+    mixing, others = float((mixed / total).mean()), norms[:, seen & ~(hit | first)]
     return [
         SinkRole(
-            layer, name, int(mask.sum()), float(rows[..., mask].sum(-1).mean()),
-            float((norms[:, mask].mean(axis=1) / np.maximum(typical, 1e-30)).mean()) if mask.any() else float("nan"),
+            layer, name, int(mask.sum()), float(rows[..., mask].sum(-1).mean()), _ratio(norms[:, mask], others),
             float((written[..., mask].sum(-1) / total).mean()), mixing,
         )
         for name, mask in groups.items()
     ]  # fmt: skip
+
+
+def _seen(trace: Trace, slot: int) -> NDArray[np.bool_]:
+    # (K,) columns that are keys of the layer, such as pictures beside the tokens or these, and in reach of a kept row.
+    if trace.visible_lqk is None:
+        return np.ones(len(trace.columns), dtype=np.bool_)
+    return np.asarray(trace.visible_lqk[slot].any(axis=0))
+
+
+def _ratio(ours: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    # (H, K) norms of values.
+    if not ours.shape[1] or not others.shape[1]:
+        return float("nan")
+    return float((ours.mean(axis=1) / np.maximum(np.median(others, axis=1), 1e-30)).mean())

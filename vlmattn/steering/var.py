@@ -13,13 +13,16 @@ so that the sum of a row stays what it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from vlmattn.capture import Seen, Steering, Where
+from vlmattn.capture import Seen, Steering, Where, model_sites
+from vlmattn.capture.choices import are_whole, is_whole
 from vlmattn.capture.steering import EditRows
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
@@ -27,6 +30,10 @@ from vlmattn.sinks import TAU_RELATIVE, SinkCoordinates
 from vlmattn.sinks.massive import EPSILON, threshold
 
 _PAPERS_FIRST_LAYER = 2
+_BESIDE = (
+    "VAR needs image tokens with a residual stream of their own; this model sees pictures by keys beside its decoder's "
+    "tokens"
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "general": {"rho": 0.8},
@@ -57,6 +64,7 @@ class VAR(Steering):
         layers: numbers to act in, of those that remain; None for all.
 
     In the prompt, rows after the last image token are changed; then every row. Sinks are those of the prompt alone.
+    Layers without a visual sink, and so models that are known to have no sinks, are left alone, bit for bit.
 
     Raises:
         SpecError: values out of range; on asking, a model whose pictures are no tokens of its decoder, coordinates that
@@ -86,8 +94,9 @@ class VAR(Steering):
     def __post_init__(self) -> None:
         for name in ("p", "rho", "rho_code", "least_mass"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
+            if not _is_from(value, 0, 1) and not (value is None and name.startswith("rho")):
                 raise SpecError(f"{name} of VAR must be a share, 0 to 1; got {value!r}")
+        self._check_coordinates()
         if self.rho is not None and self.rho_code is not None:
             raise SpecError("give rho (least share of no sinks) or rho_code (largest share of sinks), not both")
         if self.tau is not None and self.tau_relative is not None:
@@ -96,8 +105,20 @@ class VAR(Steering):
             raise SpecError(f"heads of VAR must be 'centric' or 'all', got {self.heads!r}")
         if self.heads == "all" and not (self.rho is None and self.rho_code is None):
             raise SpecError("heads='all' selects no heads, so rho and rho_code mean nothing: leave them out")
-        if not self.epsilon >= 0:
+        if not _is_from(self.epsilon, 0, math.inf):
             raise SpecError(f"epsilon of VAR must be at least 0, got {self.epsilon!r}")
+
+    def _check_coordinates(self) -> None:
+        given = self.coordinates
+        if not isinstance(given, (SinkCoordinates, type(None))):
+            if not are_whole(given) or not len(given):
+                raise SpecError(
+                    f"coordinates of VAR must be SinkCoordinates, whole numbers, or None for those that the model is "
+                    f"known to have; got {given!r}"
+                )
+            object.__setattr__(self, "coordinates", tuple(int(c) for c in given))
+        if self.first_layer is not None and not (is_whole(self.first_layer) and self.first_layer >= 0):
+            raise SpecError(f"first_layer of VAR must be a layer number, from 0, or None; got {self.first_layer!r}")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> VAR:
@@ -113,8 +134,16 @@ class VAR(Steering):
     # -- before anything runs ------------------------------------------------------------------------------------------
 
     def for_model(self, vlm: Any) -> VAR:
-        """With the sink coordinates that ``vlm`` is known to have, unless it has some."""
-        return self if self.coordinates is not None else replace(self, coordinates=vlm.known_sinks())
+        """With the sink coordinates that ``vlm`` is known to have, unless it has some.
+
+        Raises:
+            SpecError: a model whose pictures are no tokens of its decoder; nothing is calibrated for it.
+        """
+        if self.coordinates is not None:
+            return self
+        if any(site.sees_memory for site in model_sites(vlm.model).attention):
+            raise SpecError(_BESIDE)
+        return replace(self, coordinates=vlm.known_sinks())
 
     def fresh(self) -> VAR:
         """A copy that has seen no prompt."""
@@ -125,10 +154,7 @@ class VAR(Steering):
         if self.coordinates is None:
             raise SpecError("VAR needs the model's sink coordinates: VAR(coordinates=vlm.calibrate_sinks())")
         if any(layout.memory and not len(layout.latent_positions) for layout in layouts):
-            raise SpecError(
-                "VAR needs image tokens with a residual stream of their own; this model sees pictures by keys beside "
-                "its decoder's tokens"
-            )
+            raise SpecError(_BESIDE)
         where = self._where(width)
         if width is not None and where.width != width:
             raise SpecError(f"sink coordinates of a width of {where.width} do not fit this model's, {width}")
@@ -253,3 +279,7 @@ class VAR(Steering):
         if self.tau_relative is not None:
             return self.tau_relative
         return TAU_RELATIVE if where is None else where.tau_relative
+
+
+def _is_from(value: object, low: float, high: float) -> bool:
+    return isinstance(value, Real) and low <= float(value) <= high
