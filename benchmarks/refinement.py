@@ -151,7 +151,8 @@ def costs(vlm: va.Vlm, asked: Sequence[Asked], found: dict[str, Route], count: i
         spent["one answer"].append(time.process_time() - start)
         vlm.general.clear()
         start = time.process_time()
-        vlm.general.trace(vlm, one.run.request, one.run.pictures, va.maps.GENERIC_PROMPT, steps=6)
+        steps = max(len(one.run.trace.answer_tokens), 1)
+        vlm.general.trace(vlm, one.run.request, one.run.pictures, va.maps.GENERIC_PROMPT, steps=steps)
         general.append(time.process_time() - start)
         for name, route in found.items():
             start = time.process_time()

@@ -51,8 +51,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
         f"({result['validation'][best]:.3f} right there) is *{best}*: on the tiny things of the test it reaches "
         f"{_gain(row)} of what the oracle crop gains, p = {row['p against plain']:.2g} against the plain answer, "
         f"{row['p against random crop']:.2g} against the random crop.", "",
-        "`position` asks where a tiny thing lies in the whole picture, or what lies in a part of it. A crop shown alone "
-        "has other places: routes that show one (all but those with both pictures, masks, blur and fade) answer "
+        "`position` asks where a tiny thing lies in the whole picture, or what lies in a part of it. A crop shown "
+        "alone has other places: routes that show one (all but those with both pictures, masks, blur and fade) answer "
         "another question there, the oracle crop too, so that it is no upper bound in that column. Such answers count "
         "as wrong: that is what these routes do to such a question. Settings were chosen on questions about things, "
         "not places.", "",
