@@ -214,10 +214,45 @@ def test_general_passes_are_shared_by_what_they_do_and_made_anew_by_what_changes
         with vlm.steer(louder):
             ask(vlm, photo, "What?").refine("carve-crop")
         assert (runs(), len(vlm.general)) == (expected, kept), "nothing tells whether this object still does the same"
+    ask(vlm, photo, "What?").refine("carve-crop", suffix="Be short.")
+    assert runs() == 7, "another general prompt"
+    for seed, expected in ((1, 8), (1, 8), (2, 9)):
+        ask(vlm, photo, "What?", do_sample=True, seed=seed).refine("carve-crop")
+        assert runs() == expected, "samples are of their seed"
     vlm.model.to(torch.float64)
     vlm.model.to(torch.float32)
     ask(vlm, photo, "What?").refine("carve-crop")
-    assert runs() == 7, "weights were cast"
+    assert runs() == 10, "weights were cast"
+
+
+def test_a_general_pass_belongs_to_its_system_text() -> None:
+    vlm = Vlm(*TINY["qwen2_vl"](), name="qwen2_vl")
+    for system, expected in (("You are brief.", 1), ("You are brief.", 1), ("You are long.", 2)):
+        ask(vlm, data.coffee()[:56, :84], "What?", system=system).refine("carve-crop")
+        assert vlm.general.runs == expected
+
+
+@pytest.mark.parametrize("heads", [None, [1]])
+@pytest.mark.parametrize(("floor", "floor_of"), [(1e-8, "absolute"), (1.5, "mean")])
+def test_relative_attention_is_the_papers_in_full_eager_matrices(heads: Any, floor: float, floor_of: Any) -> None:
+    """ViCrop rel-att: the last prompt row of one layer under the question over that under the general prompt."""
+    model, processor = build("llava")
+    vlm = va.load(model, processor)
+    run = ask(vlm, capture=va.CaptureSpec(rows="answer", dtype="float32"))
+    found = run.refine("vicrop", layers=[1], heads=heads, floor=floor, floor_of=floor_of, window_px=90).refined
+    eager, _ = build("llava")
+    eager.set_attn_implementation("eager")
+    rows = []
+    for prompt in (QUESTION, "Write a general description of the image."):
+        encoded = vlm.encode([run.pictures], [f"{prompt} {SUFFIX}"])
+        with torch.no_grad():
+            attention = eager(**encoded.inputs, output_attentions=True, use_cache=False).attentions[1][0]
+        kept = attention if heads is None else attention[heads]
+        rows.append(kept[:, -1, encoded.layouts[0].image_positions].double().mean(0).numpy())
+    least = floor * rows[1].mean() if floor_of == "mean" else floor
+    grid_hw = run.trace.layout.images[0].tiles[0].grid_hw
+    expected = (rows[0] / np.maximum(rows[1], least)).reshape(grid_hw)
+    np.testing.assert_allclose(found.patch_map.values[0], expected, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # PEFT's own

@@ -29,9 +29,10 @@ class GeneralPasses:
     """Traces of general prompts by picture, prompt, capture, steering, generation options and state of the weights.
 
     A pass that wrote more steps than are asked for is the same as a shorter one as far as it goes, so it is taken.
-    Steering and generation options are compared by what they hold; where that cannot be told (anything but plain values,
-    arrays and frozen dataclasses of these), the pass is run every time and not kept. What cannot be seen from outside
-    calls for :meth:`clear`: weights written through ``.data``, hooks of your own, another setting of the processor.
+    Steering and generation options are compared by what they hold; where that cannot be told (of anything but plain
+    values, arrays and frozen dataclasses of these), the pass is run every time and not kept. What cannot be seen from
+    outside calls for :meth:`clear`: weights written through ``.data``, hooks of your own, another setting of the
+    processor.
 
     Attributes:
         runs: how often the model has run for it.
