@@ -93,7 +93,7 @@ def test_map_options(photo: str, tmp_path: Path, options: list[str], capsys: pyt
     assert "red: peak at" in told.out
 
 
-COMMANDS = ("demo", "ask", "map", "sinks", "models", "verify", "scenes")
+COMMANDS = ("demo", "ask", "map", "refine", "sinks", "models", "verify", "scenes")
 
 
 def test_the_table_of_commands_is_whole() -> None:
@@ -113,6 +113,7 @@ def test_every_command_can_be_quiet_and_can_speak_json(
         "demo": ["-o", str(tmp_path / "demo")],
         "ask": [photo, QUESTION, "--answer", "no"],
         "map": [photo, QUESTION, "red", "--answer", "no", "-o", str(tmp_path / "m.png")],
+        "refine": [photo, QUESTION, "--out", str(tmp_path / "refined")],
         "sinks": [photo, QUESTION, "--answer", "no"],
         "verify": ["--image", photo, "--no-contract"],
         "scenes": [str(tmp_path / "scenes"), "--count", "1"],
