@@ -86,7 +86,8 @@ def chosen_on(vlm: va.Vlm, asked: Sequence[Asked], name: str) -> Chosen:
         picked[route], done[route] = tried[int(np.argmax(scores))], outcomes[int(np.argmax(scores))]
         print(f"  validation {route}: {', '.join(f'{s:.3f}' for s in scores)}", flush=True)
     surer = {f"{route}, surer answer": routes.surer(first, done[route]) for route in SURER}
-    done |= surer | {f"search {rule}": routes.by_search(asked, rule) for rule in SEARCHED}
+    # Of equals, those that may keep the first answer come first.
+    done = surer | {f"search {rule}": routes.by_search(asked, rule) for rule in SEARCHED} | done
     accuracies = {route: out.accuracy for route, out in done.items()}
     gated = max(surer, key=lambda route: accuracies[route])
     fitted = fit_gate([one.signs for one in asked], first.right, surer[gated].right, name=f"{name}: {gated}")
