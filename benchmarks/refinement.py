@@ -129,14 +129,19 @@ def paired(one: Sequence[bool], other: Sequence[bool]) -> float:
     return float(binomtest(only, differ).pvalue) if differ else 1.0
 
 
-def share_of_gain(one: Sequence[bool], first: Sequence[bool], best: Sequence[bool], seed: int = 0) -> list[float]:
-    """Of what the oracle gains over the first answers, how much a route gains; with a bootstrap 95 % interval."""
+def share_of_gain(
+    one: Sequence[bool], first: Sequence[bool], best: Sequence[bool], seed: int = 0
+) -> list[float] | None:
+    """Of what the oracle gains over the first answers, how much a route gains, with a bootstrap 95 % interval over the
+    samples where it gains; None where it does not gain."""
     rng, table = np.random.default_rng(seed), np.array([one, first, best], dtype=float)
 
     def share(values: np.ndarray) -> float:
         gain = values[2].mean() - values[1].mean()
         return float((values[0].mean() - values[1].mean()) / gain) if gain > 0 else float("nan")
 
+    if np.isnan(share(table)):
+        return None
     drawn = [share(table[:, rng.integers(table.shape[1], size=table.shape[1])]) for _ in range(2000)]
     return [share(table), *np.nanquantile(drawn, [0.025, 0.975]).tolist()]
 
