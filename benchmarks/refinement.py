@@ -86,7 +86,8 @@ def chosen_on(vlm: va.Vlm, asked: Sequence[Asked], name: str) -> Chosen:
         picked[route], done[route] = tried[int(np.argmax(scores))], outcomes[int(np.argmax(scores))]
         print(f"  validation {route}: {', '.join(f'{s:.3f}' for s in scores)}", flush=True)
     surer = {f"{route}, surer answer": routes.surer(first, done[route]) for route in SURER}
-    done |= surer | {f"search {rule}": routes.by_search(asked, rule) for rule in SEARCHED}
+    # Of equals, those that may keep the first answer come first.
+    done = surer | {f"search {rule}": routes.by_search(asked, rule) for rule in SEARCHED} | done
     accuracies = {route: out.accuracy for route, out in done.items()}
     gated = max(surer, key=lambda route: accuracies[route])
     fitted = fit_gate([one.signs for one in asked], first.right, surer[gated].right, name=f"{name}: {gated}")
@@ -128,14 +129,19 @@ def paired(one: Sequence[bool], other: Sequence[bool]) -> float:
     return float(binomtest(only, differ).pvalue) if differ else 1.0
 
 
-def share_of_gain(one: Sequence[bool], first: Sequence[bool], best: Sequence[bool], seed: int = 0) -> list[float]:
-    """Of what the oracle gains over the first answers, how much a route gains; with a bootstrap 95 % interval."""
+def share_of_gain(
+    one: Sequence[bool], first: Sequence[bool], best: Sequence[bool], seed: int = 0
+) -> list[float] | None:
+    """Of what the oracle gains over the first answers, how much a route gains, with a bootstrap 95 % interval over the
+    samples where it gains; None where it does not gain."""
     rng, table = np.random.default_rng(seed), np.array([one, first, best], dtype=float)
 
     def share(values: np.ndarray) -> float:
         gain = values[2].mean() - values[1].mean()
         return float((values[0].mean() - values[1].mean()) / gain) if gain > 0 else float("nan")
 
+    if np.isnan(share(table)):
+        return None
     drawn = [share(table[:, rng.integers(table.shape[1], size=table.shape[1])]) for _ in range(2000)]
     return [share(table), *np.nanquantile(drawn, [0.025, 0.975]).tolist()]
 
@@ -151,7 +157,8 @@ def costs(vlm: va.Vlm, asked: Sequence[Asked], found: dict[str, Route], count: i
         spent["one answer"].append(time.process_time() - start)
         vlm.general.clear()
         start = time.process_time()
-        vlm.general.trace(vlm, one.run.request, one.run.pictures, va.maps.GENERIC_PROMPT, steps=6)
+        steps = max(len(one.run.trace.answer_tokens), 1)
+        vlm.general.trace(vlm, one.run.request, one.run.pictures, va.maps.GENERIC_PROMPT, steps=steps)
         general.append(time.process_time() - start)
         for name, route in found.items():
             start = time.process_time()

@@ -38,6 +38,8 @@ def _rows(result: dict[str, Any]) -> list[str]:
 
 
 def _gain(row: dict[str, Any]) -> str:
+    if row["share of the oracle's gain"] is None:
+        return "nothing to gain"
     share, low, high = row["share of the oracle's gain"]
     return f"{share:.0%} ({low:.0%} to {high:.0%})"
 
@@ -48,11 +50,12 @@ def _notes(result: dict[str, Any]) -> list[str]:
     looked = ", ".join(f"{s['gate looked again']:.0%} ({n})" for n, s in sets.items())
     return [
         f"The best route on {result['validation questions']} validation questions "
-        f"({result['validation'][best]:.3f} right there) is *{best}*: on the tiny things of the test it reaches "
-        f"{_gain(row)} of what the oracle crop gains, p = {row['p against plain']:.2g} against the plain answer, "
-        f"{row['p against random crop']:.2g} against the random crop.", "",
-        "`position` asks where a tiny thing lies in the whole picture, or what lies in a part of it. A crop shown alone "
-        "has other places: routes that show one (all but those with both pictures, masks, blur and fade) answer "
+        f"({result['validation'][best]:.3f} right there) is *{best}*: on the tiny things of the test it is right "
+        f"{row['accuracy']:.3f} of the time (of the oracle crop's gain: {_gain(row)}), p = "
+        f"{row['p against plain']:.2g} against the plain answer, {row['p against random crop']:.2g} against the random "
+        "crop.", "",
+        "`position` asks where a tiny thing lies in the whole picture, or what lies in a part of it. A crop shown "
+        "alone has other places: routes that show one (all but those with both pictures, masks, blur and fade) answer "
         "another question there, the oracle crop too, so that it is no upper bound in that column. Such answers count "
         "as wrong: that is what these routes do to such a question. Settings were chosen on questions about things, "
         "not places.", "",
@@ -76,6 +79,5 @@ def _sinks(found: dict[str, Any]) -> list[str]:
     lines = ["", f"`scene-sinks`, tiny things, {found['questions']} questions:", "",
              "| route | right | p, plain | of the oracle's gain |", "|---|---|---|---|"]  # fmt: skip
     for route, row in found["routes"].items():
-        gain = row["share of the oracle's gain"][0]
-        lines.append(f"| {route} | {row['accuracy']:.3f} | {row['p against plain']:.2g} | {gain:.0%} |")
+        lines.append(f"| {route} | {row['accuracy']:.3f} | {row['p against plain']:.2g} | {_gain(row)} |")
     return lines

@@ -82,6 +82,26 @@ def test_a_pass_contrasted_with_itself_is_flat_and_a_large_floor_leaves_the_task
     np.testing.assert_allclose(got / got.sum(), want / want.sum(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("clip", [None, 0.8])
+def test_the_floor_is_of_each_general_map_and_the_clip_of_each_ratio(clip: float | None) -> None:
+    rng = np.random.default_rng(3)
+    shape = trace().attn_lhqk.shape
+    task, general = (trace(attn_lhqk=rng.random(shape, dtype=np.float32) ** 2) for _ in range(2))
+    found = contrast(task, general, floor=0.3, floor_of="mean", clip=clip, steps="every", weights="number")
+    expected = np.zeros(shape[-1])
+    for number, token in enumerate(task.answer_tokens):
+        row = int(task.rows_of([token], "predicting")[0])
+        for layer in range(shape[0]):
+            top, below = (one.attn_lhqk[layer, :, row].astype(np.float64).mean(0) for one in (task, general))
+            ratio = top / (below + 0.3 * below.mean())
+            if clip is not None:
+                ratio = np.minimum(ratio, np.quantile(ratio, clip))
+            expected += (number + 1) * ratio
+    layout = task.layout
+    got = [found.values[layout.tile[p]][layout.row[p], layout.col[p]] for p in layout.image_positions]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
 def test_clipping_cuts_the_exploding_patch_and_nothing_else() -> None:
     one = trace()
     values = one.attn_lhqk.copy()

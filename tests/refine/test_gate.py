@@ -117,11 +117,12 @@ def test_the_logistic_fit_is_scikit_learns() -> None:
         (SpecError, [], [], [], 1.0),
         (SpecError, [Signs(1, 1, 1)], [True], [], 1.0),
         (SpecError, [Signs(1, 1, 1)], [True], [True], 2.0),
+        (SpecError, [Signs(1, 1, 1)], [True], [True], "most"),
         (MapError, [Signs(float("nan"), 1, 1)], [True], [True], 1.0),
     ],
 )
 def test_data_that_cannot_be_fitted(
-    error: type[Exception], signs: list[Signs], first: list[bool], second: list[bool], keep: float
+    error: type[Exception], signs: list[Signs], first: list[bool], second: list[bool], keep: Any
 ) -> None:
     with pytest.raises(error):
         fit_gate(signs, first, second, keep=keep)

@@ -203,6 +203,29 @@ def test_the_ratio_of_pixel_gradients_is_taken_pixel_by_pixel(floor: float, floo
     np.testing.assert_allclose(again.patch_map.values[0], blocks, rtol=5e-3)
 
 
+def test_gradients_of_the_second_of_two_pictures() -> None:
+    model, processor = build("llava")
+    vlm = Vlm(model, processor, name="llava")
+    pictures = [va.load_image(data.coffee()[:120, :200]), va.load_image(data.chelsea()[:90, :90])]
+    both = [vlm.encode([pictures], [text]) for text in (QUESTION, "Describe it.")]
+    pixels = [one.inputs["pixel_values"].clone().requires_grad_(True) for one in both]
+    slopes = [
+        torch.autograd.grad(score_of(model, one.inputs | {"pixel_values": given}), given)[0][1].norm(dim=0).numpy()
+        for one, given in zip(both, pixels, strict=True)
+    ]
+    busy = plain_busy(both[0].inputs["pixel_values"][1].numpy())
+    rows, cols = both[0].layouts[0].images[1].tiles[0].grid_hw
+
+    def blocks(values: np.ndarray) -> np.ndarray:
+        return np.asarray(values.reshape(rows, len(values) // rows, cols, len(values) // cols).mean((1, 3)))
+
+    found = pixel_gradient(model, both[0], image=1)
+    np.testing.assert_allclose(found.values[0], blocks(slopes[0] * busy), rtol=2e-3, atol=1e-9)
+    ratio = pixel_gradient_ratio(model, *both, image=1)
+    divisor = np.maximum(slopes[1], 1e-6 * slopes[1][busy].mean())
+    np.testing.assert_allclose(ratio.values[0], blocks(np.where(busy, slopes[0] / divisor, 0)), rtol=5e-3)
+
+
 def test_pixels_of_no_weight_under_the_general_prompt_need_a_floor() -> None:
     model, processor = build("llava")
     vlm = Vlm(model, processor, name="llava")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,7 @@ class Said(va.Steering):
     """Made anew for every run, as steering is that asks the model something first."""
 
     by: tuple[float, ...] = (1.0,)
+    _working: dict[int, object] = field(default_factory=lambda: {0: object()}, init=False)
 
     def for_model(self, vlm: Any) -> Said:
         return replace(self)
@@ -203,20 +204,55 @@ def test_general_passes_are_shared_by_what_they_do_and_made_anew_by_what_changes
     assert runs() == 2, "other layers are kept"
     ask(vlm, photo, "Why?", min_new_tokens=3).refine("carve-crop", steps="first", weights="even")
     assert runs() == 2, "shortest lengths are of the answer"
-    louder = Louder()
-    for by, expected in ((1.0, 3), (1.0, 3), (2.0, 4)):
-        louder.by = by
-        with vlm.steer(louder):
-            ask(vlm, photo, "What?").refine("carve-crop")
-        assert runs() == expected, f"the same object, changed to {by}"
-    for by, expected in ((1.0, 5), (1.0, 5), (3.0, 6)):
+    for by, expected in ((1.0, 3), (1.0, 3), (3.0, 4)):
         with vlm.steer(Said((by,))):
             ask(vlm, photo, "What?").refine("carve-crop")
         assert runs() == expected, "equal steering is the same steering"
+    louder, kept = Louder(), len(vlm.general)
+    for by, expected in ((1.0, 5), (2.0, 6)):
+        louder.by = by
+        with vlm.steer(louder):
+            ask(vlm, photo, "What?").refine("carve-crop")
+        assert (runs(), len(vlm.general)) == (expected, kept), "nothing tells whether this object still does the same"
+    ask(vlm, photo, "What?").refine("carve-crop", suffix="Be short.")
+    assert runs() == 7, "another general prompt"
+    for seed, expected in ((1, 8), (1, 8), (2, 9)):
+        ask(vlm, photo, "What?", do_sample=True, seed=seed).refine("carve-crop")
+        assert runs() == expected, "samples are of their seed"
     vlm.model.to(torch.float64)
     vlm.model.to(torch.float32)
     ask(vlm, photo, "What?").refine("carve-crop")
-    assert runs() == 7, "weights were cast"
+    assert runs() == 10, "weights were cast"
+
+
+def test_a_general_pass_belongs_to_its_system_text() -> None:
+    vlm = Vlm(*TINY["qwen2_vl"](), name="qwen2_vl")
+    for system, expected in (("You are brief.", 1), ("You are brief.", 1), ("You are long.", 2)):
+        ask(vlm, data.coffee()[:56, :84], "What?", system=system).refine("carve-crop")
+        assert vlm.general.runs == expected
+
+
+@pytest.mark.parametrize("heads", [None, [1]])
+@pytest.mark.parametrize(("floor", "floor_of"), [(1e-8, "absolute"), (1.5, "mean")])
+def test_relative_attention_is_the_papers_in_full_eager_matrices(heads: Any, floor: float, floor_of: Any) -> None:
+    """ViCrop rel-att: the last prompt row of one layer under the question over that under the general prompt."""
+    model, processor = build("llava")
+    vlm = va.load(model, processor)
+    run = ask(vlm, capture=va.CaptureSpec(rows="answer", dtype="float32"))
+    found = run.refine("vicrop", layers=[1], heads=heads, floor=floor, floor_of=floor_of, window_px=90).refined
+    eager, _ = build("llava")
+    eager.set_attn_implementation("eager")
+    rows = []
+    for prompt in (QUESTION, "Write a general description of the image."):
+        encoded = vlm.encode([run.pictures], [f"{prompt} {SUFFIX}"])
+        with torch.no_grad():
+            attention = eager(**encoded.inputs, output_attentions=True, use_cache=False).attentions[1][0]
+        kept = attention if heads is None else attention[heads]
+        rows.append(kept[:, -1, encoded.layouts[0].image_positions].double().mean(0).numpy())
+    least = floor * rows[1].mean() if floor_of == "mean" else floor
+    grid_hw = run.trace.layout.images[0].tiles[0].grid_hw
+    expected = (rows[0] / np.maximum(rows[1], least)).reshape(grid_hw)
+    np.testing.assert_allclose(found.patch_map.values[0], expected, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # PEFT's own
@@ -233,6 +269,21 @@ def test_an_adapter_that_is_put_aside_makes_another_general_pass() -> None:
         assert vlm.general.runs == 2
     ask(vlm, question="What?").refine("carve-crop")
     assert vlm.general.runs == 2, "the first pass holds again"
+
+
+def test_what_is_divided_by_is_kept_in_full_precision() -> None:
+    vlm = va.load(*tiny("llava"))
+    half, full = (
+        ask(vlm, capture=va.CaptureSpec(rows="answer", dtype=dtype)).refine(
+            "carve-crop", floor=1e-8, floor_of="absolute"
+        )
+        for dtype in ("float16", "float32")
+    )
+    assert vlm.general.runs == 1, "one pass for both"
+    assert half.refined is not None
+    assert full.refined is not None
+    # What is left is the rounding of what is divided: half a unit in the last of 11 bits.
+    np.testing.assert_allclose(half.refined.patch_map.values[0], full.refined.patch_map.values[0], rtol=2.0**-11)
 
 
 def test_what_is_kept_of_general_passes_is_bounded() -> None:
@@ -352,6 +403,26 @@ def test_what_cannot_be_asked_for(options: dict[str, Any], said: str, monkeypatc
     monkeypatch.setattr(Vlm, "run", lambda *_: pytest.fail("the model ran"))
     with pytest.raises(InputError, match=said):
         run.refine(**options)
+
+
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if "gradient" not in r.signal])
+def test_rows_that_were_not_kept_are_told_before_anything_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = ask(va.load(*tiny("llava")), capture=va.CaptureSpec(rows="question"))
+    monkeypatch.setattr(Vlm, "run", lambda *_: pytest.fail("the model ran"))
+    with pytest.raises(MapError, match="were not kept"):
+        run.refine(name)
+
+
+def test_a_given_answer_is_that_of_the_first_look_alone() -> None:
+    run = ask(va.load(*tiny("llava")), answer="yes it is")
+    free = ask(va.load(*tiny("llava")), max_new_tokens=64)
+    assert run.answer == "yes it is"
+    assert run.ask_again("peak", window_share=1.0).answer == free.answer
+    looks = run.search("vstar", enough=1.0, most_looks=2).path.visits
+    assert looks[0].seen.held is run
+    for look in looks[1:]:
+        part = run.pictures[0].image.crop(look.box_xyxy)
+        assert look.seen.held.answer == ask(va.load(*tiny("llava")), part, max_new_tokens=64).answer
 
 
 def test_a_word_decides_where_to_look() -> None:

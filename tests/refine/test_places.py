@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFilter
 from scipy import ndimage
 
 from vlmattn.core.errors import MapError, SpecError
@@ -170,6 +170,40 @@ def test_masks_blacken_blur_and_fade_what_lies_outside() -> None:
     faded = np.asarray(made["fade"].image).astype(int)
     assert np.abs(faded[:10, :10] - colours[:10, :10] / 9).max() <= 0.51
     assert (faded[30:, 30:] == colours[30:, 30:]).all()
+
+
+def test_the_blur_is_a_fiftieth_of_the_longer_side() -> None:
+    image, patch_map = picture(200, 40), one_tile([[0.0, 0.0, 0.0, 1.0]], (200, 40))
+    made = refine_picture(image, patch_map, RECIPES["blur"].but(share=0.25))
+    expected = np.asarray(image.filter(ImageFilter.GaussianBlur(4.0)))
+    assert (np.asarray(made.image)[:, :150] == expected[:, :150]).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "box"),
+    [
+        ({"window_px": 20}, (80, 20, 100, 40)),
+        ({"window_px": 20, "margin": 0.5}, (70, 10, 110, 50)),
+        ({"window_px": 20, "margin": 9.0}, (0, 0, 200, 80)),
+        ({"place": "regions", "share": 0.05}, (80, 20, 100, 40)),
+        ({"place": "regions", "share": 0.05, "margin": 0.25}, (75, 15, 105, 45)),
+        ({"place": "window", "window_px": 20, "margin": 0.5}, (70, 10, 110, 50)),
+    ],
+)
+def test_a_margin_is_a_share_of_the_boxs_own_sides(changes: dict[str, Any], box: tuple[int, ...]) -> None:
+    values = np.zeros((4, 10))
+    values[1, 4] = 1.0
+    made = refine_picture(picture(200, 80), one_tile(values, (200, 80)), PLAIN.but(**changes))
+    assert made.place.box_xyxy == box
+    if made.recipe.place != "regions":
+        assert (np.argwhere(made.place.mask).min(0) == (box[1], box[0])).all()
+        assert made.place.mask.sum() == (box[2] - box[0]) * (box[3] - box[1])
+    wide = np.zeros((4, 10))
+    wide[1, 3:6] = (1.0, 1.1, 1.2)
+    flat = refine_picture(
+        picture(200, 80), one_tile(wide, (200, 80)), PLAIN.but(place="regions", margin=0.5, share=0.1)
+    )
+    assert flat.place.box_xyxy == (30, 10, 150, 50), "60 by 20 pixels: 30 more on each side, 10 above and below"
 
 
 @pytest.mark.parametrize(("how", "size"), [("none", (30, 20)), ("fit", (90, 60)), ("cover", (180, 120))])

@@ -82,6 +82,48 @@ def test_parts_lie_in_their_parents_and_cover_them() -> None:
     assert (covered == 1).all()
 
 
+def test_children_overlap_by_a_share_of_themselves_inside_their_parent() -> None:
+    path = search((300, 100), finder(0), SEARCHES["vstar"].but(most_looks=2, most_depth=1, overlap=0.1))
+    assert {v.box_xyxy for v in path.visits[1:]} == {(0, 0, 165, 100), (135, 0, 300, 100)}
+
+
+def test_near_squares_are_split_in_four_and_long_parts_in_two() -> None:
+    rule = SEARCHES["vstar"].but(most_looks=9, most_depth=1, overlap=0.0)
+    for wh, count in (((300, 210), 4), ((300, 200), 2), ((200, 300), 2), ((210, 300), 4)):
+        assert search(wh, finder(0), rule).looks == count
+    assert {v.box_xyxy for v in search((100, 300), finder(0), rule).visits[1:]} == {
+        (0, 0, 100, 150), (0, 150, 100, 300)
+    }  # fmt: skip
+
+
+def test_the_least_size_is_of_the_shorter_side() -> None:
+    rule = SEARCHES["zoomeye"].but(most_looks=99, most_depth=9, least_px=1, least_share=0.5, overlap=0.0)
+    sizes = {(v.box_xyxy[2] - v.box_xyxy[0], v.box_xyxy[3] - v.box_xyxy[1]) for v in
+             search((400, 100), finder(0), rule).visits}  # fmt: skip
+    assert sizes == {(400, 100), (200, 50)}, "50 is half of 100, so quarters are not split again"
+
+
+def test_what_is_opened_next_has_the_largest_share_of_the_whole() -> None:
+    """A part with nearly all of a poor parent's attention comes after one with some of a rich one's."""
+
+    def look(box: tuple[int, int, int, int]) -> Seen:
+        x0, y0, x1, y1 = box
+        whole = np.full((100, 400), 1.0, dtype=np.float32)
+        whole[:, :200] = 9.0  # 90 % on the left half
+        values = whole[y0:y1, x0:x1].copy()
+        if box == (200, 0, 400, 100):
+            values[:, :100] = 0.0  # all of the right half's own attention on its right quarter
+        return Seen(0.1, PixelMap(values, np.ones_like(values, bool)))
+
+    rule = SEARCHES["vstar"].but(most_looks=5, most_depth=2, least_px=1, least_share=0.01, overlap=0.0)
+    order = [v.box_xyxy for v in search((400, 100), look, rule).visits]
+    assert order[1] == (0, 0, 200, 100)
+    assert set(order[2:4]) == {(0, 0, 100, 100), (100, 0, 200, 100)}, "45 % of the whole each, before the right's 10 %"
+    priorities = {v.box_xyxy: v.priority for v in search((400, 100), look, rule).visits}
+    assert priorities[(0, 0, 100, 100)] == pytest.approx(0.45)
+    assert priorities[(300, 0, 400, 100)] == pytest.approx(0.1)
+
+
 def test_no_part_is_smaller_than_half_of_what_may_be_split() -> None:
     rule = SEARCHES["zoomeye"].but(most_looks=200, most_depth=9, least_px=50, least_share=0.0, overlap=0.0)
     for visit in search(WH, finder(0), rule).visits:

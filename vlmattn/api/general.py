@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,11 @@ _ADAPTER = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling"
 class GeneralPasses:
     """Traces of general prompts by picture, prompt, capture, steering, generation options and state of the weights.
 
-    A pass that wrote more steps than are asked for is the same as a shorter one as far as it goes, so it is taken. What
-    cannot be seen from outside calls for :meth:`clear`: weights written through ``.data``, hooks of your own, another
-    setting of the processor.
+    A pass that wrote more steps than are asked for is the same as a shorter one as far as it goes, so it is taken.
+    Steering and generation options are compared by what they hold; where that cannot be told (of anything but plain
+    values, arrays and frozen dataclasses of these), the pass is run every time and not kept. What cannot be seen from
+    outside calls for :meth:`clear`: weights written through ``.data``, hooks of your own, another setting of the
+    processor.
 
     Attributes:
         runs: how often the model has run for it.
@@ -38,7 +40,7 @@ class GeneralPasses:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.most_bytes, self.runs = most_bytes, 0
-        self._held: OrderedDict[tuple[Any, ...], tuple[Run, int, Request]] = OrderedDict()
+        self._held: OrderedDict[tuple[Any, ...], tuple[Run, int]] = OrderedDict()
 
     def trace(self, vlm: Vlm, request: Request, pictures: Sequence[Visual], prompt: str, *, steps: int) -> Trace:
         """The trace of :meth:`run`."""
@@ -53,15 +55,19 @@ class GeneralPasses:
         asked = _general(request, pictures, prompt, steps)
         with vlm.alone():
             key = _key(vlm, asked)
-            held = self._held.get(key)
-            if held is None or held[1] < steps:
+            found, reach = self._held.get(key, (None, 0)) if key is not None else (None, 0)
+            if found is None or reach < steps:
                 self.runs += 1
-                # The request is held with it, so that no other object gets the identity of one of its own.
-                held = self._held[key] = (vlm.run(asked)[0], steps, asked)
-            self._held.move_to_end(key)
-            while len(self._held) > 1 and sum(_nbytes(one) for one, _, _ in self._held.values()) > self.most_bytes:
-                self._held.popitem(last=False)
-        return held[0]
+                found, reach = vlm.run(asked)[0], steps
+            if key is not None:
+                self._keep(key, found, reach)
+        return found
+
+    def _keep(self, key: tuple[Any, ...], run: Run, steps: int) -> None:
+        self._held[key] = run, steps
+        self._held.move_to_end(key)
+        while len(self._held) > 1 and sum(_nbytes(one) for one, _ in self._held.values()) > self.most_bytes:
+            self._held.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all passes."""
@@ -85,7 +91,7 @@ def _general(request: Request, pictures: Sequence[Visual], prompt: str, steps: i
         heads=asked.heads,
         reduce=asked.reduce,
         columns=asked.columns,
-        dtype=asked.dtype,
+        dtype="float32",  # it is divided by
         offload=asked.offload,
         top_k=0,
         budget=asked.budget,
@@ -102,18 +108,15 @@ def _general(request: Request, pictures: Sequence[Visual], prompt: str, steps: i
     )
 
 
-def _key(vlm: Vlm, asked: Request) -> tuple[Any, ...]:
+def _key(vlm: Vlm, asked: Request) -> tuple[Any, ...] | None:
+    # Equal for passes that do the same; None where that cannot be told.
+    try:
+        changes = _plain(asked.steering), _plain(sorted(asked.generate.items(), key=lambda pair: pair[0]))
+    except TypeError:
+        return None
     pictures, prompt = asked.items[0]
-    return (
-        prompt,
-        tuple(_fingerprint(picture) for picture in pictures),
-        repr(asked.capture),
-        tuple(_identity(one) for one in asked.steering),
-        asked.system,
-        asked.seed,
-        tuple((name, _identity(value)) for name, value in sorted(asked.generate.items(), key=lambda pair: pair[0])),
-        _model_state(vlm.model),
-    )
+    seen = tuple(_fingerprint(picture) for picture in pictures)
+    return prompt, seen, repr(asked.capture), changes, asked.system, asked.seed, _model_state(vlm.model)
 
 
 def _fingerprint(seen: Visual) -> str:
@@ -121,21 +124,19 @@ def _fingerprint(seen: Visual) -> str:
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
-def _identity(value: Any) -> Any:
-    """Equal for values that do the same: plain values and frozen dataclasses by what they hold, other objects by which
-    they are and by what they hold now."""
-    if isinstance(value, (list, tuple)):
-        return tuple(_identity(one) for one in value)
-    if isinstance(value, dict):
-        return tuple((_identity(name), _identity(one)) for name, one in value.items())
-    if isinstance(value, np.ndarray):
-        return value.shape, value.dtype.str, value.tobytes()
-    if isinstance(value, (str, int, float, type(None))):
+def _plain(value: Any) -> Any:
+    """Something that compares by what a value holds. Raises TypeError for what cannot be known to stay as it is."""
+    if isinstance(value, (str, int, float, np.generic, type(None))):
         return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(one) for one in value)
+    if isinstance(value, Mapping):
+        return tuple((_plain(name), _plain(one)) for name, one in value.items())
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return value.shape, value.dtype.str, value.tobytes()
     if is_dataclass(value) and not isinstance(value, type) and getattr(value, "__dataclass_params__").frozen:  # noqa: B009
-        return type(value), tuple(_identity(getattr(value, one.name)) for one in fields(value) if one.init)
-    held = sorted(vars(value).items()) if hasattr(value, "__dict__") else ()
-    return id(value), getattr(value, "_version", 0), tuple((name, repr(what)) for name, what in held)
+        return type(value), tuple(_plain(getattr(value, one.name)) for one in fields(value) if one.init)
+    raise TypeError
 
 
 def _model_state(model: Any) -> int:

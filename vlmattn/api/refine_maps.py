@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from vlmattn.api.checks import head_numbers, map_options
 from vlmattn.core.errors import SpecError
-from vlmattn.maps.choices import choose_heads, choose_layers
+from vlmattn.maps.choices import choose_layers
 from vlmattn.refine import Recipe, contrast
 from vlmattn.trace import Span, Trace
 
@@ -32,22 +31,27 @@ def map_for(run: Run, recipe: Recipe, what: str | int | Span | None, image: int)
         raise SpecError(
             f"signal {recipe.signal!r} is of answer tokens: leave out the word, or take 'raw' or 'relative'"
         )
-    _check_read(run, recipe)
-    if isinstance(what, (str, Integral)):
-        run.trace.find(what if isinstance(what, str) else int(what))
+    _check_read(run, recipe, what, image)
     return _SIGNALS[recipe.signal](run, recipe, what, image)
 
 
-def _check_read(run: Run, recipe: Recipe) -> None:
-    """Raises SpecError for layers and heads that cannot be had, before anything runs."""
+def _check_read(run: Run, recipe: Recipe, what: str | int | Span | None, image: int) -> None:
+    """Raises for words, rows, layers and heads that cannot be had, before anything runs."""
+    from vlmattn.maps import raw_attention
+
     map_options(run.trace, None, "raw", {"layers": recipe.layers, "heads": recipe.heads})
-    if isinstance(recipe.heads, str) and recipe.signal == "gradient":
-        raise SpecError("gradient maps take heads by number, or all")
-    if recipe.signal == "pure_gradient":
-        return
-    layers, _ = choose_layers(run.trace, recipe.layers, recipe.heads)
-    if recipe.signal != "gradient":
-        choose_heads(run.trace, layers, head_numbers(run.trace, recipe.heads))
+    if recipe.signal == "gradient":
+        if isinstance(recipe.heads, str):
+            raise SpecError("gradient maps take heads by number, or all")
+        choose_layers(run.trace, recipe.layers)
+    elif recipe.signal != "pure_gradient":
+        # Whatever is read later, of this run or of the same question with a suffix, is read from here first.
+        raw_attention(run.trace, _first(recipe, what), image=image, **_read(run, recipe))
+
+
+def _first(recipe: Recipe, what: str | int | Span | None) -> str | int | Span | None:
+    """What a map of attention starts from: the word, or the answer tokens that the recipe says."""
+    return what if what is not None else _TOKEN[recipe.steps]
 
 
 def asked_with(run: Run, recipe: Recipe) -> Prompt:
@@ -97,9 +101,7 @@ def _read(run: Run, recipe: Recipe) -> dict[str, Any]:
 def _raw(run: Run, recipe: Recipe, what: Any, image: int) -> PatchMap:
     from vlmattn.maps import raw_attention
 
-    found = raw_attention(
-        _task(run, recipe).trace, what if what is not None else _TOKEN[recipe.steps], image=image, **_read(run, recipe)
-    )
+    found = raw_attention(_task(run, recipe).trace, _first(recipe, what), image=image, **_read(run, recipe))
     return replace(found, provenance=replace(found.provenance, method="raw"))
 
 

@@ -362,7 +362,7 @@ class Run:
             rule: one of :data:`vlmattn.refine.SEARCHES`, or your own. changes: its fields; ``layers`` and ``heads`` of
                 the attention that leads.
 
-        A given answer is followed on every part: the search is then for the part that speaks most for it.
+        A given answer is that of the first look alone; parts are asked freely, as in :meth:`ask_again`.
 
         Raises:
             SpecError: no such rule, field, picture or layer, a video, or a capture without the answer's certainty.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +120,7 @@ def search_run(run: Run, rule: str | SearchRule, *, image: int, changes: dict[st
 def _on(run: Run, whole: Picture, box: Box, image: int) -> Run:
     part = Picture(cut_out(whole.image, box), f"{whole.name}, part", (f"part {box}",))
     pictures = [part if n == image else one for n, one in enumerate(run.pictures)]
-    request = replace(run.request, items=((pictures, run.request.items[0][1]),))
-    return run.vlm.run(request)[0]
+    return run.vlm.run(run.request.only(pictures, run.request.items[0][1]))[0]
 
 
 def _cue(run: Run, image: int, read: dict[str, Any]) -> PixelMap | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,6 +111,8 @@ def _changes(
 ) -> dict[str, Any]:
     given: dict[str, Any] = {"pictures": pictures, "share": share, "layers": layers, "heads": heads}
     if window is not None:
+        if not (isfinite(window) and (window <= 1 or window == round(window))):
+            raise SpecError(f"--window must be a whole number of pixels, or a share up to 1; got {window}")
         given |= {"window_share": window} if window <= 1 else {"window_px": round(window)}
     return {name: value for name, value in given.items() if value is not None}
 

@@ -165,8 +165,7 @@ def fit_gate(
     """
     if not len(signs) == len(first) == len(second) or not len(signs):
         raise SpecError(f"give signs and answers of the same questions, got {len(signs)}, {len(first)}, {len(second)}")
-    if not 0 <= keep <= 1:
-        raise SpecError(f"keep must be 0 to 1, got {keep}")
+    check_number("keep", keep, 0.0, 1.0)
     table = np.array([[getattr(one, n) for n in _NAMES] for one in signs], dtype=np.float64)
     if not np.isfinite(table).all():
         raise MapError("a sign of some question is not known: keep candidates (top_k=2 or more) and the answer's rows")
