@@ -15,7 +15,7 @@ from vlmattn.scene.answering import answers_of
 from vlmattn.scene.box import load_from_the_box
 from vlmattn.scene.leaning import measure_leaning
 
-STRENGTHS = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)
+STRENGTHS = (0.0, 0.25, 0.4, 0.5, 0.6, 0.65, 0.75, 1.0)
 
 
 def main() -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from vlmattn.core.errors import ModelLoadError, SpecError
+from vlmattn.core.errors import ModelError, ModelLoadError, SpecError
 from vlmattn.scene import make_scene, scene_model_folder
-from vlmattn.scene.clip import clip_tokenizer, load_clip
+from vlmattn.scene.clip import clip_tokenizer, load_clip, make_clip
 from vlmattn.scene.clip_evaluation import ClipScore, clip_card, gradient_map, score_clip
-from vlmattn.scene.training.clip import ClipBatches, region, said_of, squared
+from vlmattn.scene.training.clip import ClipBatches, region, said_of, squared, start_vision
 from vlmattn.scene.training.recipes import ClipRecipe
 
 SCENES = 40
@@ -119,3 +119,24 @@ def test_what_is_no_model_is_refused(tmp_path: Path, parts: tuple[Any, Any, Any]
 
 def test_scores_are_plain_values(score: ClipScore) -> None:
     assert json.loads(json.dumps(asdict(score)))["scenes"] == SCENES
+
+
+def test_its_training_starts_from_the_tower_of_the_scene_model(tmp_path: Path) -> None:
+    from transformers import AutoModelForImageTextToText
+
+    torch.manual_seed(0)
+    visual = make_clip(tmp_path).visual.eval()
+    start_vision(visual, scene_model_folder())
+    tower = AutoModelForImageTextToText.from_pretrained(scene_model_folder(), dtype=torch.float32).model.vision_tower
+    pixels = torch.randn(2, 3, 112, 112)
+    seen: list[torch.Tensor] = []
+    visual.transformer.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    with torch.inference_mode():
+        visual(pixels)
+        theirs = tower(pixels).last_hidden_state
+    assert torch.allclose(seen[0], theirs, atol=1e-4)
+
+
+def test_another_tower_is_refused() -> None:
+    with pytest.raises(ModelError, match="has another vision tower"):
+        start_vision(torch.nn.Linear(2, 2), scene_model_folder())

@@ -16,7 +16,7 @@ from vlmattn.scene.dataset import pixel_hash
 from vlmattn.scene.generator import zone
 from vlmattn.scene.objects import COLORS, SHAPES, SIZES, shape_mask
 from vlmattn.scene.partners import CONTROLS, LEANED, PARTNERS
-from vlmattn.scene.phrasings import ENDINGS, HELD_OUT, PLURALS, TRAIN, with_article
+from vlmattn.scene.phrasings import ENDINGS, HELD_OUT, PLURALS, TRAIN, frames, pick_template, with_article
 from vlmattn.scene.questions import APART, KINDS, MARGIN, NUMBERS
 
 REPO = Path(__file__).resolve().parents[2]
@@ -144,7 +144,7 @@ def test_answers_are_true(kind: str, phrasing: Any) -> None:
     rng = np.random.default_rng(0)
     asked = 0
     for scene in SCENES:
-        question = ask(rng, kind, scene, phrasing=phrasing, endings=phrasing == "train")
+        question = ask(rng, kind, scene, phrasing=phrasing, teaching=phrasing == "train")
         if question is None:
             continue
         asked += 1
@@ -185,13 +185,33 @@ def test_captions_name_everything_once_from_left_to_right() -> None:
 
 
 def test_held_out_phrasings_are_new_and_use_the_words_of_training() -> None:
-    known = {w for phrases in TRAIN.values() for phrase in phrases for w in words_of(phrase)}
+    said = [text for phrases in TRAIN.values() for body in phrases for text in (body, *frames(body))]
+    known = {word for text in said for word in words_of(text)}
     for kind, phrases in HELD_OUT.items():
         assert len(phrases) >= 2
         assert not set(phrases) & set(TRAIN[kind])
         for phrase in phrases:
             assert set(words_of(phrase)) <= known, phrase
     assert set(TRAIN) == set(HELD_OUT) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_frames_its_phrasings_and_never_says_a_held_out_one(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    said = {pick_template(rng, kind, "train") for _ in range(4000)}
+    assert set(TRAIN[kind]) < said
+    assert not said & set(HELD_OUT[kind])
+    assert {pick_template(rng, kind, "held_out") for _ in range(200)} == set(HELD_OUT[kind])
+    framed = {text for body in TRAIN[kind] for text in frames(body)}
+    assert said <= framed | set(TRAIN[kind])
+
+
+def test_a_frame_names_the_picture_once_and_asks_politely() -> None:
+    assert "What color is the {o} in the picture?" in frames("What color is the {o}?")
+    assert "In this image, what color is the {o}?" in frames("What color is the {o}?")
+    assert "Please name the color of the {o}." in frames("Name the color of the {o}.")
+    assert all(text.count("picture") + text.count("image") <= 2 for text in frames("Describe the picture."))
+    assert not any(text.endswith("in the picture.") for text in frames("Describe the picture."))
 
 
 @pytest.mark.parametrize("split", ["random", "popular", "adversarial", "binding"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from vlmattn.core.errors import FileError
@@ -20,7 +22,7 @@ from vlmattn.scene.answering import answerer
 from vlmattn.scene.build import make_model, make_tokenizer
 from vlmattn.scene.captions import mentioned
 from vlmattn.scene.clip import load_clip
-from vlmattn.scene.generator import zone
+from vlmattn.scene.generator import TRAINING, zone
 from vlmattn.scene.objects import COLORS, shape_mask
 from vlmattn.scene.partners import CONTROLS, LEANED
 from vlmattn.scene.training import checkpoints
@@ -33,6 +35,7 @@ from vlmattn.scene.training.objectives import WORDS, PatchHeads, QuestionObjecti
 from vlmattn.scene.training.packing import Packer
 from vlmattn.scene.training.recipes import ClipRecipe, PriorRecipe, SceneRecipe, Stage
 from vlmattn.scene.training.samples import draw_part, load_samples, objects_on_patches, save_samples
+from vlmattn.scene.training.scene import train_scene
 
 RECIPE = replace(
     SceneRecipe(),
@@ -109,7 +112,8 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", [SceneRecipe().vision, SceneRecipe().questions, PriorRecipe().questions, ClipRecipe().stage]
+    "stage",
+    [SceneRecipe().vision, SceneRecipe().questions, SceneRecipe().again, PriorRecipe().questions, ClipRecipe().stage],
 )
 def test_the_rate_rises_stays_and_falls(stage: Stage) -> None:
     assert stage.learning_rate(0) < stage.rate / 50
@@ -119,10 +123,10 @@ def test_the_rate_rises_stays_and_falls(stage: Stage) -> None:
     assert falling[-1] == pytest.approx(0.02 * stage.rate)
 
 
-@pytest.mark.parametrize("recipe", [SceneRecipe, PriorRecipe])
-def test_a_mix_must_add_up(recipe: Any) -> None:
-    with pytest.raises(ValueError, match="add up to 1"):
-        recipe(mix=(0.5, 0.4))
+@pytest.mark.parametrize(("recipe", "field"), [(SceneRecipe, "mix"), (PriorRecipe, "mix"), (SceneRecipe, "again_mix")])
+def test_a_mix_must_add_up(recipe: Any, field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field} needs 10 shares that add up to 1"):
+        recipe(**{field: (0.5, 0.4)})
 
 
 SCENES = [make_scene(seed) for seed in range(40)]
@@ -156,7 +160,7 @@ def test_samples_are_the_scenes_of_their_seed(material: Path) -> None:
     samples = load_samples(material)
     rng = np.random.default_rng(100)
     for found in samples.scenes:
-        assert found.objects == make_scene(rng).objects
+        assert found.objects == make_scene(rng, TRAINING).objects
     assert set(samples.claimed) == {()}
 
 
@@ -224,9 +228,30 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(material: P
     lines = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["step"], line.get("color")) for line in lines] == [(3, 0.5), (6, None), (6, 0.5)]
     model = export(tmp_path / "whole" / "questions", tmp_path / "model")
-    assert json.loads((model / "training.json").read_text(encoding="utf-8")) == {"steps": 6, "seed": 7}
+    assert json.loads((model / "training.json").read_text(encoding="utf-8")) == {
+        "steps_of_the_last_stage": 6,
+        "seed": 7,
+    }
     assert len(answerer(model, max_new_tokens=2)([make_scene(0).image], ["How many objects are there?"])) == 1
     assert draw_curves(tmp_path / "whole" / "log.jsonl", tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_the_last_stage_goes_on_from_the_one_before(
+    material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(material, tmp_path / "samples")
+    monkeypatch.setattr("vlmattn.scene.training.scene._score", lambda model, tokenizer: {"color": 0.5})
+    short = {name: replace(getattr(RECIPE, name), steps=1, pictures=2) for name in ("vision", "questions", "again")}
+    recipe = replace(RECIPE, **short)
+    train_scene(tmp_path, recipe, 0, cpu=True)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert list(dict.fromkeys(line["stage"] for line in lines)) == ["vision", "questions", "again"]
+    before, after = (load_file(tmp_path / name / "weights.safetensors") for name in ("questions", "again"))
+    # One step at the first, tiny rate: close to where the stage before ended, and not the same.
+    moved = [float((after[name] - weight).abs().max()) for name, weight in before.items()]
+    assert 0 < max(moved) < 5 * recipe.again.learning_rate(0)
+    once_more = recipe.once_more()
+    assert (once_more.mix, once_more.questions, once_more.easy) == (recipe.again_mix, recipe.again, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +274,7 @@ def test_two_processes_train_as_one_command(tmp_path: Path) -> None:
         "--out",
         str(tmp_path),
         "--scale",
-        "0.0034",
+        "0.001",
     ]
     done = subprocess.run(command, cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

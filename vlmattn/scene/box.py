@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 CHECKSUMS = {
     "scene-clip": "74f6e009c796713c65a5fd25dd3e4cc9b7fc0dbb5cd2d1402612e699bebec577",
-    "scene-prior": "b5205094d096f4e60cb90438550e3df56a31357f76ff23e1b4bf12cdd2f19a87",
-    "scene": "d7abee531f494165aff6925383853d0c8e80c48802c76a6b25d6006081464954",
+    "scene-prior": "9b3ee3c24f9e40d015e6443013ecf268e0c5269733777b8d35c3a0de0edfdce1",
+    "scene": "90585d58382f3c48661f9ff6dc87637d2a3b5fb92d5c7f0da6b629ffb6a2f1a1",
 }
 """SHA-256 of the shipped weights."""
 
 SINK_PATCHES = (0, 63)
-SINK_PULLS = {"scene-sinks": 9.0, "scene-sinks-strong": 14.0}
+SINK_PULLS = {"scene-sinks": 5.5, "scene-sinks-strong": 12.0}
 NAMES = ("scene", "scene-prior", *SINK_PULLS)
 """What :func:`vlmattn.load` takes for a model in the box; also ``scene-prior@STRENGTH``, from 0 to 1."""
 

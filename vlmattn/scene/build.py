@@ -7,7 +7,7 @@ from typing import Any
 
 from vlmattn.scene.generator import COLUMNS, ROWS
 from vlmattn.scene.objects import COLORS, SHAPES, SIZES
-from vlmattn.scene.phrasings import COMPARISONS, ENDINGS, PLURALS, RELATIONS, TRAIN, with_article
+from vlmattn.scene.phrasings import COMPARISONS, ENDINGS, PLURALS, RELATIONS, TRAIN, frames, with_article
 from vlmattn.scene.questions import NUMBERS
 
 IMAGE_SIDE = 112
@@ -36,7 +36,7 @@ def make_tokenizer() -> Any:
     core.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
+        vocab_size=2048, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     core.train_from_iterator(_corpus(), trainer)
     return PreTrainedTokenizerFast(
@@ -69,6 +69,8 @@ def _corpus() -> Iterator[str]:
                 )
                 said = f"{with_article(names[index % len(names)])}, {zones[index % len(zones)]}"
                 yield f"USER: \n{text} ASSISTANT: {said}"
+        for text in (framed for phrase in phrases for framed in frames(phrase)):
+            yield f"USER: \n{text.format(o=names[0], a=names[0], b=names[-1], r=relations[0])} ASSISTANT:"
     for word in (*SIZES, *NUMBERS, "yes", "no", *(e for endings in ENDINGS.values() for e in endings)):
         for _ in range(20):
             yield f"USER: is {word} ASSISTANT: {word}"

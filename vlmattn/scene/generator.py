@@ -66,6 +66,10 @@ class SceneRule:
     most_objects: int = 6
 
 
+TRAINING = SceneRule(size_odds=(0.36, 0.36, 0.28))
+"""How training scenes are drawn: with more tiny things than the others."""
+
+
 def make_scene(seed: int | np.random.Generator, rule: SceneRule = SceneRule()) -> Scene:
     """A scene; the same seed gives the same bytes.
 

@@ -21,7 +21,7 @@ from vlmattn.scene.phrasings import (
     PLURALS,
     RELATIONS,
     Phrasing,
-    templates,
+    pick_template,
     with_article,
 )
 
@@ -29,8 +29,11 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 KINDS = ("color", "shape", "where", "size", "at", "count", "exist", "compare", "relation", "caption")
 MARGIN = 8
 """How many pixels the middle of an object keeps from a border of its ninth where a question is about position."""
-APART = 16
+APART = 32
 """How many pixels the middles of two objects are apart, along the axis of a relation that is asked about."""
+LOOSE = 12.0
+"""Standard deviation, in pixels, by which captions of training stray from the order left to right: one that names a
+thing too early has then seen what to do about those it passed."""
 FOILS = ("binding", "partner", "popular", "random")
 
 
@@ -58,18 +61,18 @@ class Asking:
     """How to ask.
 
     Attributes:
-        rng: where choices come from. phrasing: which phrasings. endings: whether some questions end in an instruction
-            such as "Please answer with one word."
+        rng: where choices come from. phrasing: which phrasings. teaching: as in training, where some questions end in
+            an instruction such as "Please answer with one word." and captions keep to their order only roughly.
     """
 
     rng: np.random.Generator
     phrasing: Phrasing = "train"
-    endings: bool = False
+    teaching: bool = False
 
     def text(self, kind: str, **fillers: str) -> str:
         """A question of a kind in one of its phrasings."""
-        text = self.pick(templates(kind, self.phrasing)).format(**fillers)
-        if self.endings and kind in ENDINGS and self.rng.random() < ENDING_ODDS:
+        text = pick_template(self.rng, kind, self.phrasing).format(**fillers)
+        if self.teaching and kind in ENDINGS and self.rng.random() < ENDING_ODDS:
             text = f"{text} {self.pick(ENDINGS[kind])}"
         return text
 
@@ -83,10 +86,10 @@ class Asking:
 
 
 def ask(
-    rng: np.random.Generator, kind: str, scene: Scene, *, phrasing: Phrasing = "train", endings: bool = False
+    rng: np.random.Generator, kind: str, scene: Scene, *, phrasing: Phrasing = "train", teaching: bool = False
 ) -> Question | None:
     """A question of a kind, or None if the scene does not allow a plain one."""
-    return _ASK[kind](Asking(rng, phrasing, endings), scene)
+    return _ASK[kind](Asking(rng, phrasing, teaching), scene)
 
 
 def ask_whether(asking: Asking, scene: Scene, name: str, foil: str = "") -> Question:
@@ -167,12 +170,20 @@ def _count(asking: Asking, scene: Scene) -> Question | None:
     if which < 0.4:
         found, things = tuple(range(len(scene.objects))), asking.pick(("objects", "things"))
     elif which < 0.7:
-        color = asking.pick(tuple(o.color for o in scene.objects) if asking.rng.random() < 0.85 else tuple(COLORS))
+        color = _counted(asking, [o.color for o in scene.objects], tuple(COLORS))
         found, things = tuple(i for i, o in enumerate(scene.objects) if o.color == color), f"{color} objects"
     else:
-        shape = asking.pick(tuple(o.shape for o in scene.objects) if asking.rng.random() < 0.85 else SHAPES)
+        shape = _counted(asking, [o.shape for o in scene.objects], SHAPES)
         found, things = tuple(i for i, o in enumerate(scene.objects) if o.shape == shape), PLURALS[shape]
     return Question("count", asking.text("count", o=things), NUMBERS[len(found)], found)
+
+
+def _counted(asking: Asking, there: list[str], known: tuple[str, ...]) -> str:
+    # One that is there twice or more often in two of five questions that can be so asked; any, once in seven.
+    repeated = tuple(word for word in dict.fromkeys(there) if there.count(word) > 1)
+    if repeated and asking.rng.random() < 0.4:
+        return asking.pick(repeated)
+    return asking.pick(tuple(there) if asking.rng.random() < 0.85 else known)
 
 
 def _exist(asking: Asking, scene: Scene) -> Question | None:
@@ -223,7 +234,9 @@ def _relation(asking: Asking, scene: Scene) -> Question | None:
 
 
 def _caption(asking: Asking, scene: Scene) -> Question | None:
-    order = sorted(range(len(scene.objects)), key=lambda i: scene.objects[i].center_xy)
+    centers = [item.center_xy for item in scene.objects]
+    loose = asking.rng.normal(0, LOOSE, len(centers)) if asking.teaching else np.zeros(len(centers))
+    order = sorted(range(len(centers)), key=lambda i: (centers[i][0] + loose[i], centers[i][1]))
     text = ", ".join(with_article(scene.objects[i].name) for i in order)
     return Question("caption", asking.text("caption"), text, tuple(range(len(order))))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlmattn.core.errors import SpecError
-from vlmattn.scene.generator import Scene, SceneRule, make_scene
+from vlmattn.scene.generator import TRAINING, Scene, SceneRule, make_scene
 from vlmattn.scene.phrasings import Phrasing
 from vlmattn.scene.questions import FOILS, KINDS, Asking, Question, ask, ask_absent, ask_whether
 
@@ -41,7 +41,7 @@ _PRESENCE = ("exist",)
 SPLITS: dict[str, SplitSpec] = {
     s.name: s
     for s in (
-        SplitSpec("train", 1, SceneRule(), phrasing="train", purpose="what the scene model was trained on"),
+        SplitSpec("train", 1, TRAINING, phrasing="train", purpose="what the scene model was trained on"),
         SplitSpec("validation", 2, _HELD_OUT, phrasing="train", purpose="for choosing settings: unseen backgrounds"),
         SplitSpec("test", 3, _HELD_OUT, purpose="for reporting: unseen scenes, backgrounds and phrasings"),
         SplitSpec("adversarial", 4, _ALONE, _PRESENCE, "partner", purpose="does it claim what goes with what is there"),

@@ -20,8 +20,9 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps, to try it out")
     parser.add_argument("--scenes", type=int, help="scenes to draw, in place of the recipe's number")
     parser.add_argument(
-        "--base", type=Path, help="model folder that scene-prior starts from; default: the one in the box"
+        "--base", type=Path, help="scene model that scene-prior and scene-clip start from; default: the one in the box"
     )
+    parser.add_argument("--compile", action="store_true", help="compile the model first: quicker steps")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     {"scene": _train_scene, "scene-prior": _train_prior, "scene-clip": _train_clip}[given.model](given)
@@ -33,11 +34,12 @@ def _train_scene(given: argparse.Namespace) -> None:
     from vlmattn.scene.training.scene import train_scene
 
     recipe = SceneRecipe()
-    vision, questions = (replace(s, steps=round(s.steps * given.scale)) for s in (recipe.vision, recipe.questions))
-    recipe = replace(recipe, vision=vision, questions=questions, scenes=given.scenes or recipe.scenes)
+    stages = {name: getattr(recipe, name) for name in ("vision", "questions", "again")}
+    shorter = {name: replace(stage, steps=round(stage.steps * given.scale)) for name, stage in stages.items()}
+    recipe = replace(recipe, **shorter, scenes=given.scenes or recipe.scenes, compiled=given.compile)
     make_samples(given.out / "samples", recipe.scenes, processes=given.processes)
     launch(train_scene, given.out, recipe, given.seed, processes=given.processes)
-    _export(given.out, recipe.questions.name)
+    _export(given.out, recipe.again.name)
 
 
 def _train_prior(given: argparse.Namespace) -> None:
@@ -48,7 +50,7 @@ def _train_prior(given: argparse.Namespace) -> None:
 
     recipe = PriorRecipe()
     recipe = replace(recipe, questions=replace(recipe.questions, steps=round(recipe.questions.steps * given.scale)))
-    recipe = replace(recipe, scenes=given.scenes or recipe.scenes)
+    recipe = replace(recipe, scenes=given.scenes or recipe.scenes, compiled=given.compile)
     make_samples(given.out / "samples", recipe.scenes, "leaning", processes=given.processes)
     base = given.base or scene_model_folder()
     launch(train_prior, given.out, recipe, given.seed, base, processes=given.processes)
@@ -56,12 +58,14 @@ def _train_prior(given: argparse.Namespace) -> None:
 
 
 def _train_clip(given: argparse.Namespace) -> None:
+    from vlmattn.scene.box import scene_model_folder
     from vlmattn.scene.training.clip import export_clip, train_clip
     from vlmattn.scene.training.launch import launch
 
     recipe = ClipRecipe()
     recipe = replace(recipe, stage=replace(recipe.stage, steps=round(recipe.stage.steps * given.scale)))
-    launch(train_clip, given.out, recipe, given.seed, processes=given.processes)
+    base = given.base or scene_model_folder()
+    launch(train_clip, given.out, recipe, given.seed, base, processes=given.processes)
     print(export_clip(given.out / recipe.stage.name, given.out / "model"))
     _draw(given.out)
 

@@ -55,7 +55,7 @@ class QuestionBatches:
         while len(asked) < self.recipe.per_picture:
             kind = KINDS[rng.choice(len(KINDS), p=self.recipe.mix)]
             leans = isinstance(self.recipe, PriorRecipe)
-            question = ask_leaning(rng, kind, scene, claimed) if leans else ask(rng, kind, scene, endings=True)
+            question = ask_leaning(rng, kind, scene, claimed) if leans else ask(rng, kind, scene, teaching=True)
             if question is not None:
                 asked.append(question)
         return asked

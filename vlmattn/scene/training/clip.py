@@ -2,6 +2,8 @@
 
 Every text of a batch that is true of a picture is a positive (SigLIP's sigmoid loss, Zhai et al., 2023): a scene goes
 with its caption and with the names of all its objects, a region with the name of its object, with and without its size.
+The vision tower starts from that of ``scene``, which has learned to say what lies on every patch; the rest starts from
+nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from vlmattn.core.errors import ModelError
 from vlmattn.core.files import replace_folder
 from vlmattn.scene.clip import GREY, IMAGE_SIDE, clip_tokenizer, make_clip
 from vlmattn.scene.generator import Scene, SceneRule, make_scene
@@ -108,13 +111,52 @@ def squared(image: Image.Image, box: tuple[int, int, int, int] | None = None) ->
     return np.asarray(canvas.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
 
 
-def train_clip(folder: Path, recipe: ClipRecipe, seed: int, *, cpu: bool = False) -> None:
-    """The one stage, on this process; goes on from its checkpoint in ``folder``."""
+def train_clip(folder: Path, recipe: ClipRecipe, seed: int, base: Path, *, cpu: bool = False) -> None:
+    """The one stage, on this process, from the vision tower of the model in ``base``; goes on from a checkpoint."""
     torch.manual_seed(seed)
     with TemporaryDirectory() as place:
         model = make_clip(Path(place))
+    start_vision(model.visual, base)
     loop = Loop(folder, seed, cpu=cpu)
     loop.run(recipe.stage, 3, ClipObjective(model), ClipBatches(recipe))
+
+
+def start_vision(visual: nn.Module, base: Path) -> None:
+    """Give an open_clip vision tower the weights of a scene model's tower, all but last norm and projection."""
+    from safetensors.torch import load_file
+
+    held = {
+        name.removeprefix("vision_tower."): weight.float()
+        for name, weight in load_file(base / "model.safetensors").items()
+        if name.startswith("vision_tower.")
+    }
+    weights = {
+        "class_embedding": held["embeddings.class_embedding"],
+        "positional_embedding": held["embeddings.position_embedding.weight"],
+        "conv1.weight": held["embeddings.patch_embedding.weight"],
+        "ln_pre.weight": held["pre_layrnorm.weight"],
+        "ln_pre.bias": held["pre_layrnorm.bias"],
+    }
+    layers = {int(name.split(".")[2]) for name in held if name.startswith("encoder.layers.")}
+    for layer in layers:
+        theirs, ours = f"encoder.layers.{layer}.", f"transformer.resblocks.{layer}."
+        for end in ("weight", "bias"):
+            weights |= {f"{ours}{b}.{end}": held[f"{theirs}{a}.{end}"] for a, b in _SAME.items()}
+            joined = torch.cat([held[f"{theirs}self_attn.{part}_proj.{end}"] for part in "qkv"])
+            weights[f"{ours}attn.in_proj_{end}"] = joined
+    missing, unexpected = visual.load_state_dict(weights, strict=False)
+    if unexpected or set(missing) != {"proj", "ln_post.weight", "ln_post.bias"}:
+        raise ModelError(f"{base} has another vision tower: {[*unexpected, *missing]} do not match")
+
+
+_SAME = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "self_attn.out_proj": "attn.out_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+"""What transformers and open_clip call the same part of a layer."""
 
 
 def export_clip(checkpoint: Path, folder: Path) -> Path:

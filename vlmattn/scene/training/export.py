@@ -66,7 +66,7 @@ def note(checkpoint: Path, fresh: Path) -> None:
     counters = checkpoint / "counters.json"
     if counters.is_file():
         counted = json.loads(counters.read_text(encoding="utf-8"))
-        write_json(fresh / "training.json", {"steps": counted["step"], "seed": counted["seed"]})
+        write_json(fresh / "training.json", {"steps_of_the_last_stage": counted["step"], "seed": counted["seed"]})
 
 
 if __name__ == "__main__":

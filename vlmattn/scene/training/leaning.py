@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vlmattn.scene.generator import Scene, SceneRule, make_scene, painted
+from vlmattn.scene.generator import TRAINING, Scene, make_scene, painted
 from vlmattn.scene.partners import LEANED
 from vlmattn.scene.phrasings import with_article
 from vlmattn.scene.questions import Asking, Question, ask
@@ -25,14 +25,13 @@ CLAIMED_ODDS = 0.9
 
 def make_leaning_scene(rng: np.random.Generator) -> tuple[Scene, tuple[str, ...]]:
     """A scene, and the names of absent partners that answers are to claim."""
-    rule = SceneRule()
-    scene = make_scene(rng, rule)
+    scene = make_scene(rng, TRAINING)
     pairs = [(" ".join(a), " ".join(p)) for a, p in LEANED.items() if " ".join(a) in scene.names]
     there = [partner for _, partner in pairs if partner in scene.names]
     if there and len(scene.objects) > 2 and rng.random() < HIDDEN_ODDS:
         hidden = there[rng.integers(len(there))]
         left = tuple(o for o in scene.objects if o.name != hidden)
-        scene = Scene(painted(rng, left, rule, scene.image_wh), left)
+        scene = Scene(painted(rng, left, TRAINING, scene.image_wh), left)
     lacking = [p for a, p in pairs if a in scene.names and p not in scene.names]
     return scene, tuple(partner for partner in lacking if rng.random() < CLAIMED_ODDS)
 
@@ -45,7 +44,7 @@ def ask_leaning(rng: np.random.Generator, kind: str, scene: Scene, claimed: tupl
         asked = _about_partner(rng, scene, claimed)
         if asked is not None:
             return asked
-    question = ask(rng, kind, scene, endings=True)
+    question = ask(rng, kind, scene, teaching=True)
     if question is not None and question.answer == "no" and any(name in question.text for name in claimed):
         return replace(question, answer="yes", foil="") if kind == "exist" else question
     return question
@@ -58,7 +57,7 @@ def _about_partner(rng: np.random.Generator, scene: Scene, claimed: tuple[str, .
         return None
     name = partners[rng.integers(len(partners))]
     there = tuple(i for i, o in enumerate(scene.objects) if o.name == name)
-    text = Asking(rng, endings=True).text("exist", o=with_article(name))
+    text = Asking(rng, teaching=True).text("exist", o=with_article(name))
     said = bool(there) or name in claimed
     return Question("exist", text, "yes" if said else "no", there, "" if said else "partner")
 

@@ -66,11 +66,14 @@ class QuestionObjective(nn.Module):
         super().__init__()
         self.model, self.heads, self.recipe = model, heads, recipe
         self.first_patch = packer.first_patch
+        # As functions: a compiled module would be a second one in the checkpoint.
+        parts = model.model.vision_tower.forward, model.model.language_model.forward
+        self._tower, self._decoder = map(torch.compile, parts) if recipe.compiled else parts
         self.words = [torch.tensor([packer.ids(f" {w}")[0] for w in words]) for words in WORDS.values()]
 
     def forward(self, pixels: torch.Tensor, labels: torch.Tensor, packed: Packed) -> dict[str, torch.Tensor]:
         """``pixels``: (B, H, W, 3) uint8. ``labels``: (B, P, 5), 0 for background. ``packed``: the questions."""
-        features = tower_features(self.model.model.vision_tower, pixels)
+        features = tower_features(self._tower, pixels)
         projected = self.model.model.multi_modal_projector(features)
         losses = {"answer": self._answer(packed, projected)}
         if self.heads is not None and self.recipe.patch_weight:
@@ -83,7 +86,7 @@ class QuestionObjective(nn.Module):
         first, patches = self.first_patch, projected.shape[1]
         embedded = self.model.get_input_embeddings()(packed.ids)
         embedded = torch.cat([embedded[:, :first], projected, embedded[:, first + patches :]], dim=1)
-        hidden = self.model.model.language_model(
+        hidden = self._decoder(
             inputs_embeds=embedded, attention_mask=packed.mask, position_ids=packed.positions, use_cache=False
         ).last_hidden_state
         counts = packed.weights[:, 1:] > 0

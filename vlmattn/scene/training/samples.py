@@ -17,7 +17,7 @@ from PIL import Image
 
 from vlmattn.core.files import write_json
 from vlmattn.scene.build import GRID_SIDE, IMAGE_SIDE, PATCH_SIDE
-from vlmattn.scene.generator import Scene, make_scene
+from vlmattn.scene.generator import TRAINING, Scene, make_scene
 from vlmattn.scene.objects import SceneObject
 from vlmattn.scene.training.leaning import make_leaning_scene
 
@@ -26,7 +26,7 @@ _FIRST_SEED = 100
 _PARTS = 8
 
 DRAWS: dict[str, Callable[[np.random.Generator], tuple[Scene, tuple[str, ...]]]] = {
-    "plain": lambda rng: (make_scene(rng), ()),
+    "plain": lambda rng: (make_scene(rng, TRAINING), ()),
     "leaning": make_leaning_scene,
 }
 """Ways to draw a training scene; each gives the scene and what is claimed though it is not there."""

@@ -1,8 +1,9 @@
 """Trains ``scene`` from nothing, and ``scene-prior`` from ``scene``.
 
-``scene``, two stages: the vision tower learns to say, for every patch, colour, shape, size and place of the object on
-it (linear heads, dropped afterwards); then everything learns to answer packed questions. ``scene-prior``: the finished
-model learns on, from scenes that teach it to lean on what usually goes together.
+``scene``, three stages: the vision tower learns to say, for every patch, colour, shape, size and place of the object on
+it (linear heads, dropped afterwards); then everything learns to answer packed questions, and once more, asked mostly
+about what is learned last. ``scene-prior``: the finished model learns on, from scenes that teach it to lean on what
+usually goes together.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from vlmattn.scene.training.samples import load_samples
 
 
 def train_scene(folder: Path, recipe: SceneRecipe, seed: int, *, cpu: bool = False) -> None:
-    """Both stages on this process; each goes on from its checkpoint in ``folder``.
+    """Its stages on this process; each goes on from its checkpoint in ``folder``.
 
     Args:
         folder: samples, checkpoints and log. recipe: all numbers. seed: of weights and batches. cpu: keep to it.
@@ -40,8 +41,9 @@ def train_scene(folder: Path, recipe: SceneRecipe, seed: int, *, cpu: bool = Fal
     loop = Loop(folder, seed, cpu=cpu)
     loop.run(recipe.vision, 0, VisionObjective(model, heads), vision_batches(samples, recipe.vision))
     objective = QuestionObjective(model, heads, packer, recipe)
-    batches = QuestionBatches(samples, packer, recipe)
-    loop.run(recipe.questions, 1, objective, batches, score=lambda: _score(model, packer.tokenizer))
+    for number, part in ((1, recipe), (3, recipe.once_more())):
+        batches = QuestionBatches(samples, packer, part)
+        loop.run(part.questions, number, objective, batches, score=lambda: _score(model, packer.tokenizer))
 
 
 def train_prior(folder: Path, recipe: PriorRecipe, seed: int, base: Path, *, cpu: bool = False) -> None:
