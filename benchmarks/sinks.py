@@ -15,6 +15,7 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,15 @@ def cost(images: int, new: int, pairs: int, layers: int) -> dict[str, Any]:
 # -- study -------------------------------------------------------------------------------------------------------------
 
 
+@cache
+def held(name: str) -> va.Vlm:
+    """A model in the box, calibrated once."""
+    vlm = va.load(name)
+    vlm.known_sinks()
+    return vlm
+
+
+@cache
 def cases(split: str, scenes: int) -> list[Case]:
     """Questions about colour and shape."""
     found = [split_item(split, 0, i) for i in range(scenes)]
@@ -156,7 +166,7 @@ def chosen_settings(vlm: va.Vlm, part: Sequence[Case], heads: str, layer: int | 
 
 def study(name: str, scenes: int) -> list[dict[str, Any]]:
     """Rows of one model."""
-    vlm = va.load(name)
+    vlm = held(name)
     validation, test = cases("validation", max(scenes // 2, 4)), cases("test", scenes)
     before, runs = asked(vlm, validation), asked(vlm, test)
     marks, there = found_in(vlm, before), found_in(vlm, runs)
@@ -194,7 +204,7 @@ def _row(name: str, what: str, said: str, plain: tuple[Any, Any], now: tuple[Any
 def chances(scenes: int) -> dict[str, float]:
     """What no look at all would score: a random object's attribute, a random patch on the object."""
     part = cases("test", scenes)
-    vlm = va.load("scene")
+    vlm = held("scene")
     layouts = [vlm.plan(scene.image, q.text)[0] for scene, q in part]
     patch, answer = [], []
     for (scene, q), layout in zip(part, layouts, strict=True):
@@ -206,7 +216,7 @@ def chances(scenes: int) -> dict[str, float]:
 
 def detection(name: str, scenes: int) -> dict[str, Any]:
     """Recall and precision over (patch, layer) pairs against what was planted, the calibration, and the background."""
-    vlm, part = va.load(name), cases("test", scenes)
+    vlm, part = held(name), cases("test", scenes)
     runs = asked(vlm, part)
     planted = 0 if name == "scene" else 1
     hit = wrong = missed = on = total = 0

@@ -174,6 +174,8 @@ def test_roles_of_planted_sinks() -> None:
         (lambda run: run.sinks("received", alpha=0.0), "alpha must be above 0"),
         (lambda run: run.sinks("received", alpha=9999.0), "the number of tokens"),
         (lambda run: run.sinks(tau=9999.0), "at most the root of the width"),
+        (lambda run: run.sinks(coordinates=[]), "at least one number"),
+        (lambda run: run.sinks(tau="high"), "tau must be a number"),
         (lambda run: run.sinks(coordinates=[10**6]), "coordinates must be"),
         (lambda run: run.sinks(coordinates=SinkCoordinates((1,), 63)), "a width of 63 do not fit this model's"),
         (lambda run: run.map(0, sinks="some"), "keep, drop, only"),
@@ -206,6 +208,39 @@ def test_sinks_follow_the_coordinates_that_the_model_is_told_to_have() -> None:
     assert run.sinks() is run.sinks()
     vlm.sink_coordinates = SinkCoordinates((1, 3), 64, tau_relative=0.15)
     assert run.sinks().found
+
+
+def test_a_layer_that_was_not_kept_is_told() -> None:
+    scene, question = item(0)
+    spec = va.CaptureSpec(rows="last", layers=[1, 2], top_k=0)
+    run = model("scene-sinks").ask(scene.image, question.text, max_new_tokens=1, capture=spec)
+    assert run.sinks("received", layers=[2], alpha=8.0).layers == (2,)
+    with pytest.raises(SpecError, match=r"layers \[3\] were not kept"):
+        run.sinks("received", layers=[3])
+    assert run.sinks(layers=[-1]).layers == (model_sites(run.vlm.model).depth - 1,)
+
+
+def test_received_attention_of_rows_that_var_changed_is_refused() -> None:
+    scene, question = item(4)
+    vlm = model("scene-sinks")
+    run = vlm.ask(scene.image, question.text, max_new_tokens=1, steering=[VAR(rho=0.0)])
+    assert len(run.sinks().visual) == len(SINK_PATCHES)
+    with pytest.raises(SpecError, match="changed in this run: ask without it"):
+        run.sinks("received")
+
+
+@pytest.mark.parametrize("rule", ["massive", "received"])
+def test_padding_changes_no_sinks(rule: Any) -> None:
+    vlm = model("scene-sinks")
+    items = [(item(n)[0].image, text) for n, text in ((0, "What?"), (1, "How many objects are there in the picture?"))]
+    spec = va.CaptureSpec(rows="last", dtype="float32", top_k=0)
+    for one, run in zip(items, vlm.ask_many(items, max_new_tokens=1, capture=spec), strict=True):
+        alone = vlm.ask(*one, max_new_tokens=1, capture=spec).sinks(rule)
+        found = run.sinks(rule)
+        assert found.is_sink_ln.any()
+        assert np.array_equal(found.is_sink_ln, alone.is_sink_ln)
+        assert found.score_ln == pytest.approx(alone.score_ln, rel=1e-3, abs=1e-4)
+        assert np.abs(found.visual_share_lq - alone.visual_share_lq).max() < 1e-4
 
 
 def test_a_budget_holds_for_sinks_too() -> None:
@@ -248,6 +283,42 @@ def test_phi_of_every_kind_of_family_is_that_of_its_states(kind: str) -> None:
         want = x[:, [1, 3]].abs().amax(-1) / (x.square().mean(-1) + 1e-6).sqrt()
         assert np.abs(score[memory:] - want.numpy()).max() < 1e-4
         assert np.isnan(score[:memory]).all()
+
+
+@pytest.mark.parametrize("kind", ["mllama", "florence2"])
+def test_roles_are_of_tokens_that_a_layer_has_among_its_keys(kind: str) -> None:
+    run = va.load(*TINY[kind]()).ask(PICTURE, "What is it?", max_new_tokens=2)
+    received = run.sinks("received", alpha=1.2)
+    assert not any("received=True" in note for note in received.notes)  # which is refused for it
+    memory = received.layout.memory
+    beside = {
+        n for n, score in zip(received.layers, received.score_ln, strict=True) if np.isfinite(score[:memory]).all()
+    }
+    roles = run.sink_roles(run.sinks(coordinates=[1, 3], tau_relative=0.2))
+    assert {one.layer for one in roles} > beside or kind == "florence2"
+    for one in roles:
+        assert one.tokens == 0 or one.layer not in beside
+        assert not one.value_ratio > 10
+        assert np.isnan(one.value_ratio) == (one.tokens == 0)
+
+
+def test_text_sinks_beside_a_picture_take_what_they_take_in_the_layers_that_see_them() -> None:
+    vlm = va.load(*TINY["mllama"]())
+    run = vlm.ask(PICTURE, "What is it?", max_new_tokens=2)
+    found = run.sinks(coordinates=[1, 3], tau_relative=0.2)
+    everywhere = [t for t in found.text if len(t.layers) == len(found.layers)]
+    assert everywhere
+    for token in everywhere:
+        assert token.share == pytest.approx(np.nanmean(found.attention_ln[:, token.position]), abs=1e-6)
+
+
+def test_var_acts_on_a_video() -> None:
+    vlm = va.load(*TINY["qwen2_vl"]())
+    video = va.Video(np.random.default_rng(0).integers(0, 255, (4, 64, 96, 3), dtype=np.uint8), fps=2.0)
+    var = VAR(p=0.0, rho=0.0, least_mass=0.0, coordinates=[1, 3], tau_relative=0.15, first_layer=0)
+    plain, steered = (vlm.ask(video, "What is it?", answer="a cat", steering=s).trace for s in ([], [var]))
+    assert np.abs(steered.attn_lhqk[0] - plain.attn_lhqk[0]).max() > 1e-2
+    assert np.abs(steered.mass_lhqs.sum(-1) - 1).max() < 1e-5
 
 
 def test_an_encoder_decoder_has_too_few_tokens_to_calibrate() -> None:

@@ -109,7 +109,7 @@ def check_received(alpha: float, least_rows: int) -> None:
     whole = isinstance(least_rows, Integral) and least_rows >= 1
     if not isinstance(alpha, Real) or not alpha > 0 or not whole:
         raise SpecError(
-            f"alpha must be a number above 0 and least_rows a whole one, at least 1; got {alpha!r} and {least_rows!r}"
+            f"alpha must be above 0 and least_rows a whole number, at least 1; got {alpha!r} and {least_rows!r}"
         )
 
 
