@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vlmattn.api.checks import head_numbers, map_options
+from vlmattn.api.checks import head_numbers, map_options, part_named
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.look import Look
 from vlmattn.api.request import Request
@@ -37,14 +37,6 @@ def _told(seen: Visual) -> dict[str, Any]:
 
 def _listed(xy: tuple[float, float] | None) -> list[float] | None:
     return None if xy is None else list(xy)
-
-
-def _part(name: Any) -> Literal["question", "answer"]:
-    if name == "question":
-        return "question"
-    if name == "answer":
-        return "answer"
-    raise SpecError(f"part must be question or answer, got {name!r}")
 
 
 def _known(value: float) -> float | None:
@@ -84,7 +76,7 @@ class Run:
 
     def words(self, part: str = "answer") -> tuple[Span, ...]:
         """The words of the answer (or the question), equal ones numbered."""
-        return self.trace.words(_part(part))
+        return self.trace.words(part_named(part))
 
     # -- maps ----------------------------------------------------------------------------------------------------------
 
