@@ -1,6 +1,6 @@
 """Does a second look help? Plain answers against CARVE, ViCrop, masks, searches, and controls, on scenes.
 
-``python benchmarks/refinement.py --scenes 200 --write docs``. Settings, the gate, and the route that is named best are
+``python benchmarks/refinement.py --scenes 120 --write docs``. Settings, the gate, and the route that is named best are
 chosen on other scenes (seed 1) than the routes are measured on (seed 0); backgrounds and phrasings of both are unseen
 in training. Questions are about one thing (colour, shape, presence) on the splits ``tiny``, ``crowded`` and
 ``binding``; ``position`` asks where tiny things are, which a crop alone cannot tell. Writes a table and all numbers
@@ -149,7 +149,8 @@ def share_of_gain(
 def costs(vlm: va.Vlm, asked: Sequence[Asked], found: dict[str, Route], count: int) -> dict[str, Any]:
     """CPU time of both looks together over that of one answer, one question at a time; general pass apart."""
     spent: dict[str, list[float]] = {name: [] for name in ("one answer", *found)}
-    general = []
+    general: list[float] = []
+    slopes: list[float] = []
     for one in asked[:count]:
         done: dict[str, Outcome] = {}
         start = time.process_time()
@@ -160,6 +161,9 @@ def costs(vlm: va.Vlm, asked: Sequence[Asked], found: dict[str, Route], count: i
         steps = max(len(one.run.trace.answer_tokens), 1)
         vlm.general.trace(vlm, one.run.request, one.run.pictures, va.maps.GENERIC_PROMPT, steps=steps)
         general.append(time.process_time() - start)
+        start = time.process_time()
+        vlm.general.slopes(vlm, one.run.request, one.run.pictures, va.maps.GENERIC_PROMPT, image=0)
+        slopes.append(time.process_time() - start)
         for name, route in found.items():
             start = time.process_time()
             done[name] = route([one], done)
@@ -168,7 +172,10 @@ def costs(vlm: va.Vlm, asked: Sequence[Asked], found: dict[str, Route], count: i
     for name in SURER:
         spent[f"{name}, surer answer"] = spent[name]
     factors = {name: 1 + float(np.mean(times)) / unit for name, times in spent.items()} | {"plain": 1.0}
-    return {"seconds of one answer": unit, "general pass": float(np.mean(general)) / unit, "factor": factors}
+    return {
+        "seconds of one answer": unit, "general pass": float(np.mean(general)) / unit,
+        "general gradient": float(np.mean(slopes)) / unit, "factor": factors,
+    }  # fmt: skip
 
 
 def measured(asked: Sequence[Asked], found: dict[str, Route], name: str) -> dict[str, Any]:
@@ -253,7 +260,7 @@ def sinks(scenes: int) -> dict[str, Any]:
 def main() -> None:
     """Run the study, print the table, and write both files if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--scenes", type=int, default=120)
     parser.add_argument("--model", default="scene")
     parser.add_argument("--jobs", type=int, default=min(os.cpu_count() or 1, 5), help="processes at once")
     parser.add_argument("--write", type=Path, help="folder for refinement-study.md and refinement-study.json")

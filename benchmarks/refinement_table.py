@@ -22,7 +22,8 @@ def _head(result: dict[str, Any]) -> list[str]:
         "paired test against the plain answer and against the random crop, not corrected for the number of routes; of "
         "what the oracle crop gains, how much the route gains, with a bootstrap 95 % interval; CPU time of both looks "
         "over that of one answer, without the general pass, which costs "
-        f"{result['cost']['general pass']:.1f} answers once per picture (CARVE, ViCrop rel-att).", "",
+        f"{result['cost']['general pass']:.1f} answers once per picture (CARVE, ViCrop rel-att), or as a gradient "
+        f"{result['cost']['general gradient']:.1f} (pure-grad).", "",
         f"| route | {names} | p, plain | p, random | of the oracle's gain | cost |",
         "|---" * (len(sets) + 5) + "|",
     ]  # fmt: skip

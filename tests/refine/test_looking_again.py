@@ -255,6 +255,27 @@ def test_relative_attention_is_the_papers_in_full_eager_matrices(heads: Any, flo
     np.testing.assert_allclose(found.patch_map.values[0], expected, rtol=1e-5)
 
 
+def test_general_gradients_are_taken_once_per_picture_too() -> None:
+    vlm, changes = va.load(*build("llava")), {"pictures": "crop", "window_px": 90}
+    expected: dict[str, Any] = {}
+    for question in ("Is it red?", "Where is it?"):
+        found = ask(vlm, question=question).refine("vicrop-pure-gradient", **changes).refined
+        assert found is not None
+        expected[question] = found.patch_map.values[0]
+    assert (vlm.general.runs, len(vlm.general)) == (1, 1)
+    assert not np.array_equal(*expected.values())
+    vlm.general.clear()
+    again = ask(vlm, question="Where is it?").refine("vicrop-pure-gradient", **changes).refined
+    assert again is not None
+    np.testing.assert_array_equal(again.patch_map.values[0], expected["Where is it?"])
+    ask(vlm, data.chelsea(), "Is it red?").refine("vicrop-pure-gradient", **changes)
+    assert vlm.general.runs == 3, "another picture"
+    with torch.no_grad():
+        next(vlm.model.parameters()).add_(0.01)
+    ask(vlm, data.chelsea(), "Is it red?").refine("vicrop-pure-gradient", **changes)
+    assert vlm.general.runs == 4, "new weights"
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # PEFT's own
 def test_an_adapter_that_is_put_aside_makes_another_general_pass() -> None:
     peft = pytest.importorskip("peft")

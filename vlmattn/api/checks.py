@@ -14,6 +14,7 @@ from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.images import Picture
 from vlmattn.core.provenance import METHODS
 from vlmattn.core.videos import Video, Visual
+from vlmattn.core.words import Part
 from vlmattn.trace import Trace
 
 MAP_OPTIONS = ("layers", "heads", "rows", "part", "occurrence", "convention", "over_rows", "over_heads", "over_layers")
@@ -85,6 +86,15 @@ def _check_layers(trace: Trace, layers: Any) -> None:
     for number in whole_numbers(layers, "layers", also="or the name of a preset"):
         if number < -depth:
             raise SpecError(f"layer {number} does not exist: counted from the end, layers are -1 to -{depth}")
+
+
+def part_named(name: Any) -> Part:
+    """``question`` or ``answer``; raises SpecError for anything else."""
+    if name == "question":
+        return "question"
+    if name == "answer":
+        return "answer"
+    raise SpecError(f"part must be question or answer, got {name!r}")
 
 
 def head_numbers(trace: Trace, heads: Any) -> list[int] | str | None:

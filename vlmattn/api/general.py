@@ -9,9 +9,11 @@ from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmattn.capture import CaptureSpec
 from vlmattn.core.videos import Video, Visual
+from vlmattn.maps.gradient import pixel_slopes
 from vlmattn.trace import Trace
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from vlmattn.api.run import Run
     from vlmattn.api.vlm import Vlm
 
+Slopes = list[NDArray[np.float32]]
 MOST_BYTES = 256 << 20
 """What is kept of general passes, for all pictures together; the oldest go first."""
 _ADAPTER = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling")
@@ -26,7 +29,8 @@ _ADAPTER = ("_active_adapter", "_disable_adapters", "merged_adapters", "scaling"
 
 
 class GeneralPasses:
-    """Traces of general prompts by picture, prompt, capture, steering, generation options and state of the weights.
+    """Traces of general prompts by picture, prompt, capture, steering, generation options and state of the weights; and
+    gradients of the pixels under them.
 
     A pass that wrote more steps than are asked for is the same as a shorter one as far as it goes, so it is taken.
     Steering and generation options are compared by what they hold; where that cannot be told (of anything but plain
@@ -40,7 +44,7 @@ class GeneralPasses:
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self.most_bytes, self.runs = most_bytes, 0
-        self._held: OrderedDict[tuple[Any, ...], tuple[Run, int]] = OrderedDict()
+        self._held: OrderedDict[tuple[Any, ...], tuple[Any, int]] = OrderedDict()
 
     def trace(self, vlm: Vlm, request: Request, pictures: Sequence[Visual], prompt: str, *, steps: int) -> Trace:
         """The trace of :meth:`run`."""
@@ -61,10 +65,26 @@ class GeneralPasses:
                 found, reach = vlm.run(asked)[0], steps
             if key is not None:
                 self._keep(key, found, reach)
-        return found
+        run: Run = found
+        return run
 
-    def _keep(self, key: tuple[Any, ...], run: Run, steps: int) -> None:
-        self._held[key] = run, steps
+    def slopes(self, vlm: Vlm, request: Request, pictures: Sequence[Visual], prompt: str, *, image: int) -> Slopes:
+        """Sizes of the gradient of a picture's pixels under ``prompt``; see
+        :func:`vlmattn.maps.gradient.pixel_slopes`."""
+        with vlm.alone():
+            seen = tuple(_fingerprint(picture) for picture in pictures)
+            key = prompt, seen, image, request.system, _model_state(vlm.model)
+            found = self._held.get(key, (None, 0))[0]
+            if found is None:
+                self.runs += 1
+                encoded = vlm.encode([pictures], [prompt], system=request.system)
+                found = pixel_slopes(vlm.model, encoded, image=image)
+            self._keep(key, found, 0)
+        slopes: Slopes = found
+        return slopes
+
+    def _keep(self, key: tuple[Any, ...], found: Run | Slopes, steps: int) -> None:
+        self._held[key] = found, steps
         self._held.move_to_end(key)
         while len(self._held) > 1 and sum(_nbytes(one) for one, _ in self._held.values()) > self.most_bytes:
             self._held.popitem(last=False)
@@ -77,10 +97,12 @@ class GeneralPasses:
         return len(self._held)
 
 
-def _nbytes(run: Run) -> int:
-    frames = [len(one) if isinstance(one, Video) else 1 for one in run.pictures]
-    sizes = [3 * one.wh[0] * one.wh[1] for one in run.pictures]
-    return run.trace.nbytes + sum(size * count for size, count in zip(sizes, frames, strict=True))
+def _nbytes(held: Run | Slopes) -> int:
+    if isinstance(held, list):
+        return sum(one.nbytes for one in held)
+    frames = [len(one) if isinstance(one, Video) else 1 for one in held.pictures]
+    sizes = [3 * one.wh[0] * one.wh[1] for one in held.pictures]
+    return held.trace.nbytes + sum(size * count for size, count in zip(sizes, frames, strict=True))
 
 
 def _general(request: Request, pictures: Sequence[Visual], prompt: str, steps: int) -> Request:

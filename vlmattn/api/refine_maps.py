@@ -144,13 +144,12 @@ def _gradient(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:
 
 
 def _pure_gradient(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:
-    from vlmattn.maps import pixel_gradient_ratio
+    from vlmattn.maps.gradient import pixel_gradient_over
 
-    task, general = (_encoded(run, prompt) for prompt in (asked_with(run, recipe), _general_prompt(recipe)))
-    with run.vlm.alone():
-        found = pixel_gradient_ratio(
-            run.vlm.model, task, general, image=image, floor=recipe.floor, floor_of=recipe.floor_of
-        )
+    task, vlm = _encoded(run, asked_with(run, recipe)), run.vlm
+    below = vlm.general.slopes(vlm, run.request, run.pictures, _general_prompt(recipe), image=image)
+    with vlm.alone():
+        found = pixel_gradient_over(vlm.model, task, below, image=image, floor=recipe.floor, floor_of=recipe.floor_of)
     return _told(run, found)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from vlmattn.api.checks import head_numbers, map_options
+from vlmattn.api.checks import head_numbers, map_options, part_named
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.look import Look
 from vlmattn.api.request import Request
@@ -33,14 +33,6 @@ if TYPE_CHECKING:
 def _told(seen: Visual) -> dict[str, Any]:
     times = {"times": list(seen.times)} if isinstance(seen, Video) else {}
     return {"name": seen.name, "wh": list(seen.wh), "notes": list(seen.notes)} | times
-
-
-def _part(name: Any) -> Literal["question", "answer"]:
-    if name == "question":
-        return "question"
-    if name == "answer":
-        return "answer"
-    raise SpecError(f"part must be question or answer, got {name!r}")
 
 
 class Run:
@@ -76,7 +68,7 @@ class Run:
 
     def words(self, part: str = "answer") -> tuple[Span, ...]:
         """The words of the answer (or the question), equal ones numbered."""
-        return self.trace.words(_part(part))
+        return self.trace.words(part_named(part))
 
     # -- maps ----------------------------------------------------------------------------------------------------------
 

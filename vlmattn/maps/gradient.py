@@ -75,10 +75,8 @@ def pixel_gradient(model: Any, encoded: Encoded, *, image: int = 0) -> PatchMap:
         SpecError: more than one prompt. MapError: the model's pixels are not one square view per tile in order, or
             gradients do not reach them: take :func:`gradient_attention`.
     """
-    layout = _one(encoded)
-    _check_image(layout, image)
-    tiles = layout.images[image].tiles
-    slopes, busy = _pixel_slopes(model, encoded, image), _busy_views(encoded, image)
+    slopes, layout = pixel_slopes(model, encoded, image=image), encoded.layouts[0]
+    busy, tiles = _busy_views(encoded, image), layout.images[image].tiles
     grids = [_pooled(slope * keep, tile) for slope, keep, tile in zip(slopes, busy, tiles, strict=True)]
     told = "norm of the pixels' gradient on busy pixels"
     return _map(_vector(grids, layout, image), layout, image, told, "pure_gradient")
@@ -104,11 +102,23 @@ def pixel_gradient_ratio(
     Raises:
         SpecError, MapError: as :func:`pixel_gradient`; also for other pictures, and where nothing can be divided by.
     """
-    layout = _one(encoded)
-    _check_image(layout, image)
-    if layout.images != _one(general).images:
+    if _one(encoded).images != _one(general).images:
         raise MapError("the two prompts belong to different pictures or grids")
-    tops, below = (_pixel_slopes(model, one, image) for one in (encoded, general))
+    below = pixel_slopes(model, general, image=image)
+    return pixel_gradient_over(model, encoded, below, image=image, floor=floor, floor_of=floor_of)
+
+
+def pixel_gradient_over(
+    model: Any,
+    encoded: Encoded,
+    below: Sequence[NDArray[np.float32]],
+    *,
+    image: int = 0,
+    floor: float = 1e-6,
+    floor_of: Literal["absolute", "mean"] = "mean",
+) -> PatchMap:
+    """As :func:`pixel_gradient_ratio`, over slopes that :func:`pixel_slopes` gave for the same pictures."""
+    tops, layout = pixel_slopes(model, encoded, image=image), encoded.layouts[0]
     busy, tiles = _busy_views(encoded, image), layout.images[image].tiles
     least = floor * _mean_where(below, busy) if floor_of == "mean" else floor
     if any((np.maximum(divisor, least)[keep] <= 0).any() for divisor, keep in zip(below, busy, strict=True)):
@@ -243,11 +253,16 @@ def _views(encoded: Encoded, layout: TokenLayout, tiles: Sequence[Tile]) -> Any:
     return pixels
 
 
-def _pixel_slopes(model: Any, encoded: Encoded, image: int) -> list[NDArray[np.float32]]:
-    """(H, W) norm over colours of the gradient of each view of a picture."""
+def pixel_slopes(model: Any, encoded: Encoded, *, image: int = 0) -> list[NDArray[np.float32]]:
+    """(H, W) norm over colours of the gradient of each view of a picture.
+
+    Raises:
+        SpecError, MapError: as :func:`pixel_gradient`.
+    """
     import torch
 
-    layout = encoded.layouts[0]
+    layout = _one(encoded)
+    _check_image(layout, image)
     given = _views(encoded, layout, layout.images[image].tiles).detach().clone().requires_grad_(True)
     with torch.enable_grad():
         score = _log_probability(model, {**encoded.inputs, "pixel_values": given})
