@@ -10,30 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.adapters.adapter import check_agreement
-from vlmattn.adapters.beside import Resampled
+from vlmattn.adapters.beside import OneView, Resampled
 from vlmattn.adapters.encoded import Encoded
-from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
-from vlmattn.adapters.preprocess import fixed_view
+from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.adapters.tower import Tower, one_side
 from vlmattn.core.errors import LayoutError, UnsupportedModel
-from vlmattn.core.layout import ImageLayout, Tile, TokenLayout
+from vlmattn.core.layout import TokenLayout
 
 _TWO_HOPS = "base: stretched to a square; seen through a resampler's queries, so maps are composed of two hops"
 
 
-class BeforePrompt(Resampled):
+class BeforePrompt(OneView, Resampled):
     """One view of a picture, whose queries the processor itself puts before the prompt."""
 
     nested = False
-
-    def find_tower(self) -> Tower:
-        """A class token before the patches."""
-        vision = self.config.vision_config
-        sizes = one_side(vision.image_size, "image_size"), one_side(vision.patch_size, "patch_size")
-        return Tower(str(vision.model_type), *sizes, 1)
 
     def given(self, text: str) -> str:
         """Without the placeholder, in place of which the processor puts the queries before everything."""
@@ -45,20 +37,6 @@ class BeforePrompt(Resampled):
     def call_processor(self, **options: Any) -> Mapping[str, Any]:
         """It writes nothing in place of pictures, so it is not asked where."""
         return super().call_processor(**{k: v for k, v in options.items() if k != "return_text_replacement_offsets"})
-
-    def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
-        """A class token, the patches row by row, and queries that look at each other."""
-        canvas = fixed_view(self.image_processor, image_wh, pads_to_square=False)
-        side = self.tower.image_size
-        if canvas.wh != (side, side):
-            raise LayoutError(
-                f"a picture is prepared as {canvas.wh[0]} x {canvas.wh[1]} pixels, but the vision tower takes {side} x"
-                f" {side}: check the image processor's size"
-            )
-        grid_hw, box = canvas.grid(self.tower.patch_size)
-        layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),), 1)
-        keys = places([nowhere(1), raster(0, grid_hw), nowhere(self.own_keys)])
-        return ImagePlan(layout, keys, (side, side), 1)
 
 
 @register(
