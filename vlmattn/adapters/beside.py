@@ -131,11 +131,15 @@ class Resampled(Beside):
         module = self.model.get_submodule(self.encoder)
         handle = module.register_forward_hook(lambda _module, _args, out: held.append(self.encoder_states(out)))
         try:
-            words = merged_embeddings(self.model, inputs, self.language_inputs)
+            words = self.words_seen(inputs)
         finally:
             handle.remove()
         states = torch.nn.functional.pad(torch.cat(held), (0, 0, 0, self.own_keys))
         return side_by_side([states.reshape(words.shape[0], -1, states.shape[-1]), words])
+
+    def words_seen(self, inputs: Mapping[str, Any]) -> Any:
+        """(B, N, d) words and queries that the language model gets."""
+        return merged_embeddings(self.model, inputs, self.language_inputs)
 
     def encoder_states(self, output: Any) -> Any:
         """The states among what :attr:`encoder` gives."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vlmattn.adapters.seq2seq import writes_apart
 from vlmattn.api.request import Request
 from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.capture.rounding import ScoreRounding, ScoreWatch, watched
@@ -185,7 +186,7 @@ def _eager_attention(vlm: Vlm, encoded: Any, watch: ScoreWatch) -> tuple[Any, di
     sites = model_sites(vlm.model).attention
     config: Any = sites[0].module.config
     before, beside = config._attn_implementation, dict[int, Any]()
-    apart = getattr(vlm.model.config, "is_encoder_decoder", False)
+    apart = writes_apart(vlm.model.config)
     crossing = [] if apart else [site for site in sites if site.kind == "cross"]
     handles = [site.module.register_forward_hook(_weights_into(beside, site.layer_idx)) for site in crossing]
     watch.next_run()

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from vlmattn.adapters.guests import guests_of
 from vlmattn.adapters.own_attention import reads_past_dispatch
+from vlmattn.adapters.seq2seq import writes_apart
 from vlmattn.core.errors import CaptureError, UnsupportedAttention
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _find_sites(model: Any) -> ModelSites:
     attention, bypassing = _stack_sites(decoder)
     own = max((s for s in attention if s.kind != "cross"), key=lambda s: s.layer_idx, default=None)
     attention = _one_per_layer(attention)
-    if _writes_apart(model):
+    if writes_apart(getattr(model, "config", None)):
         attention = [site for site in attention if site.sees_memory]
     if not attention:
         raise UnsupportedAttention(
@@ -200,13 +201,9 @@ def _numbered(modules: list[tuple[str, Any]]) -> tuple[AttentionSite, ...]:
     return tuple(_site(name, module, index) for index, (name, module) in enumerate(modules))
 
 
-def _writes_apart(model: Any) -> bool:
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
-
-
 def _reader(model: Any) -> list[Any]:
     # The text encoder of an encoder-decoder model is no vision tower, though it stands outside the decoder.
-    if not _writes_apart(model):
+    if not writes_apart(getattr(model, "config", None)):
         return []
     encoder = model.get_encoder()
     parts = [encoder, getattr(encoder, "text_model", None)] if encoder is not model else []

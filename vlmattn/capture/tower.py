@@ -11,7 +11,7 @@ from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk
 from vlmattn.capture.sites import AttentionSite, ModelSites, stack_of
 from vlmattn.core.errors import CaptureError, SpecError
-from vlmattn.core.layout import TokenLayout
+from vlmattn.core.layout import TokenKind, TokenLayout
 
 _INSTEAD = "leave vision= out, and look at the tower with run.tower(), which puts them together"
 _CLASS_TOKENS = ("class_embedding", "cls_token", "class_token")
@@ -112,8 +112,11 @@ def views_of(layout: TokenLayout) -> int | None:
 def views_run(layout: TokenLayout) -> int | None:
     """How many views the tower gets for a sequence, those that pad it to the most pictures of its batch counted."""
     views, queries = views_of(layout), len(layout.latent_positions)
-    beside = int((layout.latent_positions < layout.memory).sum())
-    return views if not views or not beside or beside < queries else layout.beside * views // queries
+    if not views or not queries:
+        return views
+    beside = slice(layout.resampled, layout.memory)
+    idle = (layout.kinds[beside] != TokenKind.LATENT) & (layout.input_ids[beside] < 0)  # no text stands behind them
+    return views * (queries + int(idle.sum())) // queries
 
 
 def check_views(layouts: Sequence[TokenLayout]) -> None:

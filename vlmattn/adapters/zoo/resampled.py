@@ -16,7 +16,7 @@ from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.core.errors import LayoutError, UnsupportedModel
+from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import TokenLayout
 
 _TWO_HOPS = "base: stretched to a square; seen through a resampler's queries, so maps are composed of two hops"
@@ -39,30 +39,27 @@ class BeforePrompt(OneView, Resampled):
         return super().call_processor(**{k: v for k, v in options.items() if k != "return_text_replacement_offsets"})
 
 
-@register(
-    FamilySpec(
-        name="blip-2",
-        model_types=("blip-2",),
-        processors=("Blip2Processor",),
-        image_processors=("BlipImageProcessor",),
-        towers=("blip_2_vision_model",),
-        geometry=(_TWO_HOPS,),
-        max_images=1,
-        prompt="{images}Question: {question} Answer:",
-        after_image="",
-        notes="With a decoder-only language model (OPT). One picture per prompt, before the text.",
-    )
+BLIP_2 = FamilySpec(
+    name="blip-2",
+    model_types=("blip-2",),
+    processors=("Blip2Processor",),
+    image_processors=("BlipImageProcessor",),
+    towers=("blip_2_vision_model",),
+    geometry=(_TWO_HOPS,),
+    max_images=1,
+    prompt="{images}Question: {question} Answer:",
+    after_image="",
+    notes="With a decoder-only language model (OPT). One picture per prompt, before the text.",
+    encoder_decoder=False,
 )
+
+
+@register(BLIP_2)
 class Blip2(BeforePrompt):
     """BLIP-2: the queries stand before the bos token and the prompt."""
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         super().__init__(spec, model, processor)
-        if not self.config.use_decoder_only_language_model:
-            raise UnsupportedModel(
-                f"{spec.name} with an encoder-decoder language model ({self.config.text_config.model_type}) is not"
-                " supported: the queries are read by its encoder"
-            )
         check_agreement(self, "num_query_tokens", processor.num_query_tokens, self.config.num_query_tokens)
 
     def find_tokens(self) -> tuple[str, str]:
@@ -82,21 +79,23 @@ class Blip2(BeforePrompt):
         return moved
 
 
-@register(
-    FamilySpec(
-        name="instructblip",
-        model_types=("instructblip",),
-        processors=("InstructBlipProcessor",),
-        image_processors=("BlipImageProcessor",),
-        towers=("instructblip_vision_model",),
-        geometry=(_TWO_HOPS,),
-        max_images=1,
-        prompt="{images}{question}",
-        after_image="",
-        notes="With a decoder-only language model (Vicuna). One picture per prompt, before the text. The prompt also "
-        "goes to the resampler, so what its queries look at depends on the question.",
-    )
+INSTRUCTBLIP = FamilySpec(
+    name="instructblip",
+    model_types=("instructblip",),
+    processors=("InstructBlipProcessor",),
+    image_processors=("BlipImageProcessor",),
+    towers=("instructblip_vision_model",),
+    geometry=(_TWO_HOPS,),
+    max_images=1,
+    prompt="{images}{question}",
+    after_image="",
+    notes="With a decoder-only language model (Vicuna). One picture per prompt, before the text. The prompt also "
+    "goes to the resampler, so what its queries look at depends on the question.",
+    encoder_decoder=False,
 )
+
+
+@register(INSTRUCTBLIP)
 class InstructBlip(Blip2):
     """InstructBLIP: the resampler reads the prompt, too."""
 
