@@ -10,21 +10,28 @@ from numpy.typing import NDArray
 
 from vlmattn.adapters.adapter import Adapter
 from vlmattn.adapters.paint import merged_embeddings
-from vlmattn.adapters.plan import ImagePlan, places
+from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
+from vlmattn.adapters.preprocess import fixed_view
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spans import inside, token_layout, unexpanded
+from vlmattn.adapters.tower import Tower, one_side
 from vlmattn.core.errors import LayoutError, PromptError
-from vlmattn.core.layout import TokenKind, TokenLayout, memory_layout
+from vlmattn.core.layout import ImageLayout, Tile, TokenKind, TokenLayout, memory_layout
 
 
 class Beside(Adapter):
     """Patches are keys beside the prompt; a placeholder in it says from where on they are seen.
 
     Plans hold the keys of a picture, not tokens of the prompt.
+
+    Attributes:
+        in_prompt: what the tokens are that stand for pictures in the prompt.
+        own_keys: of a resampler's keys of each view, how many are its queries themselves, after the states.
     """
 
     needs_picture = True
     in_prompt = TokenKind.SEPARATOR
+    own_keys = 0
 
     def written(self, plan: ImagePlan) -> int:
         """How many image tokens stand in the prompt for a picture."""
@@ -36,6 +43,10 @@ class Beside(Adapter):
         """(V, 3) places of the keys beside prompt ``index`` of a batch, and (V,) their pictures; -1 for padding."""
         place = places([p.place for p in plans])
         return place, np.repeat(np.arange(len(plans), dtype=np.int32), [len(p) for p in plans])
+
+    def queries(self, plans: Sequence[ImagePlan], outputs: Mapping[str, Any], index: int) -> NDArray[np.int32]:
+        """(U,) pictures of a resampler's queries where these stand beside the prompt, -1 for padding; none do here."""
+        return np.zeros(0, dtype=np.int32)
 
     def spans(self, rendered: Rendered, outputs: Mapping[str, Any], index: int) -> NDArray[np.int64]:
         """(N, 2) characters of the prompt, as the processor was given or wrote it, that each token covers."""
@@ -62,7 +73,8 @@ class Beside(Adapter):
         self._check_prompt(len(ids), int(at.sum()), len(standing))
         prompt.image[at], prompt.kinds[at], prompt.char_span[at] = standing, self.in_prompt, -1
         place, image = self.keys(plans, outputs, index)
-        return memory_layout(prompt, place, image, tuple(p.layout for p in plans))
+        queries = self.queries(plans, outputs, index)
+        return memory_layout(prompt, place, image, tuple(p.layout for p in plans), queries)
 
     def image_tokens(self, ids: NDArray[np.int64], outputs: Mapping[str, Any], index: int) -> NDArray[np.bool_]:
         """(N,) bool: which tokens of prompt ``index`` stand for pictures."""
@@ -77,17 +89,39 @@ class Beside(Adapter):
             )
 
 
+class OneView(Beside):
+    """Every picture is one view of the vision tower's size: a class token, then its patches."""
+
+    def find_tower(self) -> Tower:
+        """A class token before the patches."""
+        vision = self.config.vision_config
+        sizes = one_side(vision.image_size, "image_size"), one_side(vision.patch_size, "patch_size")
+        return Tower(str(vision.model_type), *sizes, 1)
+
+    def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
+        """A class token, the patches row by row, and queries that look at each other."""
+        canvas = fixed_view(self.image_processor, image_wh, pads_to_square=False)
+        side = self.tower.image_size
+        if canvas.wh != (side, side):
+            raise LayoutError(
+                f"a picture is prepared as {canvas.wh[0]} x {canvas.wh[1]} pixels, but the vision tower takes {side} x"
+                f" {side}: check the image processor's size"
+            )
+        grid_hw, box = canvas.grid(self.tower.patch_size)
+        layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),), 1)
+        keys = places([nowhere(1), raster(0, grid_hw), nowhere(self.own_keys)])
+        return ImagePlan(layout, keys, (side, side), 1)
+
+
 class Resampled(Beside):
     """Patches are read by a resampler, whose queries stand in the prompt.
 
     Attributes:
         encoder: name of the module whose states, (views, keys, d), the resampler reads.
-        own_keys: how many keys of each view are the queries themselves, after the states.
     """
 
     in_prompt = TokenKind.LATENT
     encoder = "vision_model"
-    own_keys = 0
 
     def states_seen(self, inputs: Mapping[str, Any]) -> Any:
         """The states that the resampler reads, then the words and queries that the language model gets."""
@@ -97,15 +131,24 @@ class Resampled(Beside):
         module = self.model.get_submodule(self.encoder)
         handle = module.register_forward_hook(lambda _module, _args, out: held.append(self.encoder_states(out)))
         try:
-            words = merged_embeddings(self.model, inputs, self.language_inputs)
+            words = self.words_seen(inputs)
         finally:
             handle.remove()
         states = torch.nn.functional.pad(torch.cat(held), (0, 0, 0, self.own_keys))
-        states = states.reshape(words.shape[0], -1, states.shape[-1])
-        width = max(states.shape[2], words.shape[2])
-        padded = [torch.nn.functional.pad(part.float(), (0, width - part.shape[2])) for part in (states, words)]
-        return torch.cat(padded, dim=1)
+        return side_by_side([states.reshape(words.shape[0], -1, states.shape[-1]), words])
+
+    def words_seen(self, inputs: Mapping[str, Any]) -> Any:
+        """(B, N, d) words and queries that the language model gets."""
+        return merged_embeddings(self.model, inputs, self.language_inputs)
 
     def encoder_states(self, output: Any) -> Any:
         """The states among what :attr:`encoder` gives."""
         return output[0] if isinstance(output, tuple) else getattr(output, "last_hidden_state", output)
+
+
+def side_by_side(parts: Sequence[Any]) -> Any:
+    """Tensors (B, n, d) of several widths as one, (B, sum of n, largest d), with zeros beside the narrow ones."""
+    import torch
+
+    width = max(part.shape[2] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part.float(), (0, width - part.shape[2])) for part in parts], dim=1)

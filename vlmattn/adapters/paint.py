@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmattn.adapters.guests import guests_of
 from vlmattn.core.errors import ModelError
 from vlmattn.core.layout import Box, ImageLayout
 
@@ -42,14 +43,15 @@ def merged_embeddings(
 ) -> Any:
     """(B, N, d) embeddings that the language model gets: words and image tokens at their positions.
 
-    The language model itself does not run. ``read`` finds them in the keywords that it is called with.
+    The language model itself does not run, but for what it does to pictures before its first layer. ``read`` finds them
+    in the keywords that it is called with.
     Raises ModelError if the model does not pass ``inputs_embeds`` on.
     """
     import torch
 
     def stop(_module: Any, _args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         found = read(kwargs)
-        if found is not None or not _takes_pictures(kwargs):
+        if found is not None or not takes_pictures(kwargs):
             raise _MergedError(found)
 
     def stop_later(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -72,7 +74,8 @@ def merged_embeddings(
     raise ModelError(f"{type(model).__name__} does not hand merged embeddings to its language model")
 
 
-def _takes_pictures(kwargs: Mapping[str, Any]) -> bool:
+def takes_pictures(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a language model is called with pictures, whose tower it runs itself."""
     return kwargs.get("pixel_values") is not None
 
 
@@ -126,6 +129,7 @@ def _before_words(model: Any) -> list[Any]:
 
     decoder = model.get_decoder()
     guests = [m for m in decoder.modules() if isinstance(m, PreTrainedModel) and m is not decoder]
+    guests += guests_of(decoder)
     words = {id(m) for m in decoder.modules()} - {id(m) for guest in guests for m in guest.modules()}
     return [m for m in model.modules() if id(m) not in words]
 

@@ -20,8 +20,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "single token",
         "evolla": "it reads proteins, not pictures",
         "git": f"its decoder {_PAST}",
-        "idefics": "its cross attention looks at a perceiver's latents, not at patches: with keys beside the prompt a "
-        "second hop cannot be composed",
         "inkling2_loop": "its middle layers run three times per pass, so a layer has several attention matrices, while "
         "rows are kept by layer",
         "instructblipvideo": "it takes only videos of four frames, through a resampler: their hops are not declared",

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from vlmattn.adapters.adapter import Adapter
 from vlmattn.adapters.refused import REFUSED
+from vlmattn.adapters.seq2seq import writes_apart
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.core.errors import SpecError, UnsupportedModel
 
@@ -27,7 +28,7 @@ def register(spec: FamilySpec, *, override: bool = False) -> Callable[[T], T]:
 
     A family name or model type that is already served raises SpecError, unless ``override`` says that it is meant: it
     replaces every family that it shares a name or model type with. Families of one model type may stand side by side
-    if each names its vision towers and none is named twice.
+    if each names its vision towers and none is named twice, or if one is for encoder-decoders and one is not.
     """
 
     def add(cls: T) -> T:
@@ -53,8 +54,9 @@ def _shared(one: FamilySpec, other: FamilySpec) -> list[str]:
 
 
 def _told_apart(one: FamilySpec, other: FamilySpec) -> bool:
-    """Whether the vision tower tells which of two families serves a model type that they share."""
-    return one.name != other.name and bool(one.towers and other.towers) and not set(one.towers) & set(other.towers)
+    """Whether vision tower or language model tell which of two families serves a model type that they share."""
+    towers = bool(one.towers and other.towers) and not set(one.towers) & set(other.towers)
+    return one.name != other.name and (towers or {one.encoder_decoder, other.encoder_decoder} == {True, False})
 
 
 def families() -> tuple[FamilySpec, ...]:
@@ -119,7 +121,8 @@ def check_config(config: Any) -> FamilySpec | None:
     from vlmattn.adapters.derived import derivable
 
     kind = str(getattr(config, "model_type", "") or "")
-    found = [s for s in families() if kind in s.model_types]
+    apart = writes_apart(config)
+    found = [s for s in families() if kind in s.model_types and s.encoder_decoder in (None, apart)]
     if not found and (kind in REFUSED or not derivable(config)):
         raise UnsupportedModel(_reason(config, kind))
     tower = getattr(getattr(config, "vision_config", None), "model_type", None)

@@ -17,6 +17,12 @@ from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import TokenLayout, decoder_layout
 
 
+def writes_apart(config: Any) -> bool:
+    """Whether the language model of a configuration has an encoder, which reads, and a decoder, which writes."""
+    parts = (config, getattr(config, "text_config", None))
+    return any(bool(getattr(part, "is_encoder_decoder", False)) for part in parts)
+
+
 class EncoderRead(Exception):
     """Carries out of the model what its encoder would have read."""
 
@@ -54,7 +60,7 @@ class EncoderDecoder(Adapter):
     ) -> Encoded:
         kept = {name: told for name, told in outputs.items() if name not in TYPE_KEYS}
         encoded = super()._encoded(kept, layouts, groups, plans)
-        rows = [layout.input_ids[: layout.memory] for layout in layouts]
+        rows = [layout.input_ids[layout.resampled : layout.memory] for layout in layouts]
         inputs = dict(encoded.inputs) | {
             "input_ids": right_padded(rows, pad_id_of(self.tokenizer)),
             "attention_mask": right_padded([np.ones_like(row) for row in rows], 0),

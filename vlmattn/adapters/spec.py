@@ -33,6 +33,8 @@ class FamilySpec:
             together are run one after the other. mixed_batches: the same for prompts with different numbers of
             pictures, where equal numbers do no harm.
         videos: what it makes of videos; None if it is given none. no_videos: why not.
+        encoder_decoder: whether the language model has an encoder of its own; families of one model type are told apart
+            by it where both say so.
     """
 
     name: str
@@ -51,6 +53,7 @@ class FamilySpec:
     mixed_batches: bool = True
     videos: VideoSpec | None = None
     no_videos: str = "its model is made for pictures"
+    encoder_decoder: bool | None = None
 
     def runs_together(self, pictures: Sequence[int]) -> bool:
         """Whether prompts with these numbers of pictures may be run in one padded batch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vlmattn.adapters.seq2seq import writes_apart
 from vlmattn.api.request import Request
 from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.capture.rounding import ScoreRounding, ScoreWatch, watched
@@ -150,12 +151,13 @@ def _apart(one: Any, other: Any) -> Any:
 def _compared(vlm: Vlm, encoded: Any, kept: Any, watch: ScoreWatch) -> dict[str, Any] | None:
     """What :class:`Verification` says of rows; None if eager attention cannot run the same, or is not handed out."""
     sites = model_sites(vlm.model).attention
-    attentions = _eager_attention(vlm, encoded, watch)
+    attentions, beside = _eager_attention(vlm, encoded, watch)
     if not attentions or len(attentions) < len(kept.layers):
         return None
     rows = kept.positions < encoded.layouts[0].answer_start
     full = [a for a in attentions if a is not None]
     by_layer = full if len(full) == len(kept.layers) else [full[layer] for layer in kept.layers]
+    by_layer = [beside.get(layer, own) for layer, own in zip(kept.layers, by_layer, strict=True)]
     wanted = kept.positions[rows] - kept.layout.memory
     modules = {site.layer_idx: id(site.module) for site in sites}
     if any(modules[layer] not in watch.found for layer in kept.layers):
@@ -176,22 +178,39 @@ def _compared(vlm: Vlm, encoded: Any, kept: Any, watch: ScoreWatch) -> dict[str,
     }
 
 
-def _eager_attention(vlm: Vlm, encoded: Any, watch: ScoreWatch) -> Any:
+def _eager_attention(vlm: Vlm, encoded: Any, watch: ScoreWatch) -> tuple[Any, dict[int, Any]]:
+    """Eager attention by layer as the model hands it out, and that of cross attention modules, by layer, of a decoder.
+
+    Some models hand out self attention alone.
+    """
     sites = model_sites(vlm.model).attention
     config: Any = sites[0].module.config
-    before = config._attn_implementation
+    before, beside = config._attn_implementation, dict[int, Any]()
+    apart = writes_apart(vlm.model.config)
+    crossing = [] if apart else [site for site in sites if site.kind == "cross"]
+    handles = [site.module.register_forward_hook(_weights_into(beside, site.layer_idx)) for site in crossing]
     watch.next_run()
     try:
         config._attn_implementation = "eager"
         with watched(watch, sites):
             output = vlm.model(**encoded.inputs, output_attentions=True, use_cache=False)
     except (ValueError, NotImplementedError, RuntimeError):
-        return None
+        return None, {}
     finally:
         config._attn_implementation = before
+        for handle in handles:
+            handle.remove()
     # Some families hand out what their language model says as it is; of an encoder-decoder, cross attention is kept.
     told = getattr(output, "language_model_outputs", output)
-    return getattr(told, "cross_attentions", None) or getattr(told, "attentions", None)
+    return getattr(told, "cross_attentions", None) or getattr(told, "attentions", None), beside
+
+
+def _weights_into(found: dict[int, Any], layer: int) -> Any:
+    def keep(_module: Any, _args: Any, output: Any) -> None:
+        if isinstance(output, tuple) and len(output) > 1 and getattr(output[1], "ndim", 0) == 4:
+            found[layer] = output[1]
+
+    return keep
 
 
 def _worst(eager: Any, kept: Any, bound: ScoreRounding, queries: Any) -> tuple[float, float, float]:
@@ -207,9 +226,10 @@ def _worst(eager: Any, kept: Any, bound: ScoreRounding, queries: Any) -> tuple[f
 
 def _own_keys(kept: Any, slot: int) -> Any:
     """Kept rows (H, Q, keys) of one layer on the keys that it has itself: those beside the tokens, or the tokens."""
-    rows, memory = kept.attn_lhqk[slot].float().cpu(), kept.layout.memory
-    tokens = kept.composed or kept.layers[slot] in kept.blind
-    return rows[..., memory:] if tokens else rows[..., : memory or None]
+    rows, layout = kept.attn_lhqk[slot].float().cpu(), kept.layout
+    if not layout.beside or kept.layers[slot] in kept.blind:
+        return rows[..., layout.memory :]
+    return rows[..., layout.resampled : layout.memory]
 
 
 def _test_picture() -> Any:

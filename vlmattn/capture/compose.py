@@ -8,17 +8,18 @@ the mean over the resampler's cross-attention layers and heads. What queries tel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vlmattn.adapters.own_attention import own_attention
 from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk
 from vlmattn.capture.spec import CaptureSpec
-from vlmattn.capture.tower import views_of
+from vlmattn.capture.tower import views_of, views_run
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
 
@@ -50,12 +51,12 @@ def hop_shape(layouts: Sequence[TokenLayout]) -> tuple[int, int] | None:
     """
     shapes = set()
     for layout in layouts:
-        queries, views = len(layout.latent_positions), views_of(layout)
+        queries, keys, views, run = len(layout.latent_positions), layout.resampled, views_of(layout), views_run(layout)
         if not queries:
             continue
-        if not views or queries % views or layout.memory % views:
-            raise CaptureError(f"{queries} queries and {layout.memory} keys are not spread over {views} views evenly")
-        shapes.add((queries // views, layout.memory // views))
+        if not views or not run or queries % views or keys % run:
+            raise CaptureError(f"{queries} queries and {keys} keys are not spread over {views} views evenly")
+        shapes.add((queries // views, keys // run))
     if len(shapes) > 1:
         raise CaptureError(f"the sequences of a batch differ in queries and keys of a view: {sorted(shapes)}")
     return shapes.pop() if shapes else None
@@ -80,6 +81,13 @@ def hop_rows(call: AttentionCall) -> torch.Tensor:
     return torch.cat([_mean_rows(call, slice(n, min(n + size, count))) for n in range(0, count, size)], dim=1)
 
 
+@torch.no_grad()
+def own_call(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> AttentionCall:
+    """A call of a resampler that computes attention itself, as if it had come through the door."""
+    query, key, scale = own_attention(module, args, kwargs)
+    return AttentionCall("eager", module, query, key, key, None, {"scaling": scale})
+
+
 def _mean_rows(call: AttentionCall, rows: slice) -> torch.Tensor:
     probs = row_probabilities(call, apply_mask(row_scores(call, rows), row_mask(call, rows)), rows)
     return probs.mean(1).cpu()
@@ -89,7 +97,7 @@ def composed(block: KeptBlock, layout: TokenLayout, hops: torch.Tensor | None) -
     """Rows on patches instead of queries; columns that are no queries stay.
 
     Args:
-        block: rows on the LATENT tokens of ``layout``, and perhaps on all its tokens.
+        block: rows on the LATENT tokens of ``layout``, and perhaps on all its tokens and the keys beside them.
         hops: (L_r, views, queries, keys) what the queries looked at.
 
     Raises:
@@ -105,14 +113,17 @@ def composed(block: KeptBlock, layout: TokenLayout, hops: torch.Tensor | None) -
     slots = torch.as_tensor(np.searchsorted(block.columns, layout.latent_positions), device=hop.device)
     first = block.attn_lhqk.index_select(-1, slots).float()
     patches = torch.einsum("lhqvn,vnk->lhqvk", first.unflatten(-1, (views, queries)), hop).flatten(-2)
-    whole = len(block.columns) > len(slots)
-    placed = np.arange(layout.memory) if whole else np.flatnonzero(layout.kinds[: layout.memory] == TokenKind.IMAGE)
+    whole, count = len(block.columns) > len(slots), layout.resampled
+    patches = torch.nn.functional.pad(patches, (0, count - patches.shape[-1]))  # views that only pad the batch
+    placed = np.arange(count) if whole else np.flatnonzero(layout.kinds[:count] == TokenKind.IMAGE)
     attn = patches[..., torch.as_tensor(placed, device=hop.device)].to(block.attn_lhqk.dtype)
     seen = None
     if block.seen_lqk is not None:
         queried = block.seen_lqk.index_select(-1, slots.to(block.seen_lqk.device))
         by_view = queried.unflatten(-1, (views, queries)).any(-1)
-        seen = by_view.repeat_interleave(keys, dim=-1)[..., torch.as_tensor(placed, device=by_view.device)]
+        by_key = by_view.repeat_interleave(keys, dim=-1)
+        by_key = torch.nn.functional.pad(by_key, (0, count - by_key.shape[-1]))
+        seen = by_key[..., torch.as_tensor(placed, device=by_key.device)]
     told = (
         f"composed of two hops: attention to {queries} queries per view, times the queries' own attention to its "
         f"patches (mean over {len(hops)} layers and all heads of the resampler)"

@@ -62,7 +62,7 @@ class Recording:
         batch = len(plan.layouts)
         width, layers = self.columns.width, len(self.sites)
         self.rows = RowBuffers(batch, layers, width, capacity, _DTYPES[spec.dtype], most=most)
-        self.visible = VisibleColumns(self.sites, beside=bool(plan.memory))
+        self.visible = VisibleColumns(self.sites, beside=any(layout.beside for layout in plan.layouts))
         self._lines = dict.fromkeys(range(len(self.sites)), 0)
         self.values = ValueNorms(spec.value_norms, self.columns, layers, batch, offload=spec.offload)
         self.hidden = HiddenLog(spec.offload, spec.hidden_top)
@@ -263,7 +263,7 @@ class Recording:
             ),
             candidates=self.candidates.of(item, beams, written) if self.candidates else None,
             vision=self.vision[item] if self.vision else None,
-            blind=() if part.told else tuple(s.layer_idx for s in self.sites if plan.memory and not s.sees_memory),
+            blind=tuple(s.layer_idx for s in self.sites if layout.beside and not s.sees_memory),
             composed=part.told,
             received_lhn=self.received.of(item, len(self.sites)) if self.received else None,
         )

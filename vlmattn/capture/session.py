@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from vlmattn.capture import door
-from vlmattn.capture.compose import check_hops, hop_rows, hop_shape
+from vlmattn.capture.before import BeforeWords
+from vlmattn.capture.compose import check_hops
 from vlmattn.capture.cost import estimate_capture, free_memory, home_of
 from vlmattn.capture.follow import Follower, cache_of, check_input, holds_keys
 from vlmattn.capture.hidden import check_stream
@@ -33,7 +34,7 @@ from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
 from vlmattn.capture.step import BatchPlan, KeptPart, Step, keeps_prompt
-from vlmattn.capture.tower import check_tower, check_views, look_at_tower, split_views
+from vlmattn.capture.tower import check_tower, check_views
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenLayout
 
@@ -100,12 +101,9 @@ class Session:
         self._allowed = 0
         self._paused = 0
         self._depth = 0
-        self._tower: dict[int, list[torch.Tensor]] = {}
-        self._hops: dict[int, list[torch.Tensor]] = {}
-        self._hop_shape = hop_shape(self.layouts) if spec is not None else None
+        self._before = BeforeWords(spec, self.sites, self.layouts)
         self._watched = self._watched_sites()
         self._windowed = tuple(s.layer_idx for s in self._watched.values() if s.windowed)
-        self._tower_modules = {id(site.module) for site in self.sites.vision}
         self._exit = ExitStack()
 
     # -- opening and closing -------------------------------------------------------------------------------------------
@@ -130,7 +128,7 @@ class Session:
         self._exit.close()
         self._step, self._steered, self._live = None, None, self.steering
         self._runs, self._plan = Follower(type(self.model).__name__), None
-        self._tower, self._hops = {}, {}
+        self._before.clear()
 
     @property
     def edits(self) -> bool:
@@ -178,6 +176,7 @@ class Session:
 
     def _hooks(self) -> Iterator[Any]:
         decoder = self.sites.decoder
+        yield from self._before.hooks(self._looks_before)
         yield decoder.register_forward_pre_hook(self._decoder_enters, with_kwargs=True)
         yield decoder.register_forward_hook(self._decoder_leaves, always_call=True)
         if (self.spec is not None and self.spec.hidden) or any(s.sees_hidden() for s in self.steering):
@@ -201,6 +200,8 @@ class Session:
             return
         if self._recording is not None and self._step is not None and output is not None:
             self._recording.end(self._step)
+            if self._before.inside and self._step.begins:
+                self._recording.vision, self._recording.hops = self._before.take(self._recording.plan)
         self._steered = None
 
     def _new_step(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Step:
@@ -232,13 +233,11 @@ class Session:
             masked = check_input(plan, kwargs.get("attention_mask"), start + count)
             plan.check_start(start)
         self._live = tuple(s.fresh() for s in self.steering)
-        self._plan, self._tower, seen = plan, {}, self._tower
-        self._hops, hopped = {}, self._hops
+        self._plan = plan
+        vision, hops = self._before.take(plan)
         if self.spec is not None:
             estimate = self._estimate(self.spec, plan.copies)
             estimate.check(self._allowed, 0)
-            vision = split_views(seen, plan.layouts, plan.copies)
-            hops = split_views(hopped, plan.layouts, plan.copies)
             self.recordings = []  # before the next one takes its memory
             recording = Recording(
                 self.spec, self._kept_sites, self._heads, plan, max_new_tokens=self.max_new_tokens,
@@ -250,8 +249,11 @@ class Session:
 
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
         moved = self._moved_windows(cache, count)
-        own = [site.layer_idx for site in self.sites.attention if site.kind != "cross"]
-        return {layer: self._memory + moved.get(layer, 0) for layer in own} if self._memory else moved
+        if not self._memory:
+            return moved
+        beside = self._plan.beside if self._plan is not None else 0
+        first = {s.layer_idx: beside if s.kind == "cross" else self._memory for s in self.sites.attention}
+        return {layer: at + moved.get(layer, 0) for layer, at in first.items() if at}
 
     def _moved_windows(self, cache: Any, count: int) -> dict[int, int]:
         if cache is None or not self._windowed:
@@ -303,8 +305,9 @@ class Session:
         site = self._watched[id(call.module)]
         if self.resting:
             return output
-        if id(call.module) in self._tower_modules:
-            self._look_at_tower(site, call)
+        if id(call.module) in self._before.watched:
+            if self._looks_before():
+                self._before.look(site, call)
             return output
         step = self._step
         if not self._runs.inside or step is None:
@@ -350,11 +353,10 @@ class Session:
             if recording.spec.head_norms:
                 recording.add_head_norms(site, part, output)
 
-    def _look_at_tower(self, site: AttentionSite, call: door.AttentionCall) -> None:
-        if self.spec is not None and self.spec.vision is not None:
-            look_at_tower(self._tower, site, call, self.spec.vision, self.sites)
-        if self._hop_shape == (call.query.shape[2], call.key.shape[2]):
-            self._hops.setdefault(site.layer_idx, []).append(hop_rows(call))
+    def _looks_before(self) -> bool:
+        # A decoder that runs the tower itself does so with every written token, which sees the same again.
+        again = self._before.inside and self._step is not None and not self._step.begins
+        return not self.resting and not again
 
     # -- small things --------------------------------------------------------------------------------------------------
 
@@ -390,9 +392,7 @@ class Session:
         watched |= {id(s.module): s for s in self.sites.attention if s.layer_idx in acts}
         if self._order_site is not None:
             watched[id(self._order_site.module)] = self._order_site
-        if self._hop_shape is not None or (self.spec is not None and self.spec.vision is not None):
-            watched |= {id(site.module): site for site in self.sites.vision}
-        return watched
+        return watched | self._before.watched
 
     def _estimate(self, spec: CaptureSpec, copies: int) -> CaptureEstimate:
         tokens = self.max_new_tokens if self.max_new_tokens is not None else 32

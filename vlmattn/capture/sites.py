@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from vlmattn.adapters.guests import guests_of
+from vlmattn.adapters.own_attention import reads_past_dispatch
+from vlmattn.adapters.seq2seq import writes_apart
 from vlmattn.core.errors import CaptureError, UnsupportedAttention
 
 if TYPE_CHECKING:
@@ -63,7 +66,9 @@ class ModelSites:
         last_own: its last attention to its own tokens, kept or not, or None.
         blocks: (layer_idx, module) of its residual blocks, whose input is the residual stream.
         bypassing: names of modules that look like attention but compute it themselves.
-        vision: attention modules outside the decoder.
+        vision: attention modules outside the decoder, and of towers that it runs itself.
+        own_readers: attention of resamplers that compute it past the dispatch, and can be read all the same.
+        guests: modules of the decoder that belong to such towers.
     """
 
     decoder: nn.Module
@@ -72,6 +77,14 @@ class ModelSites:
     bypassing: tuple[str, ...]
     vision: tuple[AttentionSite, ...]
     last_own: AttentionSite | None = None
+    own_readers: tuple[AttentionSite, ...] = ()
+    guests: tuple[nn.Module, ...] = ()
+
+    @property
+    def words(self) -> list[nn.Module]:
+        """The modules of the decoder that belong to no tower."""
+        guests = {id(module) for module in self.guests}
+        return [module for module in self.decoder.modules() if id(module) not in guests]
 
     def check_all_seen(self) -> None:
         """Refuse "all layers" where some attention cannot be seen; layers without attention are no matter.
@@ -173,7 +186,7 @@ def _find_sites(model: Any) -> ModelSites:
     attention, bypassing = _stack_sites(decoder)
     own = max((s for s in attention if s.kind != "cross"), key=lambda s: s.layer_idx, default=None)
     attention = _one_per_layer(attention)
-    if _writes_apart(model):
+    if writes_apart(getattr(model, "config", None)):
         attention = [site for site in attention if site.sees_memory]
     if not attention:
         raise UnsupportedAttention(
@@ -181,20 +194,22 @@ def _find_sites(model: Any) -> ModelSites:
             + (f" ({', '.join(bypassing[:4])} compute it themselves)" if bypassing else "")
             + ": rows cannot be kept for this model"
         )
-    inside = {id(m) for stack in (decoder, *_reader(model)) for m in stack.modules()}
-    outside = [m for m in model.modules() if id(m) not in inside and _dispatches(type(m))]
-    names = {id(m): n for n, m in model.named_modules()}
-    vision = tuple(_site(names[id(m)], m, index) for index, m in enumerate(outside))
-    return ModelSites(decoder, tuple(attention), _blocks(decoder, attention), tuple(bypassing), vision, own)
+    guests = tuple(module for guest in guests_of(decoder) for module in guest.modules())
+    inside = {id(m) for stack in (decoder, *_reader(model)) for m in stack.modules()} - {id(m) for m in guests}
+    named = list(model.named_modules())
+    vision = _numbered([(n, m) for n, m in named if id(m) not in inside and _dispatches(type(m))])
+    readers = _numbered([(n, m) for n, m in named if reads_past_dispatch(m)])
+    found = _blocks(decoder, attention)
+    return ModelSites(decoder, tuple(attention), found, tuple(bypassing), vision, own, readers, guests)
 
 
-def _writes_apart(model: Any) -> bool:
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+def _numbered(modules: list[tuple[str, Any]]) -> tuple[AttentionSite, ...]:
+    return tuple(_site(name, module, index) for index, (name, module) in enumerate(modules))
 
 
 def _reader(model: Any) -> list[Any]:
     # The text encoder of an encoder-decoder model is no vision tower, though it stands outside the decoder.
-    if not _writes_apart(model):
+    if not writes_apart(getattr(model, "config", None)):
         return []
     encoder = model.get_encoder()
     parts = [encoder, getattr(encoder, "text_model", None)] if encoder is not model else []
@@ -218,13 +233,14 @@ def _below_head(decoder: Any) -> Any:
 def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[str]]:
     sites: list[AttentionSite] = []
     own: list[str] = []
-    guests = _guests(stack)
+    guests = {id(module) for guest in guests_of(stack) for module in guest.modules()}
     for name, module in stack.named_modules():
         index = getattr(module, "layer_idx", None)
-        if index is not None and _dispatches(type(module)):
-            sites.append(_site(name, module, int(index)))
+        if index is not None and id(module) not in guests and _dispatches(type(module)):
+            sites.append(_placed(_site(name, module, int(index)), stack))
         elif (
             id(module) not in guests
+            and not reads_past_dispatch(module)
             and _looks_like_attention(module)
             and not any(name.startswith(f"{outer}.") for outer in own)
         ):
@@ -232,13 +248,13 @@ def _stack_sites(stack: Any) -> tuple[list[AttentionSite], list[str]]:
     return sites, own
 
 
-def _guests(stack: Any) -> set[int]:
-    """Modules of models inside a stack that take pixels: a tokenizer of pictures is no part of a text decoder."""
-    from transformers import PreTrainedModel
+def _placed(site: AttentionSite, stack: Any) -> AttentionSite:
+    """The site with the number of the layer that it stands before.
 
-    inside = (m for m in stack.modules() if isinstance(m, PreTrainedModel) and m is not stack)
-    guests = [m for m in inside if "pixel_values" in inspect.signature(getattr(m, "encode", m.forward)).parameters]
-    return {id(m) for guest in guests for m in guest.modules()}
+    Cross attention in a list of its own, before every n-th layer, counts there from 0.
+    """
+    every = getattr(getattr(stack, "config", None), "cross_layer_interval", None)
+    return replace(site, layer_idx=site.layer_idx * int(every)) if every and site.kind == "cross" else site
 
 
 def _looks_like_attention(module: Any) -> bool:

@@ -84,6 +84,8 @@ class BatchPlan:
         spec: what to keep. layouts, pad_left: one entry per sequence as encoded.
         batch: sequences that really run, a multiple of ``len(layouts)`` (beams, samples).
 
+    ``beside`` is the padded position of the first key that cross attention looks at, if it looks at any.
+
     Raises:
         CaptureError: the batch is not a multiple of the encoded sequences.
     """
@@ -97,6 +99,7 @@ class BatchPlan:
         self.spec = spec
         self.layouts = tuple(layout for layout in layouts for _ in range(copies))
         self.memory = max(layout.memory for layout in layouts)
+        self.beside = self._beside(layouts)
         pads = [pad + self.memory - layout.memory for pad, layout in zip(pad_left, layouts, strict=True)]
         self.pad_left = tuple(pad for pad in pads for _ in range(copies))
         self.copies = copies
@@ -107,6 +110,17 @@ class BatchPlan:
         self._aligned = len({p + lay.answer_start for p, lay in zip(self.pad_left, self.layouts, strict=True)}) == 1
         self._rows = [self._wanted(lay, pad) for lay, pad in zip(self.layouts, self.pad_left, strict=True)]
         self._open = bool(spec and spec.answer_rows())
+
+    @staticmethod
+    def _beside(layouts: Sequence[TokenLayout]) -> int:
+        # Padded position of the first key that cross attention looks at.
+        firsts = {layout.resampled for layout in layouts if layout.beside}
+        if len(firsts) > 1:
+            raise CaptureError(
+                f"the sequences of a batch have {sorted(firsts)} keys of a resampler before those of cross attention: "
+                "run them one after the other"
+            )
+        return firsts.pop() if firsts else 0
 
     def padded(self, item: int) -> NDArray[np.int64]:
         """(N,) padded position of every token of a line of the batch."""
@@ -228,9 +242,9 @@ class KeptColumns:
     @staticmethod
     def _columns(spec: CaptureSpec, layout: TokenLayout) -> NDArray[np.int64]:
         latents = layout.latent_positions
-        if not len(latents):
-            return np.arange(layout.answer_start) if spec.columns == "all" else layout.image_positions
-        return np.arange(layout.memory, layout.answer_start) if spec.columns == "all" else latents
+        if spec.columns == "all":
+            return np.arange(layout.resampled, layout.answer_start)
+        return latents if len(latents) else layout.image_positions
 
     def _segment_matrix(self, plan: BatchPlan) -> NDArray[np.float32]:
         length = max(pad + len(lay) for lay, pad in zip(plan.layouts, plan.pad_left, strict=True))

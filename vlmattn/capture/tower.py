@@ -11,7 +11,7 @@ from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk
 from vlmattn.capture.sites import AttentionSite, ModelSites, stack_of
 from vlmattn.core.errors import CaptureError, SpecError
-from vlmattn.core.layout import TokenLayout
+from vlmattn.core.layout import TokenKind, TokenLayout
 
 _INSTEAD = "leave vision= out, and look at the tower with run.tower(), which puts them together"
 _CLASS_TOKENS = ("class_embedding", "cls_token", "class_token")
@@ -89,13 +89,13 @@ def _in_windows(site: AttentionSite) -> bool:
 
 def tokens_per_view(model: Any, sites: ModelSites) -> int | None:
     """Tokens of one view in the tower, class token included; None for a tower of no fixed size."""
-    inside = {id(module) for module in sites.decoder.modules()}
+    inside = {id(module) for module in sites.words}
     counts = [getattr(m, "num_positions", None) for m in model.modules() if id(m) not in inside]
     return next((int(count) for count in counts if isinstance(count, int)), None)
 
 
 def _outside(model: Any, sites: ModelSites) -> list[tuple[str, Any]]:
-    inside = {id(weight) for weight in sites.decoder.parameters()}
+    inside = {id(weight) for module in sites.words for weight in module.parameters(recurse=False)}
     return [(name, weight) for name, weight in model.named_parameters() if id(weight) not in inside]
 
 
@@ -107,6 +107,16 @@ def views_of(layout: TokenLayout) -> int | None:
             return None
         total += picture.views if picture.views is not None else len(picture.tiles)
     return total
+
+
+def views_run(layout: TokenLayout) -> int | None:
+    """How many views the tower gets for a sequence, those that pad it to the most pictures of its batch counted."""
+    views, queries = views_of(layout), len(layout.latent_positions)
+    if not views or not queries:
+        return views
+    beside = slice(layout.resampled, layout.memory)
+    idle = (layout.kinds[beside] != TokenKind.LATENT) & (layout.input_ids[beside] < 0)  # no text stands behind them
+    return views * (queries + int(idle.sum())) // queries
 
 
 def check_views(layouts: Sequence[TokenLayout]) -> None:
@@ -134,7 +144,7 @@ def split_views(
         return [None] * len(layouts)
     check_views(layouts)
     calls = [len(part) for part in seen[min(seen)]]
-    known = [count if (count := views_of(layout)) is not None else sum(calls) for layout in layouts]
+    known = [count if (count := views_run(layout)) is not None else sum(calls) for layout in layouts]
     each, once = sum(known), sum(known[::copies])
     used = _last_run(calls, (each, once), single=copies > 1)
     blocks = [torch.cat(list(parts)[-used:]) for _, parts in sorted(seen.items())]
@@ -142,7 +152,7 @@ def split_views(
         raise CaptureError(f"the layers of the vision tower saw different numbers of views: {_INSTEAD}")
     step = 1 if blocks[0].shape[0] == each else copies
     parts = torch.stack(blocks).split(known[::step], dim=1)
-    return [parts[line // step] for line in range(len(layouts))]
+    return [parts[line // step][:, : views_of(layout)] for line, layout in enumerate(layouts)]
 
 
 def _last_run(calls: Sequence[int], wanted: tuple[int, int], *, single: bool) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 
-from vlmattn.adapters.paint import merged_embeddings
+from vlmattn.adapters.paint import merged_embeddings, takes_pictures
 from vlmattn.capture import door
 from vlmattn.capture.cost import free_memory
 from vlmattn.capture.door import AttentionCall
@@ -107,7 +107,7 @@ class TowerPass:
                 blocks = self.model.get_submodule(stack)
                 for number, block in enumerate(blocks):
                     handles.append(block.register_forward_hook(self._leaving(stack, number)))
-            merged_embeddings(self.model, inputs, lambda _given: True)
+            merged_embeddings(self.model, inputs, lambda given: None if takes_pictures(given) else True)
         finally:
             door.unsubscribe(self, modules)
             for handle in handles:

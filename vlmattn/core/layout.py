@@ -176,10 +176,11 @@ class TokenLayout:
         placeholders: [start, end) in ``text`` of the placeholder of each picture and video; they are nobody's words,
             though they may stand inside the question.
         memory: how many of the first tokens are keys beside the decoder's own tokens: states of the vision tower or of
-            an encoder, which only cross attention looks at. They have no rows; their ``input_ids`` are -1 where no
-            text stands behind them. 0 for models that read pictures as tokens of the prompt. Where the prompt has
-            LATENT tokens, no layer of the decoder looks at these keys: the queries of a resampler do, and attention to
-            them is attention to the queries times the queries' own.
+            an encoder. They have no rows; their ``input_ids`` are -1 where no text stands behind them. 0 for models
+            that read pictures as tokens of the prompt.
+        resampled: how many of the first of these keys no layer of the decoder looks at: those of a resampler, whose
+            queries are the LATENT tokens, in the prompt or beside it. Attention to them is attention to the queries
+            times the queries' own. Cross attention looks at the rest of ``memory``.
     """
 
     text: str
@@ -195,11 +196,14 @@ class TokenLayout:
     images: tuple[ImageLayout, ...]
     placeholders: tuple[tuple[int, int], ...] = ()
     memory: int = 0
+    resampled: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.input_ids)
         if not 0 <= self.memory <= self.answer_start:
             raise LayoutError(f"memory must be 0 to answer_start = {self.answer_start}, got {self.memory}")
+        if not 0 <= self.resampled <= self.memory:
+            raise LayoutError(f"resampled must be 0 to memory = {self.memory}, got {self.resampled}")
         for name in ("kinds", "image", "tile", "row", "col"):
             if getattr(self, name).shape != (n,):
                 raise LayoutError(f"{name} must have shape (N,) = ({n},), got {getattr(self, name).shape}")
@@ -224,6 +228,11 @@ class TokenLayout:
     def latent_positions(self) -> NDArray[np.int64]:
         """Positions of all LATENT tokens of all pictures, ascending."""
         return np.flatnonzero(self.kinds == TokenKind.LATENT)
+
+    @property
+    def beside(self) -> int:
+        """How many keys beside the decoder's own tokens its cross attention looks at."""
+        return self.memory - self.resampled
 
     @property
     def image_end(self) -> int:
@@ -275,22 +284,34 @@ def extend_layout(
         images=layout.images,
         placeholders=layout.placeholders,
         memory=layout.memory,
+        resampled=layout.resampled,
     )
 
 
 def memory_layout(
-    layout: TokenLayout, place: NDArray[np.int32], image: NDArray[np.int32], images: tuple[ImageLayout, ...]
+    layout: TokenLayout,
+    place: NDArray[np.int32],
+    image: NDArray[np.int32],
+    images: tuple[ImageLayout, ...],
+    queries: NDArray[np.int32] | None = None,
 ) -> TokenLayout:
-    """The layout with V keys beside the prompt put before it, in which its pictures are seen by cross attention.
+    """The layout with V keys beside the prompt put before it, which cross attention or a resampler looks at.
 
     Args:
         layout: the prompt, without image tokens that have a place.
         place: (V, 3) tile, row and column of each key, -1 for keys without a place. image: (V,) picture of each key, -1
             for none. images: the pictures' tiles.
+        queries: (U,) picture of each query of a resampler, -1 for none, where these stand beside the prompt, too; after
+            the V keys, which they look at.
     """
-    count = len(place)
+    latent, queries = TokenKind.LATENT, np.zeros(0, dtype=np.int32) if queries is None else queries
+    resampled = len(place) if len(queries) or (layout.kinds == latent).any() else 0
+    count = len(place) + len(queries)
     none = np.full(count, -1, dtype=np.int32)
     kinds = np.where(place[:, 0] >= 0, TokenKind.IMAGE, TokenKind.SEPARATOR).astype(np.int8)
+    kinds = np.concatenate([kinds, np.where(queries >= 0, latent, TokenKind.SEPARATOR).astype(np.int8)])
+    place = np.concatenate([place, np.full((len(queries), 3), -1, dtype=np.int32)])
+    image = np.concatenate([image, queries])
     return TokenLayout(
         text=layout.text,
         input_ids=np.concatenate([none.astype(np.int64), layout.input_ids]),
@@ -305,6 +326,7 @@ def memory_layout(
         images=images,
         placeholders=layout.placeholders,
         memory=count,
+        resampled=resampled,
     )
 
 

@@ -247,4 +247,7 @@ def _blind(trace: Trace, span: Span, slots: NDArray[np.int64], image: int) -> Ma
             f"{span.text!r} stands before picture {image}, so the model read it without having seen that picture and "
             "there is nothing to draw: ask for a word after the picture, or put the picture first"
         )
-    return MapError("the whole picture lies outside the attention window of these rows and layers: choose other layers")
+    return MapError(
+        "the whole picture is hidden from these rows and layers: it lies outside the attention window, or the model "
+        "shows these words another picture. Choose other layers or words, or another image="
+    )

@@ -153,7 +153,7 @@ class VAR(Steering):
         """See :meth:`Steering.check`."""
         if self.coordinates is None:
             raise SpecError("VAR needs the model's sink coordinates: VAR(coordinates=vlm.calibrate_sinks())")
-        if any(layout.memory and not len(layout.latent_positions) for layout in layouts):
+        if any(layout.beside for layout in layouts):
             raise SpecError(_BESIDE)
         where = self._where(width)
         if width is not None and where.width != width:

@@ -10,30 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.adapters.adapter import check_agreement
-from vlmattn.adapters.beside import Resampled
+from vlmattn.adapters.beside import OneView, Resampled
 from vlmattn.adapters.encoded import Encoded
-from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
-from vlmattn.adapters.preprocess import fixed_view
+from vlmattn.adapters.plan import ImagePlan
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.adapters.tower import Tower, one_side
-from vlmattn.core.errors import LayoutError, UnsupportedModel
-from vlmattn.core.layout import ImageLayout, Tile, TokenLayout
+from vlmattn.core.errors import LayoutError
+from vlmattn.core.layout import TokenLayout
 
 _TWO_HOPS = "base: stretched to a square; seen through a resampler's queries, so maps are composed of two hops"
 
 
-class BeforePrompt(Resampled):
+class BeforePrompt(OneView, Resampled):
     """One view of a picture, whose queries the processor itself puts before the prompt."""
 
     nested = False
-
-    def find_tower(self) -> Tower:
-        """A class token before the patches."""
-        vision = self.config.vision_config
-        sizes = one_side(vision.image_size, "image_size"), one_side(vision.patch_size, "patch_size")
-        return Tower(str(vision.model_type), *sizes, 1)
 
     def given(self, text: str) -> str:
         """Without the placeholder, in place of which the processor puts the queries before everything."""
@@ -46,45 +38,28 @@ class BeforePrompt(Resampled):
         """It writes nothing in place of pictures, so it is not asked where."""
         return super().call_processor(**{k: v for k, v in options.items() if k != "return_text_replacement_offsets"})
 
-    def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
-        """A class token, the patches row by row, and queries that look at each other."""
-        canvas = fixed_view(self.image_processor, image_wh, pads_to_square=False)
-        side = self.tower.image_size
-        if canvas.wh != (side, side):
-            raise LayoutError(
-                f"a picture is prepared as {canvas.wh[0]} x {canvas.wh[1]} pixels, but the vision tower takes {side} x"
-                f" {side}: check the image processor's size"
-            )
-        grid_hw, box = canvas.grid(self.tower.patch_size)
-        layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),), 1)
-        keys = places([nowhere(1), raster(0, grid_hw), nowhere(self.own_keys)])
-        return ImagePlan(layout, keys, (side, side), 1)
 
-
-@register(
-    FamilySpec(
-        name="blip-2",
-        model_types=("blip-2",),
-        processors=("Blip2Processor",),
-        image_processors=("BlipImageProcessor",),
-        towers=("blip_2_vision_model",),
-        geometry=(_TWO_HOPS,),
-        max_images=1,
-        prompt="{images}Question: {question} Answer:",
-        after_image="",
-        notes="With a decoder-only language model (OPT). One picture per prompt, before the text.",
-    )
+BLIP_2 = FamilySpec(
+    name="blip-2",
+    model_types=("blip-2",),
+    processors=("Blip2Processor",),
+    image_processors=("BlipImageProcessor",),
+    towers=("blip_2_vision_model",),
+    geometry=(_TWO_HOPS,),
+    max_images=1,
+    prompt="{images}Question: {question} Answer:",
+    after_image="",
+    notes="With a decoder-only language model (OPT). One picture per prompt, before the text.",
+    encoder_decoder=False,
 )
+
+
+@register(BLIP_2)
 class Blip2(BeforePrompt):
     """BLIP-2: the queries stand before the bos token and the prompt."""
 
     def __init__(self, spec: FamilySpec, model: Any, processor: Any) -> None:
         super().__init__(spec, model, processor)
-        if not self.config.use_decoder_only_language_model:
-            raise UnsupportedModel(
-                f"{spec.name} with an encoder-decoder language model ({self.config.text_config.model_type}) is not"
-                " supported: the queries are read by its encoder"
-            )
         check_agreement(self, "num_query_tokens", processor.num_query_tokens, self.config.num_query_tokens)
 
     def find_tokens(self) -> tuple[str, str]:
@@ -104,21 +79,23 @@ class Blip2(BeforePrompt):
         return moved
 
 
-@register(
-    FamilySpec(
-        name="instructblip",
-        model_types=("instructblip",),
-        processors=("InstructBlipProcessor",),
-        image_processors=("BlipImageProcessor",),
-        towers=("instructblip_vision_model",),
-        geometry=(_TWO_HOPS,),
-        max_images=1,
-        prompt="{images}{question}",
-        after_image="",
-        notes="With a decoder-only language model (Vicuna). One picture per prompt, before the text. The prompt also "
-        "goes to the resampler, so what its queries look at depends on the question.",
-    )
+INSTRUCTBLIP = FamilySpec(
+    name="instructblip",
+    model_types=("instructblip",),
+    processors=("InstructBlipProcessor",),
+    image_processors=("BlipImageProcessor",),
+    towers=("instructblip_vision_model",),
+    geometry=(_TWO_HOPS,),
+    max_images=1,
+    prompt="{images}{question}",
+    after_image="",
+    notes="With a decoder-only language model (Vicuna). One picture per prompt, before the text. The prompt also "
+    "goes to the resampler, so what its queries look at depends on the question.",
+    encoder_decoder=False,
 )
+
+
+@register(INSTRUCTBLIP)
 class InstructBlip(Blip2):
     """InstructBLIP: the resampler reads the prompt, too."""
 
