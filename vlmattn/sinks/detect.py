@@ -62,7 +62,7 @@ def massive_sinks(
 
 
 def _beside(trace: Trace) -> tuple[str, ...]:
-    if len(trace.layout.latent_positions):
+    if len(trace.layout.latent_positions) and not trace.layout.beside:
         return ("visual sinks of this model are queries of its resampler, which have no place on the picture",)
     if trace.layout.memory:
         return ("pictures lie beside the decoder's tokens and have no residual stream: text sinks only",)
