@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,17 @@ def test_a_calibration_says_that_there_are_none_and_why(seen: list[Observation],
     assert found.confidence is not None
 
 
+def test_what_is_large_for_a_narrow_model_only_is_not_massive() -> None:
+    # Ten times the median of its token is more than half the root of a width of 16, and nothing massive.
+    seen = [observation(s, size=9.0) for s in range(8)]
+    for one in seen:
+        one.hidden.coord_lnc[:, [n for n in range(PROMPT) if n not in (0, 3)], 2] = 0.5
+    assert calibrated(seen, (7,), rules=replace(RULES, median=1.0)).coordinates == (7,)
+    assert not calibrated(seen, (7,), rules=RULES).found
+    assert 7 in candidates(seen, replace(RULES, median=1.0))
+    assert 7 not in candidates(seen, RULES)
+
+
 def test_unknown_attention_is_no_ground_to_refuse_a_coordinate() -> None:
     found = calibrated([observation(s, received=None) for s in range(8)], (7,), rules=RULES)
     assert found.coordinates == (7,)
@@ -354,6 +366,7 @@ def test_published_coordinates_belong_to_checkpoints_of_a_name_and_a_size() -> N
         (lambda: calibrated([], (1,)), "at least one"),
         (lambda: Rules(few=0), "few"),
         (lambda: Rules(gap=0.5), "gap"),
+        (lambda: Rules(median=0.5), "median"),
         (lambda: with_sinks(full(), massive_sinks(full(), WHERE), "some"), "keep, drop, only"),
     ],
 )

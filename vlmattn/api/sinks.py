@@ -52,7 +52,7 @@ def calibrate(
         raise SpecError(f"a calibration needs at least 2 prompts, one to find and one to check; got {len(chosen)}")
     first = [_observed(vlm, item, CaptureSpec(**_spec(hidden_top=_TOP))) for item in chosen[:find]]
     wanted = candidates(first, rules)
-    spec = CaptureSpec(**_spec(hidden_coords=wanted))
+    spec = CaptureSpec(**_spec(hidden_coords=wanted, hidden_top=1))
     held_out = [_observed(vlm, item, spec) for item in chosen[find:]]
     found = calibrated(held_out, wanted, model=vlm.name, rules=rules)
     note = _norm_note(vlm)

@@ -37,6 +37,9 @@ class Rules:
         layers: share of the layers, from the first with a large token on, in which it must hold.
         draw: attention that large tokens receive, over what others receive, on average.
         prompts: share of the held-out prompts in which all of this must hold.
+        median: |x| over the median of the same token that all large ones must have. At a width of 4096 the two are
+            about the same for a token that is normal otherwise; in narrow models, where |x| / RMS cannot grow, the
+            median tells massive from merely large.
     """
 
     large: float = 0.2
@@ -45,12 +48,13 @@ class Rules:
     layers: float = 0.5
     draw: float = 2.0
     prompts: float = 0.8
+    median: float = 20.0
 
     def __post_init__(self) -> None:
         for name in ("large", "few", "layers", "prompts"):
             if not isinstance(getattr(self, name), Real) or not 0 < getattr(self, name) <= 1:
                 raise SpecError(f"{name} must be above 0 and at most 1, got {getattr(self, name)!r}")
-        for name in ("gap", "draw"):
+        for name in ("gap", "draw", "median"):
             if not isinstance(getattr(self, name), Real) or not getattr(self, name) >= 1:
                 raise SpecError(f"{name} must be at least 1, got {getattr(self, name)!r}")
 
@@ -96,12 +100,17 @@ def _sparse(one: Observation, rules: Rules) -> set[int]:
         raise SpecError("candidates need each token's largest coordinates: capture with hidden_top")
     tokens = slice(one.first, None)
     coords = hidden.top_coord_lnk[:, tokens]
-    large = np.abs(hidden.top_value_lnk[:, tokens]) > rules.large * math.sqrt(hidden.width) * _rms(hidden, tokens)
+    size = np.abs(hidden.top_value_lnk[:, tokens])
+    large = size > rules.large * math.sqrt(hidden.width) * _rms(hidden, tokens)
+    massive = np.ones_like(large)
+    if hidden.median_ln is not None:
+        massive = size >= rules.median * hidden.median_ln[:, tokens, None]
     most = max(1, int(rules.few * coords.shape[1]))
     lines: dict[int, list[int]] = {}
     for line in range(len(coords)):
+        merely = {int(c) for c in coords[line][large[line] & ~massive[line]]}
         for coordinate, count in Counter(int(c) for c in coords[line][large[line]]).items():
-            if count <= most:
+            if count <= most and coordinate not in merely:
                 lines.setdefault(coordinate, []).append(line)
     return {c for c, where in lines.items() if len(where) >= rules.layers * (len(coords) - where[0])}
 
@@ -116,7 +125,8 @@ def calibrated(
     """The sink coordinates among ``wanted`` that hold on these prompts, or none, with a confidence either way.
 
     Args:
-        observations: of prompts that candidates were not taken from, with ``hidden_coords`` set to ``wanted``.
+        observations: of prompts that candidates were not taken from, with ``hidden_coords`` set to ``wanted``, and with
+            ``hidden_top``, without which the median is not known and is not asked for.
 
     Raises:
         SpecError: no prompt.
@@ -160,6 +170,9 @@ def _verdict(one: Observation, coordinate: int, rules: Rules) -> _Verdict:
     low = np.where(flagged, size, np.inf).min(axis=1)
     rest = np.where(flagged, 0, size).max(axis=1)
     good = np.asarray((counts > 0) & (counts <= most) & (low >= rules.gap * rest))
+    if hidden.median_ln is not None:
+        value = np.abs(hidden.coord_lnc[..., hidden.coords.index(coordinate)])
+        good &= ~(flagged & (value < rules.median * hidden.median_ln)).any(axis=1)
     if not good.any():
         return _Verdict(False, -1, math.nan, flagged)
     start = int(good.argmax())
