@@ -15,7 +15,7 @@ from tests.capture.decoders import decoder, layouts_of, padded_batch
 from tests.tiny import TINY
 from tests.tiny_models import build, tiny
 from vlmattn.capture import CaptureSpec, Session
-from vlmattn.core.errors import BudgetExceeded, CaptureError, SpecError
+from vlmattn.core.errors import BudgetExceeded, CaptureError, SpecError, UnsupportedModel
 from vlmattn.core.layout import plain_layout
 
 
@@ -204,9 +204,23 @@ def test_views_of_different_sizes_are_refused_in_the_tower() -> None:
     vlm = va.Vlm(*TINY["minicpmv4_6"](), name="minicpm")
     decoder = vlm.model.get_decoder()
     handle = decoder.register_forward_pre_hook(lambda *_: pytest.fail("the language model ran"))
-    with pytest.raises(CaptureError, match=r"96 tokens in one call and at 64 in another .* run\.tower\(\)"):
+    with pytest.raises(CaptureError, match=r"96 tokens in one call and at 64 in another .*: leave vision= out$"):
         vlm.ask(picture(200, 120), "What?", capture=CaptureSpec(vision="received"))
     handle.remove()
+    run = vlm.ask(picture(200, 120), "What?", answer="a cat")
+    with pytest.raises(UnsupportedModel, match="joins patches between two of its layers"):  # so it is not advised
+        run.tower()
+
+
+@pytest.mark.parametrize("kind", ["vision-encoder-decoder", "florence2"])
+def test_a_way_out_that_is_closed_is_not_named(kind: str) -> None:
+    vlm = va.Vlm(*TINY[kind](), name=kind)
+    run = vlm.ask(picture(120, 90), "What?", answer="a cat")
+    with pytest.raises((SpecError, UnsupportedModel)):
+        run.tower()
+    with pytest.raises((SpecError, CaptureError)) as raised:
+        vlm.ask(picture(120, 90), "What?", answer="a cat", capture=CaptureSpec(vision="received"))
+    assert "run.tower()" not in str(raised.value)
 
 
 def test_what_follows_the_tower_is_left_out() -> None:

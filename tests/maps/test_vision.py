@@ -28,6 +28,7 @@ LLAVA = {
 FAMILIES = (
     *LLAVA,
     *("qwen2_vl", "qwen2_5_vl", "internvl", "gemma3_scanned", "gemma4", "pixtral", "mistral3", "nemotron_h_omni"),
+    *("blip-2", "instructblip t5", "idefics", "idefics2", "idefics2 split", "molmo2"),
 )
 
 
@@ -90,14 +91,13 @@ class Eager:
 
         return hook
 
-    def full(self, layer: int, lengths: list[int]) -> torch.Tensor:
+    def full(self, layer: int, views: list[TowerView]) -> torch.Tensor:
         """(H, T, T) of all calls of a layer, block by block, padding left out."""
-        calls = self.weights[layer]
-        total = sum(lengths)
+        calls, total = self.weights[layer], sum(map(len, views))
         padded = sum(c.shape[0] * c.shape[2] for c in calls) > total
         blocks = [b for c in calls for b in c]
         if padded:
-            blocks = [b[:, :n, :n] for b, n in zip(blocks, lengths, strict=True)]
+            blocks = [b[:, at][:, :, at] for b, at in zip(blocks, unpadded(views), strict=True)]
         heads = blocks[0].shape[0]
         whole = torch.zeros(heads, total, total)
         start = 0
@@ -108,22 +108,31 @@ class Eager:
         assert start == total
         return whole
 
-    def norms(self, layer: int, lengths: list[int]) -> torch.Tensor:
+    def norms(self, layer: int, views: list[TowerView]) -> torch.Tensor:
         parts = self.outputs[layer]
         line = torch.cat([p.reshape(-1, p.shape[-1]) for p in parts]).norm(dim=-1)
-        if len(line) > sum(lengths):
+        if len(line) > sum(map(len, views)):
             rows = [r for p in parts for r in p]
-            line = torch.cat([r[:n] for r, n in zip(rows, lengths, strict=True)]).norm(dim=-1)
+            line = torch.cat([r[at] for r, at in zip(rows, unpadded(views), strict=True)]).norm(dim=-1)
         return line
+
+
+def unpadded(views: list[TowerView]) -> list[Any]:
+    """Where the tokens of each view are in one that was padded: the first ones, or the upper left ones of a grid."""
+    cols = max(view.grid_hw[1] if view.grid_hw else 0 for view in views)
+    grids = [np.arange(100 * cols).reshape(100, -1) if cols else None for _ in views]
+    pairs = zip(views, grids, strict=True)
+    return [slice(len(v)) if g is None else g[: v.grid_hw[0], : v.grid_hw[1]].reshape(-1) for v, g in pairs]
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_towers_maps_equal_eager_attention(kind: str) -> None:
     vlm = made(kind)
-    pictures = [picture(180, 120), picture(60, 110)]
+    pictures = [picture(180, 120), picture(60, 110)][: vlm.adapter.max_images]
     run = vlm.ask(pictures, "What is there?", max_new_tokens=1)
     tower = run.tower("rollout")
-    lengths = [len(v) for c in tower.cells for v in c.views]
+    views = [v for c in tower.cells for v in c.views]
+    lengths = [len(v) for v in views]
     encoded = vlm.encode([run.pictures], ["What is there?"])
     passing = TowerPass(vlm.model, [v for c in tower.cells for v in c.views])
     passing.run(encoded.inputs)
@@ -132,10 +141,10 @@ def test_the_towers_maps_equal_eager_attention(kind: str) -> None:
     starts = np.cumsum([0, *lengths])
     product = torch.eye(sum(lengths), dtype=torch.float64)
     for slot, layer in enumerate(tower.layers):
-        whole = eager.full(layer, lengths)
+        whole = eager.full(layer, views)
         sizes = torch.cat([torch.full((n,), float(n)) for n in lengths])
         assert np.allclose(tower.received_lht[slot], whole.sum(1) / sizes, atol=1e-6)
-        assert np.allclose(tower.norm_lt[layer], eager.norms(layer, lengths), rtol=1e-5)
+        assert np.allclose(tower.norm_lt[layer], eager.norms(layer, views), rtol=1e-5)
         for view, start in zip((v for c in tower.cells for v in c.views), starts[:-1], strict=True):
             for row, place in enumerate((*view.classes, *view.registers)):
                 mine = slice(start, start + len(view))

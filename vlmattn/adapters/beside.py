@@ -15,8 +15,10 @@ from vlmattn.adapters.preprocess import fixed_view
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spans import inside, token_layout, unexpanded
 from vlmattn.adapters.tower import Tower, one_side
+from vlmattn.adapters.tower_cells import cell_count, cell_numbers, view_of
 from vlmattn.core.errors import LayoutError, PromptError
 from vlmattn.core.layout import ImageLayout, Tile, TokenKind, TokenLayout, memory_layout
+from vlmattn.core.tower_cells import TowerCells
 
 
 class Beside(Adapter):
@@ -111,6 +113,11 @@ class OneView(Beside):
         layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),), 1)
         keys = places([nowhere(1), raster(0, grid_hw), nowhere(self.own_keys)])
         return ImagePlan(layout, keys, (side, side), 1)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """The class token, then the patches row by row."""
+        views = [view_of(numbers, classes=1) for numbers in cell_numbers(picture)]
+        return TowerCells.averaged(views, cell_count(picture))
 
 
 class Resampled(Beside):

@@ -12,7 +12,6 @@ LEADING_TOKENS = {
     "clip_vision_model": 1,
     "granite_docling_vision": 0,
     "idefics3_vision": 0,
-    "idefics_vision": 1,
     "internvl_vision": 1,
     "llama4_vision_model": 0,
     "ovis2_vision": 0,

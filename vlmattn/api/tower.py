@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from vlmattn.core.errors import SpecError
+from vlmattn.core.errors import SpecError, UnsupportedModel
 from vlmattn.trace import TowerTrace, tower_trace_from_kept
 
 if TYPE_CHECKING:
     from vlmattn.api.run import Run
+    from vlmattn.api.vlm import Vlm
+    from vlmattn.capture import CaptureSpec
+    from vlmattn.core.layout import TokenLayout
     from vlmattn.grid import PatchMap
 
 Flow = Literal["rollout", "last"]
@@ -45,6 +48,20 @@ def look_at_tower(run: Run, flow: Flow | None = None) -> TowerTrace:
         kept = looking.run(encoded.inputs)
     provenance = replace(run.trace.provenance, rows="", convention="")
     return tower_trace_from_kept(kept, pictures, cells, provenance, read=read(kept.depth), flow=flow or "")
+
+
+def seen_apart(vlm: Vlm, layouts: Sequence[TokenLayout], spec: CaptureSpec) -> bool:
+    """Whether ``run.tower()`` will look at the tower of these prompts' pictures; asked only if ``spec`` keeps it."""
+    from vlmattn.capture import TowerPass
+
+    pictures = [picture for layout in layouts for picture in layout.images]
+    if spec.vision is None or any(picture.times for picture in pictures):
+        return False
+    try:
+        TowerPass(vlm.model, [view for picture in pictures for view in vlm.adapter.tower_cells(picture).views])
+    except (SpecError, UnsupportedModel):
+        return False
+    return True
 
 
 def check_flow(flow: Any) -> None:

@@ -17,6 +17,7 @@ from vlmattn.api.endings import end_tokens, setting, written_answers
 from vlmattn.api.general import GeneralPasses
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
+from vlmattn.api.tower import seen_apart
 from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
 from vlmattn.capture.cost import home_of
 from vlmattn.core.errors import ImageError, SpecError
@@ -258,6 +259,7 @@ class Vlm:
             pad_left=encoded.pad_left,
             max_new_tokens=request.max_new_tokens,
             beams=int(setting(self.model, settings, "num_beams") or 1),
+            tower_apart=seen_apart(self, encoded.layouts, request.capture),
         )
         with session, torch.no_grad(), _seeded(request.seed), named_options(request.generate):
             output = self.model.generate(**encoded.inputs, **settings)
@@ -278,7 +280,13 @@ class Vlm:
 
         longer, written = with_answers(self.adapter, encoded, request.answers or ())
         session = Session(
-            self.model, longer.layouts, request.capture, request.steering, pad_left=longer.pad_left, max_new_tokens=0
+            self.model,
+            longer.layouts,
+            request.capture,
+            request.steering,
+            pad_left=longer.pad_left,
+            max_new_tokens=0,
+            tower_apart=seen_apart(self, longer.layouts, request.capture),
         )
         with session, torch.no_grad():
             self.model(**longer.inputs, use_cache=False)

@@ -22,15 +22,18 @@ class BeforeWords:
     """Holds what was seen since it was last taken.
 
     Args:
-        spec: what to keep; None for nothing. sites: the model's. layouts: one per sequence.
+        spec: what to keep; None for nothing. sites: the model's. layouts: one per sequence. instead: what to do where
+            the tower cannot be kept.
 
     Attributes:
         watched: the sites whose calls it wants to see, by the identity of their modules. inside: whether the decoder
             runs the tower itself, so that a run has begun when the tower is seen.
     """
 
-    def __init__(self, spec: CaptureSpec | None, sites: ModelSites, layouts: Sequence[TokenLayout]) -> None:
-        self._sites = sites
+    def __init__(
+        self, spec: CaptureSpec | None, sites: ModelSites, layouts: Sequence[TokenLayout], instead: str
+    ) -> None:
+        self._sites, self._instead = sites, instead
         self._kind = spec.vision if spec is not None else None
         self._shape = hop_shape(layouts) if spec is not None else None
         wanted = sites.vision if self._shape is not None or self._kind is not None else ()
@@ -44,7 +47,7 @@ class BeforeWords:
     def look(self, site: AttentionSite, call: AttentionCall) -> None:
         """Keep what is wanted of a call of one of the sites."""
         if self._kind is not None:
-            look_at_tower(self._tower, site, call, self._kind, self._sites)
+            look_at_tower(self._tower, site, call, self._kind, self._sites, self._instead)
         if self._shape == (call.query.shape[2], call.key.shape[2]):
             self._hops.setdefault(site.layer_idx, []).append(hop_rows(call))
 
@@ -62,7 +65,8 @@ class BeforeWords:
         """What the tower saw, and what the queries did, of each line of the batch; forgotten here."""
         tower, hops = self._tower, self._hops
         self.clear()
-        return split_views(tower, plan.layouts, plan.copies), split_views(hops, plan.layouts, plan.copies)
+        both = [split_views(one, plan.layouts, plan.copies, self._instead) for one in (tower, hops)]
+        return both[0], both[1]
 
     def clear(self) -> None:
         """Forget what was seen."""

@@ -34,7 +34,7 @@ from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
 from vlmattn.capture.step import BatchPlan, KeptPart, Step, keeps_prompt
-from vlmattn.capture.tower import check_tower, check_views
+from vlmattn.capture.tower import check_tower, check_views, way_out
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenLayout
 
@@ -53,6 +53,7 @@ class Session:
         pad_left: left padding of each sequence; default none.
         max_new_tokens: a bound on the answer's length if known; sizes the buffers and the budget check.
         beams: beams or samples per sequence, for the budget check before anything runs.
+        tower_apart: whether the caller can look at the vision tower by itself, which errors on it then advise.
 
     Raises:
         SpecError: layers, heads, coordinates or rows that the model or the prompt does not have; no layouts.
@@ -78,6 +79,7 @@ class Session:
         pad_left: Sequence[int] | None = None,
         max_new_tokens: int | None = None,
         beams: int = 1,
+        tower_apart: bool = False,
     ) -> None:
         self.model = unwrap(model)
         self.sites = model_sites(self.model)
@@ -87,7 +89,8 @@ class Session:
         self.max_new_tokens, self.beams = max_new_tokens, beams
         self._memory = max((layout.memory for layout in self.layouts), default=0)
         self.recordings: list[Recording] = []
-        self._check_choices()
+        instead = way_out(apart=tower_apart)
+        self._check_choices(instead)
         self._kept_sites = self.sites.running(spec.resolve_layers(self.sites), self._memory) if spec is not None else ()
         own = [site for site in self._kept_sites if site.kind != "cross"]
         self._order_site = own[-1] if own else self.sites.last_own if self._kept_sites else None
@@ -101,7 +104,7 @@ class Session:
         self._allowed = 0
         self._paused = 0
         self._depth = 0
-        self._before = BeforeWords(spec, self.sites, self.layouts)
+        self._before = BeforeWords(spec, self.sites, self.layouts, instead)
         self._watched = self._watched_sites()
         self._windowed = tuple(s.layer_idx for s in self._watched.values() if s.windowed)
         self._exit = ExitStack()
@@ -364,7 +367,7 @@ class Session:
     def _recording(self) -> Recording | None:
         return self.recordings[-1] if self.recordings else None
 
-    def _check_choices(self) -> None:
+    def _check_choices(self, instead: str) -> None:
         if not self.layouts:
             raise SpecError("no layout was given: a session needs one for each sequence that will run")
         if len(self.pad_left) != len(self.layouts):
@@ -381,7 +384,7 @@ class Session:
         if any(len(layout.latent_positions) for layout in self.layouts):
             check_hops(self.spec)
         if self.spec.vision is not None:
-            check_tower(self.spec.vision, self.model, self.sites)
+            check_tower(self.spec.vision, self.model, self.sites, instead)
             check_views(self.layouts)
 
     def _watched_sites(self) -> dict[int, AttentionSite]:

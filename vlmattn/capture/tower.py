@@ -13,8 +13,12 @@ from vlmattn.capture.sites import AttentionSite, ModelSites, stack_of
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
 
-_INSTEAD = "leave vision= out, and look at the tower with run.tower(), which puts them together"
 _CLASS_TOKENS = ("class_embedding", "cls_token", "class_token")
+
+
+def way_out(*, apart: bool) -> str:
+    """What to do where one array cannot hold the tower. ``apart``: whether ``run.tower()`` can look at it."""
+    return "leave vision= out" + (", and look at the tower with run.tower(), which puts them together" if apart else "")
 
 
 @torch.no_grad()
@@ -35,9 +39,16 @@ def tower_rows(call: AttentionCall, kind: str) -> torch.Tensor:
 
 
 def look_at_tower(
-    seen: dict[int, list[torch.Tensor]], site: AttentionSite, call: AttentionCall, kind: str, sites: ModelSites
+    seen: dict[int, list[torch.Tensor]],
+    site: AttentionSite,
+    call: AttentionCall,
+    kind: str,
+    sites: ModelSites,
+    instead: str,
 ) -> None:
     """Add a call of the tower to what was ``seen`` of it: per layer, the (views, H, N) of each of its calls.
+
+    ``instead``: what errors advise, see :func:`way_out`.
 
     What follows the tower in another stack, and looks at it with queries of its own or at other tokens (a resampler, a
     pooling), is left out.
@@ -56,7 +67,7 @@ def look_at_tower(
     elif same_stack:
         raise CaptureError(
             f"vision={kind!r} keeps one array, and this tower looks at {like[0].shape[2]} tokens in one call and at "
-            f"{shape[1]} in another (views or windows of different sizes): {_INSTEAD}"
+            f"{shape[1]} in another (views or windows of different sizes): {instead}"
         )
 
 
@@ -65,7 +76,7 @@ def _rows(call: AttentionCall, rows: slice) -> torch.Tensor:
     return row_probabilities(call, apply_mask(scores, row_mask(call, rows)), rows)
 
 
-def check_tower(kind: str, model: Any, sites: ModelSites) -> None:
+def check_tower(kind: str, model: Any, sites: ModelSites, instead: str) -> None:
     """Refuse what the vision tower does not have.
 
     Raises:
@@ -75,7 +86,7 @@ def check_tower(kind: str, model: Any, sites: ModelSites) -> None:
     if not sites.vision:
         raise SpecError(f"vision={kind!r} needs a vision tower, and {name} has none whose attention can be seen")
     if any(_in_windows(site) for site in sites.vision):
-        raise SpecError(f"vision={kind!r} keeps one array, and the vision tower of {name} looks in windows: {_INSTEAD}")
+        raise SpecError(f"vision={kind!r} keeps one array, and the vision tower of {name} looks in windows: {instead}")
     if kind == "cls" and not any(n.rsplit(".", 1)[-1] in _CLASS_TOKENS for n, _ in _outside(model, sites)):
         raise SpecError(f"vision='cls' needs a class token, and the vision tower of {name} has none: use 'received'")
 
@@ -129,13 +140,14 @@ def check_views(layouts: Sequence[TokenLayout]) -> None:
 
 
 def split_views(
-    seen: Mapping[int, Sequence[torch.Tensor]], layouts: Sequence[TokenLayout], copies: int
+    seen: Mapping[int, Sequence[torch.Tensor]], layouts: Sequence[TokenLayout], copies: int, instead: str
 ) -> list[torch.Tensor | None]:
     """What the tower's last run saw, (L_v, views, H, N) for each line of the batch.
 
     Args:
         seen: per tower layer, the (views, H, N) of each of its calls. layouts: one per line, copies side by side.
         copies: lines per encoded sequence (beams, samples); the tower sees them all, or each sequence once.
+        instead: what errors advise.
 
     Raises:
         CaptureError: the tower saw another number of views.
@@ -146,16 +158,16 @@ def split_views(
     calls = [len(part) for part in seen[min(seen)]]
     known = [count if (count := views_run(layout)) is not None else sum(calls) for layout in layouts]
     each, once = sum(known), sum(known[::copies])
-    used = _last_run(calls, (each, once), single=copies > 1)
+    used = _last_run(calls, (each, once), instead, single=copies > 1)
     blocks = [torch.cat(list(parts)[-used:]) for _, parts in sorted(seen.items())]
     if len({block.shape for block in blocks}) > 1:
-        raise CaptureError(f"the layers of the vision tower saw different numbers of views: {_INSTEAD}")
+        raise CaptureError(f"the layers of the vision tower saw different numbers of views: {instead}")
     step = 1 if blocks[0].shape[0] == each else copies
     parts = torch.stack(blocks).split(known[::step], dim=1)
     return [parts[line // step][:, : views_of(layout)] for line, layout in enumerate(layouts)]
 
 
-def _last_run(calls: Sequence[int], wanted: tuple[int, int], *, single: bool) -> int:
+def _last_run(calls: Sequence[int], wanted: tuple[int, int], instead: str, *, single: bool) -> int:
     # How many of the last calls make up one run of the tower.
     total = 0
     for used, views in enumerate(reversed(calls), start=1):
@@ -164,5 +176,5 @@ def _last_run(calls: Sequence[int], wanted: tuple[int, int], *, single: bool) ->
             return used
     raise CaptureError(
         f"the vision tower saw {sum(calls)} views, but the layouts say {wanted[0]}: run one batch at a time; if "
-        f"that was one, {_INSTEAD}"
+        f"that was one, {instead}"
     )

@@ -123,7 +123,7 @@ class TowerPass:
             self._stack, self._depth = stack, len(self.model.get_submodule(stack))
             self._check_layers()
         if stack == self._stack:
-            for part in _unpacked(call):
+            for part in self._without_padding(call) or _unpacked(call):
                 self._look(number, part)
         return output
 
@@ -194,6 +194,27 @@ class TowerPass:
                 parts.append(_Piece(item, view, first - start, first, last - first))
         return parts
 
+    def _held(self, shape: Sequence[int]) -> list[torch.Tensor]:
+        """Places of each view's tokens in a (views, tokens) where grids are padded to the largest; none elsewhere."""
+        grids = [view.grid_hw for view in self.views if view.grid_hw is not None]
+        if not grids or len(grids) < len(self.views):
+            return []
+        most = max(rows for rows, _ in grids), max(cols for _, cols in grids)
+        if tuple(shape[:2]) != (len(grids), most[0] * most[1]):
+            raise self._mismatch(int(shape[0] * shape[1]))
+        return [torch.from_numpy(view.within(most)) for view in self.views]
+
+    def _without_padding(self, call: AttentionCall) -> list[AttentionCall]:
+        """A call over padded grids view by view: no token sees padding, so without it nothing is masked."""
+        held = self._held((call.query.shape[0], call.query.shape[2]))
+        parts = []
+        for item, at in enumerate(held):
+            where = at.to(call.query.device)
+            query, key, value = (t[item : item + 1, :, where] for t in (call.query, call.key, call.value))
+            options = call.options | {"is_causal": False}
+            parts.append(replace(call, query=query, key=key, value=value, mask=None, options=options))
+        return parts
+
     def _padded_pieces(self, start: int, batch: int, count: int) -> list[_Piece]:
         first = self.starts.index(start) if start in self.starts else len(self.views)
         views = range(first, first + batch)
@@ -205,7 +226,10 @@ class TowerPass:
         def look(_module: Any, _args: Any, output: Any) -> None:
             states = output[0] if isinstance(output, tuple) else output
             if stack == self._stack and isinstance(states, torch.Tensor):
-                self._norms.setdefault(number, []).append(states.float().norm(dim=-1).cpu())
+                norms = states.float().norm(dim=-1).cpu()
+                held = self._held(norms.shape)
+                parts = [norms[item, at] for item, at in enumerate(held)] or [norms]
+                self._norms.setdefault(number, []).extend(parts)
 
         return look
 

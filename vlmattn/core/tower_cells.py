@@ -21,14 +21,19 @@ class TowerView:
         cell: (n,) for each of its n tokens the number of the cell that it belongs to, counted tile by tile, row by row,
             over the whole picture; -1 for class and register tokens and for patches that no cell is made of.
         classes, registers: places of class and register tokens among the n.
+        grid_hw: rows and columns of patches where the tower pads them to the most of any view, at the right and at the
+            bottom, so that padding lies between rows. None where padding, if there is some, comes after all tokens.
     """
 
     cell: NDArray[np.int64]
     classes: tuple[int, ...] = ()
     registers: tuple[int, ...] = ()
+    grid_hw: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.cell)
+        if self.grid_hw is not None and self.grid_hw[0] * self.grid_hw[1] != count:
+            raise LayoutError(f"a view of {self.grid_hw[0]} x {self.grid_hw[1]} patches cannot have {count} tokens")
         special = [*self.classes, *self.registers]
         if any(not 0 <= place < count for place in special) or len(set(special)) < len(special):
             raise LayoutError(f"class and register tokens must be different ones of {count}, got {special}")
@@ -37,6 +42,11 @@ class TowerView:
 
     def __len__(self) -> int:
         return len(self.cell)
+
+    def within(self, most_hw: tuple[int, int]) -> NDArray[np.int64]:
+        """(n,) places of its tokens in a view of ``most_hw`` rows and columns, of which it is the upper left part."""
+        rows, cols = self.grid_hw or (1, len(self))
+        return (np.arange(rows)[:, None] * most_hw[1] + np.arange(cols)).reshape(-1)
 
 
 @dataclass(frozen=True)

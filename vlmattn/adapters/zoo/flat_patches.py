@@ -15,9 +15,11 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tower import Tower
+from vlmattn.adapters.tower_cells import cell_count, cell_numbers, view_of
 from vlmattn.adapters.zoo.resampled import Kosmos2
 from vlmattn.core.errors import ImageError, LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import TowerCells
 
 
 @register(
@@ -98,6 +100,11 @@ class Kosmos25(Kosmos2):
         tile = Tile("base", grid_hw, (0.0, 0.0, float(image_wh[0]), float(image_wh[1])))
         keys = places([raster(0, grid_hw), nowhere(padding), nowhere(self.own_keys)])
         return ImagePlan(ImageLayout(image_wh, (tile,), 1), keys, (height, width), 1)
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """The patches row by row; padding comes after them."""
+        views = [view_of(numbers) for numbers in cell_numbers(picture)]
+        return TowerCells.averaged(views, cell_count(picture))
 
     def check_views(self, inputs: Mapping[str, Any], plans: list[ImagePlan]) -> None:
         """Nothing to compare: the grid is read off what was made."""

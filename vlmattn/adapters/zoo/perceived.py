@@ -19,8 +19,10 @@ from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import View, rule_of
 from vlmattn.adapters.tower import Tower, one_side
+from vlmattn.adapters.tower_cells import cell_count, cell_numbers
 from vlmattn.core.errors import ImageError, LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.core.tower_cells import TowerCells, TowerView
 
 _SIDES = ("height", "width", "shortest_edge", "longest_edge")
 _PROMPT = "User:{images}{question}<end_of_utterance>\nAssistant:"
@@ -94,6 +96,11 @@ class Idefics2(Resampled):
         blank = np.broadcast_to(np.uint8(0), (3, canvas.wh[1], canvas.wh[0]))
         height, width = rule_of(self.image_processor, "get_resize_output_image_size")(blank, size)
         return canvas.resized(int(width), int(height))
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """The patches of every view row by row, padded to the largest view of all."""
+        views = [TowerView(numbers.reshape(-1), grid_hw=numbers.shape) for numbers in cell_numbers(picture)]
+        return TowerCells.averaged(views, cell_count(picture))
 
     def keys(
         self, plans: Sequence[ImagePlan], outputs: Mapping[str, Any], index: int

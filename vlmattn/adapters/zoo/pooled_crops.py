@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.canvas import Canvas
@@ -17,9 +18,11 @@ from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.tiling import check_square, rule_of
 from vlmattn.adapters.tower import Tower, one_side
+from vlmattn.adapters.tower_cells import cell_count, cell_numbers, view_of
 from vlmattn.adapters.videos import VideoSpec, groups_of_frames, plan_frames
 from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout
+from vlmattn.core.tower_cells import NO_CELL, TowerCells
 from vlmattn.core.videos import Video
 
 
@@ -90,20 +93,51 @@ class Molmo2(Adapter):
 
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """The small grid, then the joined one; tokens of other kinds end their rows."""
-        images, side = self.image_processor, self.tower.image_size
-        rows, cols, height, width = rule_of(images, "compute_crop_geometry")(
+        side = self.tower.image_size
+        rows, cols, height, width = self._crops(image_wh)
+        grids = [("thumbnail", side, side), ("tiles", width, height)]
+        tiles = tuple(self._tile(kind, Canvas.of(image_wh).resized(w, h), self.pool_hw) for kind, w, h in grids)
+        parts = [raster(index, tile.grid_hw) for index, tile in enumerate(tiles)]
+        views = 1 + rows * cols
+        return ImagePlan(ImageLayout(image_wh, tiles, views), places(parts), (side, side), views)
+
+    def _crops(self, image_wh: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Rows and columns of crops, and the height and width that the picture is stretched to."""
+        images = self.image_processor
+        told = rule_of(images, "compute_crop_geometry")(
             image_wh[1],
             image_wh[0],
             max_crops=images.max_crops,
             overlap_margins=images.overlap_margins,
-            crop_size=side,
+            crop_size=self.tower.image_size,
             patch_size=images.patch_size,
         )
-        grids = [("thumbnail", side, side), ("tiles", int(width), int(height))]
-        tiles = tuple(self._tile(kind, Canvas.of(image_wh).resized(w, h), self.pool_hw) for kind, w, h in grids)
-        parts = [raster(index, tile.grid_hw) for index, tile in enumerate(tiles)]
-        views = 1 + int(rows) * int(cols)
-        return ImagePlan(ImageLayout(image_wh, tiles, views), places(parts), (side, side), views)
+        rows, cols, height, width = (int(n) for n in told)
+        return rows, cols, height, width
+
+    def tower_cells(self, picture: ImageLayout) -> TowerCells:
+        """The patches of the whole, then of every crop; of those that crops share, the ones that are dropped too."""
+        small, joined = cell_numbers(picture)
+        side, (before, after) = self.tower.side, (int(n) for n in self.image_processor.overlap_margins)
+        rows, cols, height, width = self._crops(picture.image_wh)
+        patch, step = self.tower.patch_size, side - before - after
+        pooled = self._patches(joined, (height // patch, width // patch))
+        views = [view_of(self._patches(small, (side, side)))]
+        for row in range(rows):
+            for col in range(cols):
+                owners = pooled[row * step : row * step + side, col * step : col * step + side].copy()
+                owners[: before if row else 0] = NO_CELL
+                owners[:, : before if col else 0] = NO_CELL
+                owners[side - (after if row < rows - 1 else 0) :] = NO_CELL
+                owners[:, side - (after if col < cols - 1 else 0) :] = NO_CELL
+                views.append(view_of(owners))
+        return TowerCells.averaged(views, cell_count(picture))
+
+    def _patches(self, numbers: NDArray[np.int64], patches_hw: tuple[int, int]) -> NDArray[np.int64]:
+        """The cell of each patch: cells are pooled around the middle, so the first and last may hold fewer."""
+        found = numbers.repeat(self.pool_hw[0], axis=0).repeat(self.pool_hw[1], axis=1)
+        top, left = ((own - n) // 2 for own, n in zip(found.shape, patches_hw, strict=True))
+        return found[top : top + patches_hw[0], left : left + patches_hw[1]]
 
     def _tile(self, kind: Any, canvas: Canvas, pool_hw: tuple[int, int]) -> Any:
         patch, (pool_h, pool_w) = self.tower.patch_size, pool_hw
