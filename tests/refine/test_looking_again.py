@@ -267,9 +267,15 @@ def test_what_cannot_be_asked_for(options: dict[str, Any], said: str, monkeypatc
         run.refine(**options)
 
 
-@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if "gradient" not in r.signal])
-def test_rows_that_were_not_kept_are_told_before_anything_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = ask(va.load(*tiny("llava")), capture=va.CaptureSpec(rows="question"))
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [(n, "question") for n, r in RECIPES.items() if "gradient" not in r.signal]
+    + [(n, "last") for n, r in RECIPES.items() if r.signal == "contrast"],
+)
+def test_rows_that_were_not_kept_are_told_before_anything_runs(
+    name: str, rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ask(va.load(*tiny("llava")), capture=va.CaptureSpec(rows=rows))
     monkeypatch.setattr(Vlm, "run", lambda *_: pytest.fail("the model ran"))
     with pytest.raises(MapError, match="were not kept"):
         run.refine(name)

@@ -45,8 +45,12 @@ def _check_read(run: Run, recipe: Recipe, what: str | int | Span | None, image: 
             raise SpecError("gradient maps take heads by number, or all")
         choose_layers(run.trace, recipe.layers)
     elif recipe.signal != "pure_gradient":
-        # Whatever is read later, of this run or of the same question with a suffix, is read from here first.
-        raw_attention(run.trace, _first(recipe, what), image=image, **_read(run, recipe))
+        # Whatever is read later, of this run or of the same question with a suffix, is read from here first. A contrast
+        # takes answer tokens by number, whether or not they have a text.
+        by_number = recipe.signal == "contrast"
+        raw_attention(run.trace, 0 if by_number else _first(recipe, what), image=image, **_read(run, recipe))
+        if by_number and recipe.steps != "first":
+            run.trace.rows_of(run.trace.answer_tokens, "predicting")
 
 
 def _first(recipe: Recipe, what: str | int | Span | None) -> str | int | Span | None:
