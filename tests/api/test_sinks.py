@@ -148,6 +148,23 @@ def test_redistribution_brings_answers_back_and_is_told() -> None:
     assert counts["var"] >= counts["plain"] - 1
 
 
+@pytest.mark.parametrize("p", [0.0, 0.6])
+def test_maps_of_the_corrected_model_show_sinks_with_the_share_that_they_keep(p: float) -> None:
+    # In the first layer with sinks, whose input nothing has changed yet.
+    vlm = model("scene-sinks-strong")
+    scene, question = item(7)
+    spec = va.CaptureSpec(rows="last", top_k=0, dtype="float32")
+    plain = vlm.ask(scene.image, question.text, max_new_tokens=1, capture=spec).trace
+    steering = VAR(p=p, heads="all", except_last_layer=False)
+    mended = vlm.ask(scene.image, question.text, max_new_tokens=1, capture=spec, steering=[steering]).trace
+    sinks, slot = list(SINK_PATCHES), plain.layers.index(vlm.known_sinks().first_layer)
+    before, after = plain.attn_lhqk[slot][..., 0, :], mended.attn_lhqk[slot][..., 0, :]
+    assert after[..., sinks] == pytest.approx(p * before[..., sinks], abs=1e-6)
+    assert np.delete(after, sinks, -1).sum() > np.delete(before, sinks, -1).sum()
+    order = np.argsort(np.delete(before, sinks, -1), axis=-1)
+    assert np.array_equal(np.argsort(np.delete(after, sinks, -1), axis=-1)[..., -1], order[..., -1])
+
+
 def test_a_calibration_may_be_set(tmp_path: Path) -> None:
     vlm = va.load("scene-sinks")
     vlm.sink_coordinates = SinkCoordinates.load(model("scene-sinks").known_sinks().save(tmp_path / "sinks.json"))

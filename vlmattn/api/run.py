@@ -285,8 +285,7 @@ class Run:
             SpecError: no such rule, option or layer, or a threshold that cannot be reached.
         """
         if rule == "massive" and not options:
-            where = self.vlm.known_sinks()
-            if self._known_sinks is None or self._known_sinks.coordinates is not where:
+            if self._known_sinks is None or self._known_sinks.coordinates is not self.vlm.known_sinks():
                 self._known_sinks = sinks_of(self, rule, {})
             return self._known_sinks
         return sinks_of(self, rule, options)
