@@ -101,9 +101,7 @@ class Session:
         self._step: Step | None = None
         self._steered: SteeredRows | None = None
         self._runs = Follower(type(self.model).__name__)
-        self._allowed = 0
-        self._paused = 0
-        self._depth = 0
+        self._allowed = self._paused = self._depth = 0
         self._before = BeforeWords(spec, self.sites, self.layouts, instead)
         self._watched = self._watched_sites()
         self._windowed = tuple(s.layer_idx for s in self._watched.values() if s.windowed)
