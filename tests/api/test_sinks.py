@@ -195,7 +195,8 @@ def test_a_budget_holds_for_sinks_too() -> None:
 # -- families ----------------------------------------------------------------------------------------------------------
 
 FAMILIES = sorted(
-    {"llava", "qwen2_vl", "gemma3", "lfm2_vl", "mllama", "idefics2", "blip-2", "qwen3_5", "internvl"} & {*TINY}
+    {"llava", "qwen2_vl", "gemma3", "lfm2_vl", "mllama", "idefics", "idefics2", "blip-2", "qwen3_5", "internvl"}
+    & {*TINY}
 )
 
 
@@ -246,7 +247,7 @@ def test_an_unknown_model_is_calibrated_when_it_is_first_asked() -> None:
     assert vlm.sink_coordinates is not None
 
 
-@pytest.mark.parametrize("kind", ["mllama", "idefics2"])
+@pytest.mark.parametrize("kind", ["mllama", "idefics", "idefics2"])
 def test_models_that_see_pictures_otherwise_can_be_calibrated_as_well(kind: str) -> None:
     vlm = va.load(*TINY[kind]())
     pictures = np.random.default_rng(0).integers(0, 255, (3, 40, 60, 3), dtype=np.uint8)

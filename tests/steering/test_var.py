@@ -261,10 +261,11 @@ def test_presets_say_the_papers_numbers() -> None:
         VAR.preset("other")
 
 
-def test_a_model_seen_by_cross_attention_is_refused() -> None:
+@pytest.mark.parametrize("kind", ["mllama", "idefics", "blip-2 t5"])
+def test_a_model_seen_by_cross_attention_is_refused(kind: str) -> None:
     from tests.tiny import TINY
 
-    vlm = va.load(*TINY["mllama"]())
+    vlm = va.load(*TINY[kind]())
     picture = np.zeros((40, 40, 3), dtype=np.uint8)
     with pytest.raises(SpecError, match="keys beside"):
         vlm.ask(picture, "What?", steering=[VAR(coordinates=(3,), first_layer=0)])
