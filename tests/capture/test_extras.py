@@ -14,7 +14,7 @@ import vlmattn as va
 from tests.capture.decoders import decoder, layouts_of, padded_batch
 from tests.tiny import TINY
 from tests.tiny_models import build, tiny
-from vlmattn.capture import CaptureSpec, Session
+from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.core.errors import BudgetExceeded, CaptureError, SpecError, UnsupportedModel
 from vlmattn.core.layout import plain_layout
 
@@ -221,6 +221,19 @@ def test_a_way_out_that_is_closed_is_not_named(kind: str) -> None:
     with pytest.raises((SpecError, CaptureError)) as raised:
         vlm.ask(picture(120, 90), "What?", answer="a cat", capture=CaptureSpec(vision="received"))
     assert "run.tower()" not in str(raised.value)
+
+
+def test_a_resampler_is_not_taken_for_a_tower_that_cannot_be_seen() -> None:
+    vlm = va.Vlm(*TINY["kosmos-2.5"](), name="kosmos-2.5")
+    assert [site.name for site in model_sites(vlm.model).vision] == ["image_to_text_projection.x_attn"]
+    decoder = vlm.model.get_decoder()
+    handle = decoder.register_forward_pre_hook(lambda *_: pytest.fail("the language model ran"))
+    with pytest.raises(SpecError, match="Kosmos2_5ForConditionalGeneration has none whose attention can be seen"):
+        vlm.ask(picture(120, 90), "What?", answer="a cat", capture=CaptureSpec(vision="received"))
+    handle.remove()
+    run = vlm.ask(picture(120, 90), "What?", answer="a cat")
+    with pytest.raises(SpecError, match="has no vision tower whose attention can be seen"):
+        run.tower()
 
 
 def test_what_follows_the_tower_is_left_out() -> None:

@@ -86,6 +86,11 @@ class ModelSites:
         guests = {id(module) for module in self.guests}
         return [module for module in self.decoder.modules() if id(module) not in guests]
 
+    @property
+    def tower(self) -> tuple[AttentionSite, ...]:
+        """Of ``vision``, the layers of stacks whose tokens look at each other; a resampler by itself is no tower."""
+        return tuple(site for site in self.vision if site.kind == "self" and stack_of(site)[0])
+
     def check_all_seen(self) -> None:
         """Refuse "all layers" where some attention cannot be seen; layers without attention are no matter.
 

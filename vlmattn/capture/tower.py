@@ -83,7 +83,7 @@ def check_tower(kind: str, model: Any, sites: ModelSites, instead: str) -> None:
         SpecError: no attention outside the decoder, attention in windows, or no class token for ``cls``.
     """
     name = type(model).__name__
-    if not sites.vision:
+    if not sites.tower:
         raise SpecError(f"vision={kind!r} needs a vision tower, and {name} has none whose attention can be seen")
     if any(_in_windows(site) for site in sites.vision):
         raise SpecError(f"vision={kind!r} keeps one array, and the vision tower of {name} looks in windows: {instead}")

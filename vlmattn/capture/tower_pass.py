@@ -77,8 +77,7 @@ class TowerPass:
         budget: int | float = 0.25,
     ) -> None:
         self.model, self.views = model, tuple(views)
-        inside = [site for site in model_sites(model).vision if site.kind == "self" and stack_of(site)[0]]
-        self.sites = {id(site.module): site for site in inside}
+        self.sites = {id(site.module): site for site in model_sites(model).tower}
         if not self.sites:
             name = type(model).__name__
             raise SpecError(f"{name} has no vision tower whose attention can be seen: use the text-side maps (run.map)")
