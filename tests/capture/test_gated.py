@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 import vlmattn as va
 from tests.tiny import TINY
+from tests.tiny.gated import idefics_plain
 from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.core.errors import CaptureError, MapError, PromptError, SpecError
 from vlmattn.core.layout import TokenKind
@@ -105,8 +106,19 @@ def wanted(
     return torch.cat([patches, row], dim=-1)
 
 
-@torch.no_grad()
 def test_rows_of_a_batch_with_other_numbers_of_pictures_equal_eager_attention(vlm: va.Vlm) -> None:
+    compare_with_eager(vlm)
+
+
+def test_queries_and_keys_without_norms_equal_eager_attention() -> None:
+    vlm = va.load(*idefics_plain())
+    assert not hasattr(vlm.model.model.perceiver_resampler.blocks[0][0], "q_layer_norm")
+    compare_with_eager(vlm)
+
+
+@torch.no_grad()
+def compare_with_eager(vlm: va.Vlm) -> None:
+    """Rows of a padded batch, one prompt with more pictures than the other; logits stay as they are."""
     encoded = vlm.adapter.encode(pictures(), QUESTIONS)
     assert max(encoded.pad_left) > 0
     plain = vlm.model(**encoded.inputs).logits

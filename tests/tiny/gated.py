@@ -9,7 +9,7 @@ import torch
 from tests.tiny.parts import made, tokenizer
 
 
-def _idefics(*, resamples: bool, every: int = 2) -> tuple[Any, Any]:
+def _idefics(*, resamples: bool, every: int = 2, norms: bool = True) -> tuple[Any, Any]:
     from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor, IdeficsProcessor
 
     tok = tokenizer("<fake_token_around_image>", "<image>", "<end_of_utterance>", bos=False)
@@ -24,7 +24,7 @@ def _idefics(*, resamples: bool, every: int = 2) -> tuple[Any, Any]:
         num_attention_heads=4,
         max_position_embeddings=2048,
         cross_layer_interval=every,
-        qk_layer_norms=True,
+        qk_layer_norms=norms,
         alpha_initializer="ones",
         use_resampler=resamples,
         freeze_text_layers=False,
@@ -46,7 +46,7 @@ def _idefics(*, resamples: bool, every: int = 2) -> tuple[Any, Any]:
             "resampler_depth": 2,
             "resampler_n_heads": 2,
             "resampler_head_dim": 16,
-            "qk_layer_norms_perceiver": True,
+            "qk_layer_norms_perceiver": norms,
         },
     )
     model = made(IdeficsForVisionText2Text, config)
@@ -54,12 +54,19 @@ def _idefics(*, resamples: bool, every: int = 2) -> tuple[Any, Any]:
         for name, weight in model.named_parameters():
             if "cross_attn.q_layer_norm" in name or ("perceiver_resampler" in name and "q_layer_norm.weight" in name):
                 weight.mul_(3.0)
+            elif not norms and name.endswith("q_proj.weight") and ("cross_attn" in name or "perceiver" in name):
+                weight.mul_(8.0)
     return model, processor
 
 
 def idefics() -> tuple[Any, Any]:
     """IDEFICS: 4 layers, before 2 of which cross attention looks at 5 latents per picture."""
     return _idefics(resamples=True)
+
+
+def idefics_plain() -> tuple[Any, Any]:
+    """The same without norms of queries and keys, as transformers has it unless told."""
+    return _idefics(resamples=True, norms=False)
 
 
 def idefics_patches() -> tuple[Any, Any]:
