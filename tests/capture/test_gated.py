@@ -257,6 +257,14 @@ def test_the_tower_that_a_decoder_runs_itself_is_seen(vlm: va.Vlm) -> None:
     assert [step.shape for step in run.vision_map("class", image=1).patch_map.values] == [(4, 4)]
 
 
+def test_an_answer_may_hold_tokens_that_were_added_to_the_vocabulary(resampled: va.Vlm) -> None:
+    end = resampled.processor.tokenizer.convert_tokens_to_ids("<end_of_utterance>")
+    run = resampled.ask(picture(), QUESTIONS[0], answer=[50, end], capture=KEPT)
+    assert run.trace.layout.input_ids[-2:].tolist() == [50, end]
+    with pytest.raises(PromptError, match=f"token ids from 0 to {end}; got"):
+        resampled.ask(picture(), QUESTIONS[0], answer=[end + 1], capture=KEPT)
+
+
 def test_every_attention_of_the_decoder_is_covered(vlm: va.Vlm) -> None:
     sites = model_sites(vlm.model)
     sites.check_all_seen()

@@ -67,7 +67,9 @@ def _checked_ids(adapter: Adapter, answer: Sequence[int]) -> np.ndarray:
     given = np.asarray(answer).reshape(-1)
     if not len(given):
         raise PromptError("the given answer has no tokens")
-    known = adapter.model.get_input_embeddings().weight.shape[0]
+    table = adapter.model.get_input_embeddings()
+    # Some models hold tokens that were added to the vocabulary in a second table.
+    known = table.weight.shape[0] + int(getattr(table, "num_additional_embeddings", 0))
     if given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= known:
         raise PromptError(f"a given answer is text, or token ids from 0 to {known - 1}; got {str(answer)[:80]}")
     return given.astype(np.int64)
