@@ -22,6 +22,7 @@ import numpy as np
 import torch
 import transformers as tf
 
+from benchmarks.paired import cpu_seconds
 from vlmattn.capture import CaptureSpec, Session
 from vlmattn.core.layout import TokenLayout, plain_layout
 
@@ -93,12 +94,6 @@ def generation(model: Any, images: int, new: int, mode: str) -> Callable[[], int
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
-
-
-def cpu_seconds(run: Callable[[], int]) -> float:
-    start = time.process_time()
-    run()
-    return time.process_time() - start
 
 
 def time_ratios(images: int, new: int, pairs: int, layers: int, modes: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -204,6 +199,7 @@ def memory(images: int, new: int, layers: int, modes: tuple[str, ...]) -> list[d
 
 
 def show(report: dict[str, Any]) -> None:
+    """Print the tables."""
     print("\nCPU time of one generation, mode / plain in the same turn")
     print(f"{'tokens':>7} {'new':>4}  {'mode':27} {'ratio':>6}  {'range':>15} {'pairs':>5} {'CPU s':>7}  target")
     for one in report["time"]:
@@ -227,6 +223,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Time, steps and memory of every size."""
     sizes = (1,) if options.quick else (1, 2, 5)
     new_tokens = (8,) if options.quick else (8, 32)
     modes = tuple(m for m in MODES if m != "eager" or not options.quick)
@@ -242,6 +239,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5, help="turns per mode")
     parser.add_argument("--quick", action="store_true", help="one size, no eager attention")

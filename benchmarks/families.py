@@ -16,7 +16,6 @@ import copy
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.core.errors import VlmattnError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.paired import cpu_seconds
 from tests.tiny import TINY
 
 TARGET = 1.05
@@ -74,13 +74,6 @@ def generation(vlm: Vlm, new: int, *, capture: bool) -> Callable[[], None]:
     return captured if capture else plain
 
 
-def cpu_seconds(run: Callable[[], None]) -> float:
-    start = time.process_time()
-    with torch.no_grad():
-        run()
-    return time.process_time() - start
-
-
 def paired(vlm: Vlm, new: int, pairs: int) -> tuple[list[float], list[float]]:
     """CPU seconds of plain and of captured generations that took turns."""
     runs = [generation(vlm, new, capture=capture) for capture in (False, True)]
@@ -113,11 +106,13 @@ def measure(kind: str, new: int, pairs: int, wide: int) -> dict[str, Any]:
 
 
 def show(one: dict[str, Any]) -> None:
+    """Print a line of the table."""
     ratio = f"{one['ratio']:6.3f} [{one['low']:.3f}, {one['high']:.3f}]" if "ratio" in one else "     -"
     print(f"{one['kind']:28} {one['layers']:3} layers {one['us']:8.0f} us  {ratio}", flush=True)
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--new", type=int, default=16, help="tokens to generate")

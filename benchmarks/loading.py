@@ -64,17 +64,20 @@ def save(place: Path, layers: int, width: int, words: int) -> float:
 
 
 def plain(place: Path) -> Any:
+    """Model and processor as transformers loads them."""
     model = tf.AutoModelForImageTextToText.from_pretrained(place, dtype="auto").eval()
     return model, tf.AutoProcessor.from_pretrained(place)
 
 
 def ours(place: Path) -> Any:
+    """The same as vlmattn loads them."""
     import vlmattn as va
 
     return va.load(place)
 
 
 def seconds(run: Callable[[Path], Any], place: Path) -> float:
+    """CPU time of one loading; what it gave is let go afterwards."""
     gc.collect()  # what the turn before left behind
     start = time.process_time()
     held = run(place)
@@ -84,6 +87,7 @@ def seconds(run: Callable[[Path], Any], place: Path) -> float:
 
 
 def measure(pairs: int, layers: int, width: int, words: int) -> dict[str, Any]:
+    """Loadings that take turns, as medians and a ratio."""
     with tempfile.TemporaryDirectory() as folder:
         size = save(Path(folder), layers, width, words)
         spent: dict[str, list[float]] = {"plain": [], "ours": []}
@@ -109,6 +113,7 @@ def measure(pairs: int, layers: int, width: int, words: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=9, help="turns")
     parser.add_argument("--layers", type=int, default=32)

@@ -33,10 +33,12 @@ def photograph() -> bytes:
 
 
 def decoded(content: bytes) -> Image.Image:
+    """The picture in a file's content."""
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
+    """A picture as the content of a JPEG or PNG file."""
     stream = io.BytesIO()
     image.save(stream, kind, **({"quality": 92} if kind == "JPEG" else {"compress_level": 3}))
     return stream.getvalue()
@@ -53,6 +55,7 @@ def least(action: Callable[[], Any], repeat: int) -> float:
 
 
 def maps() -> dict[str, PixelMap]:
+    """A random map that covers the picture, and one whose ends were not seen."""
     patches = np.random.default_rng(1).random((24, 24), dtype=np.float32) ** 4
     values = cv2.resize(patches, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
     seen = np.ones((HEIGHT, WIDTH), bool)
@@ -62,6 +65,7 @@ def maps() -> dict[str, PixelMap]:
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=5)
     repeat = parser.parse_args().repeat

@@ -1,11 +1,20 @@
-"""Statistics of paired measurements: the same questions under two conditions."""
+"""Paired measurements: the same questions, or the same work, under two conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.stats import binom
+
+
+def cpu_seconds(run: Callable[[], Any]) -> float:
+    """CPU time of this process that one call takes."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
 
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:

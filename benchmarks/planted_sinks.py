@@ -28,6 +28,7 @@ class GiveBack(va.Steering):
     """Moves what the sinks drew to the rest of the picture, in proportion (Kang et al., 2025, with p = 0)."""
 
     def edit_rows(self, probs_bhrk: torch.Tensor, where: Any) -> torch.Tensor | None:
+        """See the class."""
         picture = where.columns(TokenKind.IMAGE)
         sinks = torch.zeros_like(picture)
         for line, first in enumerate(picture[:, 0, 0].int().argmax(-1).tolist()):

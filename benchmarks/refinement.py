@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 import vlmattn as va
 from benchmarks import refinement_routes as routes
+from benchmarks.paired import mcnemar
 from benchmarks.refinement_routes import Asked, Outcome, recipe
 from benchmarks.refinement_table import table
 from vlmattn.core.files import atomic_write_text, write_json
@@ -122,13 +122,6 @@ def all_routes(vlm: va.Vlm, chosen: Chosen) -> dict[str, Route]:
     return found
 
 
-def paired(one: Sequence[bool], other: Sequence[bool]) -> float:
-    """Two-sided exact McNemar test: chance of so uneven a split of the questions that only one of both gets right."""
-    only = sum(a and not b for a, b in zip(one, other, strict=True))
-    differ = sum(a != b for a, b in zip(one, other, strict=True))
-    return float(binomtest(only, differ).pvalue) if differ else 1.0
-
-
 def share_of_gain(
     one: Sequence[bool], first: Sequence[bool], best: Sequence[bool], seed: int = 0
 ) -> list[float] | None:
@@ -192,8 +185,8 @@ def measured(asked: Sequence[Asked], found: dict[str, Route], name: str) -> dict
     rows = {
         route: {
             "accuracy": out.accuracy,
-            "p against plain": paired(out.right, plain),
-            "p against random crop": paired(out.right, chance),
+            "p against plain": mcnemar(plain, out.right),
+            "p against random crop": mcnemar(chance, out.right),
             "share of the oracle's gain": share_of_gain(out.right, plain, best),
             "looks": float(np.mean(out.looks)),
         }
@@ -212,6 +205,7 @@ def one_set(model: str, scenes: int, chosen: Chosen, name: str) -> dict[str, Any
 
 
 def loaded(model: str) -> va.Vlm:
+    """The model, on one thread."""
     import torch
 
     torch.set_num_threads(1)  # the model is small: two processes are faster than two threads

@@ -31,6 +31,7 @@ class Asked:
 
     @property
     def right(self) -> bool:
+        """Whether the first answer is right."""
         return is_right(self.question, self.run.answer)
 
 
@@ -49,6 +50,7 @@ class Outcome:
         return float(np.mean(self.right))
 
     def add(self, right: bool, sure: float, looks: int, box: tuple[int, int, int, int] | None = None) -> None:
+        """One more question."""
         self.right.append(right)
         self.sure.append(sure)
         self.looks.append(looks)
@@ -56,6 +58,7 @@ class Outcome:
 
 
 def is_right(question: Question, answer: str) -> bool:
+    """Exact match, whatever case and full stop."""
     return answer.casefold().strip().rstrip(".") == question.answer
 
 
@@ -69,11 +72,13 @@ def cases(split: str, seed: int, scenes: int, kinds: Sequence[str]) -> list[tupl
 
 
 def first_looks(vlm: va.Vlm, asked: Sequence[tuple[Scene, Question]]) -> list[Asked]:
+    """The questions, asked of the whole pictures."""
     runs = batched(vlm, [(scene.image, question.text) for scene, question in asked], SPEC)
     return [Asked(s, q, run, signs_of(run.trace)) for (s, q), run in zip(asked, runs, strict=True)]
 
 
 def batched(vlm: va.Vlm, items: Sequence[tuple[Any, Any]], capture: va.CaptureSpec = LEAST) -> list[va.Run]:
+    """Runs of pictures and prompts, some at once."""
     runs: list[va.Run] = []
     for first in range(0, len(items), BATCH):
         runs += vlm.ask_many(list(items[first : first + BATCH]), capture=capture, max_new_tokens=6)
@@ -81,6 +86,7 @@ def batched(vlm: va.Vlm, items: Sequence[tuple[Any, Any]], capture: va.CaptureSp
 
 
 def plain(asked: Sequence[Asked]) -> Outcome:
+    """The first answers."""
     out = Outcome()
     for one in asked:
         out.add(one.right, certainty(one.run), 0)
@@ -142,6 +148,7 @@ def anywhere(share: float, seed: int = 0) -> Callable[[Asked], Any]:
 
 
 def two_copies(vlm: va.Vlm, asked: Sequence[Asked]) -> Outcome:
+    """Answers to the picture shown twice."""
     runs = batched(vlm, [([one.scene.image] * 2, one.question.text) for one in asked])
     out = Outcome()
     for one, run in zip(asked, runs, strict=True):
@@ -150,6 +157,7 @@ def two_copies(vlm: va.Vlm, asked: Sequence[Asked]) -> Outcome:
 
 
 def by_search(asked: Sequence[Asked], rule: str, **changes: Any) -> Outcome:
+    """The surest answers of a visual search."""
     out = Outcome()
     for one in asked:
         found = one.run.search(rule, **changes)
@@ -167,6 +175,7 @@ def surer(first: Outcome, second: Outcome) -> Outcome:
 
 
 def gated(first: Outcome, second: Outcome, again: Sequence[bool]) -> Outcome:
+    """The second outcome where a gate looks again, else the first."""
     out = Outcome()
     for n, wanted in enumerate(again):
         one = second if wanted else first
@@ -175,4 +184,5 @@ def gated(first: Outcome, second: Outcome, again: Sequence[bool]) -> Outcome:
 
 
 def recipe(name: str, **changes: Any) -> Recipe:
+    """A named recipe with changes."""
     return RECIPES[name].but(**changes)

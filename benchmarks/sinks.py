@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 import vlmattn as va
-from benchmarks.capture import build, cpu_seconds, prompt
-from benchmarks.paired import difference, mcnemar
+from benchmarks.capture import build, prompt
+from benchmarks.paired import cpu_seconds, difference, mcnemar
 from vlmattn.capture import CaptureSpec, Session
 from vlmattn.core.provenance import Provenance
 from vlmattn.grid import cell_coverage
@@ -114,6 +114,7 @@ def asked(vlm: va.Vlm, part: Sequence[Case], steering: Sequence[va.Steering] = (
 
 
 def right(runs: Sequence[va.Run], part: Sequence[Case]) -> list[bool]:
+    """Whether each answer is the expected one."""
     return [run.answer.casefold() == q.answer for run, (_, q) in zip(runs, part, strict=True)]
 
 
@@ -135,6 +136,7 @@ def _inside(run: va.Run, scene: Any, question: Any) -> np.ndarray:
 
 
 def found_in(vlm: va.Vlm, runs: Sequence[va.Run]) -> list[Sinks]:
+    """Sinks by massive activations, run by run."""
     return [massive_sinks(run.trace, vlm.known_sinks()) for run in runs]
 
 

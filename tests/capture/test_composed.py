@@ -8,35 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import vlmattn as va
+from tests.capture.asked import QUESTIONS, Halved, loaded, picture
 from tests.tiny import TINY
 from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.core.errors import CaptureError, LayoutError, SpecError
-from vlmattn.core.layout import TokenKind
 
 FULL = CaptureSpec(rows=("prompt", "answer"), dtype="float32", columns="all")
 KEPT = replace(FULL, columns="image")
-QUESTIONS = ["What is left of the red spoon?", "Is it red?"]
 KINDS = ("blip-2", "instructblip", "idefics2 split", "kosmos-2", "kosmos-2.5")
 QUERIES = {"blip-2": 6, "instructblip": 6, "idefics2": 25, "kosmos-2": 5, "kosmos-2.5": 5}
 READS = ("crossattention.attention", "perceiver_resampler", "x_attn")
 
 
-def picture(seed: int = 0, width: int = 120) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (90, width, 3), dtype=np.uint8))
-
-
-_LOADED: dict[str, va.Vlm] = {}
-
-
 @pytest.fixture(params=KINDS)
 def vlm(request: pytest.FixtureRequest) -> va.Vlm:
-    kind = request.param
-    if kind not in _LOADED:
-        _LOADED[kind] = va.load(*TINY[kind]())
-    return _LOADED[kind]
+    return loaded(request.param)
 
 
 def _reads(name: str) -> bool:
@@ -165,19 +153,10 @@ def test_a_picture_after_words_is_refused() -> None:
         vlm.adapter.encode([[picture()]], ["What is <image> this?"], raw=True)
 
 
-class Halved(va.Steering):
-    """Halves what the rows give to the picture."""
-
-    layers = (0,)
-
-    def edit_rows(self, probs_bhrk: torch.Tensor, where: Any) -> torch.Tensor:
-        return torch.where(where.columns(TokenKind.IMAGE), probs_bhrk * 0.5, probs_bhrk)
-
-
 def test_steering_of_image_columns_reaches_the_queries(vlm: va.Vlm) -> None:
     spec = replace(KEPT, rows=("question", "answer"))
     plain = vlm.ask(picture(), QUESTIONS[0], answer="no", capture=spec).trace
-    steered = vlm.ask(picture(), QUESTIONS[0], answer="no", capture=spec, steering=[Halved()]).trace
+    steered = vlm.ask(picture(), QUESTIONS[0], answer="no", capture=spec, steering=[Halved(0)]).trace
     assert np.allclose(steered.attn_lhqk[0], plain.attn_lhqk[0] * 0.5, atol=1e-6)
     assert not np.allclose(steered.attn_lhqk[1], plain.attn_lhqk[1], atol=1e-5)
 

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 import vlmattn as va
+from tests.capture.asked import QUESTIONS, Halved
 from tests.tiny import TINY
 from vlmattn.capture import CaptureSpec, Session
 from vlmattn.core.errors import CaptureError, LayoutError, PromptError, SpecError
 from vlmattn.core.layout import TokenKind
 
 FULL = CaptureSpec(rows=("prompt", "answer"), dtype="float32", columns="all")
-QUESTIONS = ["What is left of the red spoon?", "Is it red?"]
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -184,18 +184,9 @@ def test_wrong_layouts_and_missing_pictures_are_refused(vlm: va.Vlm) -> None:
         replace(encoded.layouts[0], memory=10_000)
 
 
-class Halved(va.Steering):
-    """Halves what the rows give to the picture."""
-
-    layers = (1,)
-
-    def edit_rows(self, probs_bhrk: torch.Tensor, where: Any) -> torch.Tensor:
-        return torch.where(where.columns(TokenKind.IMAGE), probs_bhrk * 0.5, probs_bhrk)
-
-
 def test_steering_reaches_cross_attention(vlm: va.Vlm) -> None:
     spec = replace(FULL, rows=("question", "answer"), columns="image")
     plain = vlm.ask(picture(120, 200), QUESTIONS[0], answer="no", capture=spec).trace
-    steered = vlm.ask(picture(120, 200), QUESTIONS[0], answer="no", capture=spec, steering=[Halved()]).trace
+    steered = vlm.ask(picture(120, 200), QUESTIONS[0], answer="no", capture=spec, steering=[Halved(1)]).trace
     assert np.allclose(steered.attn_lhqk[1], plain.attn_lhqk[1] * 0.5, atol=1e-6)
     assert not np.allclose(steered.attn_lhqk[3], plain.attn_lhqk[3], atol=1e-4)

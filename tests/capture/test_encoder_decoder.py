@@ -8,30 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import vlmattn as va
-from tests.tiny import TINY, encoder_decoder
+from tests.capture.asked import QUESTIONS, loaded, picture
+from tests.tiny import encoder_decoder
 from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.core.errors import CaptureError, MapError, UnsupportedAttention
 from vlmattn.core.layout import TokenKind
 
 FULL = CaptureSpec(rows=("question", "answer"), dtype="float32", columns="all")
-QUESTIONS = ["What is left of the red spoon?", "Is it red?"]
 KINDS = sorted(encoder_decoder.MODELS)
-_LOADED: dict[str, va.Vlm] = {}
-
-
-def picture(seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (90, 120, 3), dtype=np.uint8))
 
 
 @pytest.fixture(params=KINDS)
 def vlm(request: pytest.FixtureRequest) -> va.Vlm:
-    kind = request.param
-    if kind not in _LOADED:
-        _LOADED[kind] = va.load(*TINY[kind]())
-    return _LOADED[kind]
+    return loaded(request.param)
 
 
 def ended(vlm: va.Vlm) -> dict[str, Any]:

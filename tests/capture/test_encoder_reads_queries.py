@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import vlmattn as va
+from tests.capture.asked import QUESTIONS, loaded, picture
 from tests.tiny import TINY, encoder_reads_queries
 from vlmattn.adapters import Encoded
 from vlmattn.api.follow import with_answers
@@ -20,22 +20,13 @@ from vlmattn.core.layout import TokenKind
 
 FULL = CaptureSpec(rows=("question", "answer"), dtype="float32", columns="all")
 KEPT = replace(FULL, columns="image")
-QUESTIONS = ["What is left of the red spoon?", "Is it red?"]
 QUERIES, KEYS, CELLS = 6, 17, 16
 KINDS = sorted(encoder_reads_queries.MODELS)
-_LOADED: dict[str, va.Vlm] = {}
-
-
-def picture(seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (90, 120, 3), dtype=np.uint8))
 
 
 @pytest.fixture(params=KINDS)
 def vlm(request: pytest.FixtureRequest) -> va.Vlm:
-    kind = request.param
-    if kind not in _LOADED:
-        _LOADED[kind] = va.load(*TINY[kind]())
-    return _LOADED[kind]
+    return loaded(request.param)
 
 
 def ended(vlm: va.Vlm) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.overrides import TorchFunctionMode
 
 import vlmattn as va
-from tests.tiny import TINY
+from tests.capture.asked import QUESTIONS, Halved, loaded, picture
 from tests.tiny.gated import idefics_plain
 from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.core.errors import CaptureError, MapError, PromptError, SpecError
@@ -22,14 +22,8 @@ from vlmattn.core.layout import TokenKind
 
 FULL = CaptureSpec(rows=("prompt", "answer"), dtype="float32", columns="all")
 KEPT = replace(FULL, columns="image")
-QUESTIONS = ["What is left of the red spoon?", "Is it red?"]
 LATENTS, KEYS, CELLS = 5, 22, 16
 KINDS = ("idefics", "idefics patches")
-_LOADED: dict[str, va.Vlm] = {}
-
-
-def picture(seed: int = 0, width: int = 120) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (90, width, 3), dtype=np.uint8))
 
 
 def pictures() -> list[list[Image.Image]]:
@@ -38,17 +32,12 @@ def pictures() -> list[list[Image.Image]]:
 
 @pytest.fixture(params=KINDS)
 def vlm(request: pytest.FixtureRequest) -> va.Vlm:
-    kind = request.param
-    if kind not in _LOADED:
-        _LOADED[kind] = va.load(*TINY[kind]())
-    return _LOADED[kind]
+    return loaded(request.param)
 
 
 @pytest.fixture
 def resampled() -> va.Vlm:
-    if "idefics" not in _LOADED:
-        _LOADED["idefics"] = va.load(*TINY["idefics"]())
-    return _LOADED["idefics"]
+    return loaded("idefics")
 
 
 class Softmaxes(TorchFunctionMode):
@@ -212,24 +201,15 @@ def test_queries_are_kept_beside_the_prompt(resampled: va.Vlm) -> None:
     assert one.latent_positions.tolist() == list(range(2 * KEYS, 2 * KEYS + LATENTS))
     assert two.latent_positions.tolist() == list(range(2 * KEYS, 2 * (KEYS + LATENTS)))
     assert (one.kinds[one.memory :] != TokenKind.LATENT).all()
-    patches = _LOADED.setdefault("idefics patches", va.load(*TINY["idefics patches"]()))
+    patches = loaded("idefics patches")
     layout = patches.adapter.encode([[picture()]], QUESTIONS[:1]).layouts[0]
     assert (layout.resampled, layout.memory, layout.beside) == (0, CELLS + 1, CELLS + 1)
-
-
-class Halved(va.Steering):
-    """Halves what the rows give to the picture."""
-
-    layers = (0,)
-
-    def edit_rows(self, probs_bhrk: torch.Tensor, where: Any) -> torch.Tensor:
-        return torch.where(where.columns(TokenKind.IMAGE), probs_bhrk * 0.5, probs_bhrk)
 
 
 def test_steering_reaches_cross_attention(vlm: va.Vlm) -> None:
     spec = replace(KEPT, rows=("question", "answer"))
     plain = vlm.ask(picture(), QUESTIONS[0], answer="no", capture=spec).trace
-    steered = vlm.ask(picture(), QUESTIONS[0], answer="no", capture=spec, steering=[Halved()]).trace
+    steered = vlm.ask(picture(), QUESTIONS[0], answer="no", capture=spec, steering=[Halved(0)]).trace
     assert np.allclose(steered.attn_lhqk[0], plain.attn_lhqk[0] * 0.5, atol=1e-6)
     assert not np.allclose(steered.attn_lhqk[2], plain.attn_lhqk[2], atol=1e-6)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from tokenizers import processors
 
-from tests.tiny.parts import made, tokenizer
-from tests.tiny.resampled import QFORMER, VISION, queries_drawn
+from tests.tiny.parts import tokenizer
+from tests.tiny.resampled import blip_2_with, instructblip_with
 
 
 def t5(vocabulary: int) -> dict[str, Any]:
@@ -44,45 +45,22 @@ def _sharpened(model: Any) -> Any:
         for name, weight in model.language_model.named_parameters():
             if "EncDecAttention.q" in name or "EncDecAttention.k" in name:
                 weight.mul_(2.0)
-    return queries_drawn(model)
+    return model
+
+
+def _with_t5(built: Callable[..., tuple[Any, Any]]) -> tuple[Any, Any]:
+    model, processor = built(_ended(tokenizer(bos=False)), t5)
+    return _sharpened(model), processor
 
 
 def blip_2_t5() -> tuple[Any, Any]:
     """BLIP-2 with T5."""
-    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
-
-    tok = _ended(tokenizer(bos=False))
-    processor = Blip2Processor(BlipImageProcessor(size={"height": 56, "width": 56}), tok, num_query_tokens=6)
-    config = Blip2Config(
-        vision_config=dict(VISION),
-        qformer_config=dict(QFORMER),
-        text_config=t5(len(tok)),
-        num_query_tokens=6,
-        image_token_index=tok.convert_tokens_to_ids("<image>"),
-    )
-    return _sharpened(made(Blip2ForConditionalGeneration, config)), processor
+    return _with_t5(blip_2_with)
 
 
 def instructblip_t5() -> tuple[Any, Any]:
     """InstructBLIP with T5."""
-    from transformers import (
-        BlipImageProcessor,
-        InstructBlipConfig,
-        InstructBlipForConditionalGeneration,
-        InstructBlipProcessor,
-    )
-
-    tok, reader = _ended(tokenizer(bos=False)), tokenizer(padding_side="right")
-    images = BlipImageProcessor(size={"height": 56, "width": 56})
-    processor = InstructBlipProcessor(images, tok, reader, num_query_tokens=6)
-    config = InstructBlipConfig(
-        vision_config=dict(VISION),
-        qformer_config=dict(QFORMER),
-        text_config=t5(len(tok)),
-        num_query_tokens=6,
-        image_token_index=tok.convert_tokens_to_ids("<image>"),
-    )
-    return _sharpened(made(InstructBlipForConditionalGeneration, config)), processor
+    return _with_t5(instructblip_with)
 
 
 MODELS = {"blip-2 t5": blip_2_t5, "instructblip t5": instructblip_t5}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -57,24 +58,28 @@ def queries_drawn(model: Any) -> Any:
     return model
 
 
-def blip_2() -> tuple[Any, Any]:
-    """BLIP-2 with OPT: 4 layers of a Q-Former, 2 of them with cross attention."""
+def blip_2_with(tok: Any, text_of: Callable[[int], dict[str, Any]]) -> tuple[Any, Any]:
+    """BLIP-2 with a language model: 4 layers of a Q-Former, 2 of them with cross attention."""
     from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
 
-    tok = tokenizer()
     processor = Blip2Processor(BlipImageProcessor(size={"height": 56, "width": 56}), tok, num_query_tokens=6)
     config = Blip2Config(
         vision_config=dict(VISION),
         qformer_config=dict(QFORMER),
-        text_config=opt(len(tok)),
+        text_config=text_of(len(tok)),  # the processor has added its tokens
         num_query_tokens=6,
         image_token_index=tok.convert_tokens_to_ids("<image>"),
     )
     return queries_drawn(made(Blip2ForConditionalGeneration, config)), processor
 
 
-def instructblip() -> tuple[Any, Any]:
-    """InstructBLIP with a Llama decoder."""
+def blip_2() -> tuple[Any, Any]:
+    """BLIP-2 with OPT."""
+    return blip_2_with(tokenizer(), opt)
+
+
+def instructblip_with(tok: Any, text_of: Callable[[int], dict[str, Any]]) -> tuple[Any, Any]:
+    """InstructBLIP with a language model."""
     from transformers import (
         BlipImageProcessor,
         InstructBlipConfig,
@@ -82,17 +87,21 @@ def instructblip() -> tuple[Any, Any]:
         InstructBlipProcessor,
     )
 
-    tok, reader = tokenizer(), tokenizer(padding_side="right")
-    images = BlipImageProcessor(size={"height": 56, "width": 56})
+    reader, images = tokenizer(padding_side="right"), BlipImageProcessor(size={"height": 56, "width": 56})
     processor = InstructBlipProcessor(images, tok, reader, num_query_tokens=6)
     config = InstructBlipConfig(
         vision_config=dict(VISION),
         qformer_config=dict(QFORMER),
-        text_config=TEXT | {"model_type": "llama", "vocab_size": len(tok)},
+        text_config=text_of(len(tok)),  # the processor has added its tokens
         num_query_tokens=6,
         image_token_index=tok.convert_tokens_to_ids("<image>"),
     )
     return queries_drawn(made(InstructBlipForConditionalGeneration, config)), processor
+
+
+def instructblip() -> tuple[Any, Any]:
+    """InstructBLIP with a Llama decoder."""
+    return instructblip_with(tokenizer(), lambda words: TEXT | {"model_type": "llama", "vocab_size": words})
 
 
 def _idefics2(*, splits: bool) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vlmattn.adapters.adapter import Adapter
 from vlmattn.adapters.paint import merged_embeddings
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
-from vlmattn.adapters.preprocess import fixed_view
+from vlmattn.adapters.preprocess import check_prepared, fixed_view
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spans import inside, token_layout, unexpanded
 from vlmattn.adapters.tower import Tower, one_side
@@ -102,13 +102,8 @@ class OneView(Beside):
 
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """A class token, the patches row by row, and queries that look at each other."""
-        canvas = fixed_view(self.image_processor, image_wh, pads_to_square=False)
         side = self.tower.image_size
-        if canvas.wh != (side, side):
-            raise LayoutError(
-                f"a picture is prepared as {canvas.wh[0]} x {canvas.wh[1]} pixels, but the vision tower takes {side} x"
-                f" {side}: check the image processor's size"
-            )
+        canvas = check_prepared(fixed_view(self.image_processor, image_wh, pads_to_square=False), image_wh, side)
         grid_hw, box = canvas.grid(self.tower.patch_size)
         layout = ImageLayout(image_wh, (Tile("base", grid_hw, box),), 1)
         keys = places([nowhere(1), raster(0, grid_hw), nowhere(self.own_keys)])

@@ -79,6 +79,16 @@ def prepared_view(image_processor: Any, canvas: Canvas, *, pads_to_square: bool 
     return canvas
 
 
+def check_prepared(canvas: Canvas, image_wh: tuple[int, int], side: int) -> Canvas:
+    """The view that was made of a picture. Raises LayoutError unless it is the square that the vision tower takes."""
+    if canvas.wh != (side, side):
+        raise LayoutError(
+            f"a picture of {image_wh[0]} x {image_wh[1]} is prepared as {canvas.wh[0]} x {canvas.wh[1]} pixels, but the"
+            f" vision tower takes {side} x {side}: check the image processor's size and crop_size"
+        )
+    return canvas
+
+
 def square_side(image_processor: Any, name: str) -> int:
     """Side in pixels of a square size of an image processor. Raises LayoutError if it is not square."""
     edges = _edges(getattr(image_processor, name))

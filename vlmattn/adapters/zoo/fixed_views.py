@@ -8,11 +8,10 @@ from typing import Any
 from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, places, raster
-from vlmattn.adapters.preprocess import prepared_view
+from vlmattn.adapters.preprocess import check_prepared, prepared_view
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.render import Rendered
 from vlmattn.adapters.spec import FamilySpec
-from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile, TileKind
 
 View = tuple[TileKind, Canvas]
@@ -51,14 +50,7 @@ class FixedViews(Adapter):
         return ImagePlan(ImageLayout(image_wh, tiles, len(tiles)), place, (self.tower.image_size,) * 2, len(tiles))
 
     def _sized(self, canvas: Canvas, image_wh: tuple[int, int]) -> Canvas:
-        side = self.tower.image_size
-        view = prepared_view(self.image_processor, canvas)
-        if view.wh != (side, side):
-            raise LayoutError(
-                f"a picture of {image_wh[0]} x {image_wh[1]} is prepared as {view.wh[0]} x {view.wh[1]} pixels, but the"
-                f" vision tower takes {side} x {side}: check the image processor's size"
-            )
-        return view
+        return check_prepared(prepared_view(self.image_processor, canvas), image_wh, self.tower.image_size)
 
 
 STRETCHED = "base: stretched to a square"

@@ -8,11 +8,10 @@ from typing import Any
 from vlmattn.adapters.adapter import Adapter, check_agreement
 from vlmattn.adapters.canvas import Canvas
 from vlmattn.adapters.plan import ImagePlan, nowhere, places, raster
-from vlmattn.adapters.preprocess import fixed_view, prepared_view
+from vlmattn.adapters.preprocess import check_prepared, fixed_view, prepared_view
 from vlmattn.adapters.registry import register
 from vlmattn.adapters.spec import FamilySpec
 from vlmattn.adapters.videos import VideoSpec, groups_of_frames, plan_frames
-from vlmattn.core.errors import LayoutError
 from vlmattn.core.layout import ImageLayout, Tile
 from vlmattn.core.videos import Video
 
@@ -30,13 +29,8 @@ class OneView(Adapter):
     def plan(self, image_wh: tuple[int, int], pictures: int = 1) -> ImagePlan:
         """One base tile; tokens without a place (CLS, if kept) come first, and a dropped first patch is lost."""
         pads = type(self.image_processor).__name__.startswith("Llava")
-        canvas = fixed_view(self.image_processor, image_wh, pads_to_square=pads)
-        side = self.tower.image_size
-        if canvas.wh != (side, side):
-            raise LayoutError(
-                f"a picture of {image_wh[0]} x {image_wh[1]} is prepared as {canvas.wh[0]} x {canvas.wh[1]} pixels, but"
-                f" the vision tower takes {side} x {side}: check the image processor's size and crop_size"
-            )
+        view = fixed_view(self.image_processor, image_wh, pads_to_square=pads)
+        canvas = check_prepared(view, image_wh, self.tower.image_size)
         grid_hw, box = canvas.grid(self.tower.patch_size)
         first = max(-self.tower.leading, 0)
         parts = [nowhere(max(self.tower.leading, 0)), raster(0, grid_hw)[first:]]
