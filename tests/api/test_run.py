@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sklearn.datasets import load_sample_images
 
 import vlmattn as va
 from tests.tiny_models import FAMILIES, build, tiny
+from vlmattn.api import WordGrounding
 from vlmattn.core.errors import BudgetExceeded, ImageError, MapError, PromptError, SpecError, WordNotFound
 
 QUESTION = "Is the red cup left of the red spoon?"
@@ -277,6 +279,13 @@ def test_sheet_and_repr_and_dict() -> None:
     told = run.to_dict()
     assert [w["word"] for w in told["words"]] == ["a", "red", "cup"]
     assert told["provenance"]["answer"] == "a red cup"
+
+
+def test_what_is_not_known_of_a_word_is_null_in_json() -> None:
+    unknown = WordGrounding("cup", float("nan"), {"system": float("nan"), "bos": 0.5}, None, float("nan"))
+    told = json.loads(json.dumps(unknown.to_dict(), allow_nan=False))
+    assert told["image_share"] is told["peak_xy"] is told["log_probability"] is None
+    assert told["shares"] == {"system": None, "bos": 0.5}
 
 
 @pytest.mark.parametrize(

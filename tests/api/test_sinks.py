@@ -272,7 +272,8 @@ def test_a_budget_holds_for_sinks_too() -> None:
 # -- families ----------------------------------------------------------------------------------------------------------
 
 FAMILIES = sorted(
-    {"llava", "qwen2_vl", "gemma3", "lfm2_vl", "mllama", "idefics2", "blip-2", "qwen3_5", "internvl"} & {*TINY}
+    {"llava", "qwen2_vl", "gemma3", "lfm2_vl", "mllama", "idefics", "idefics2", "blip-2", "qwen3_5", "internvl"}
+    & {*TINY}
 )
 
 
@@ -359,6 +360,13 @@ def test_models_with_several_residual_streams_are_refused_by_what_needs_one(kind
     assert run.sinks("received", alpha=1.5).rule == "received"
 
 
+@pytest.mark.parametrize("kind", ["mllama", "idefics"])
+def test_pictures_beside_the_prompt_have_text_sinks_only(kind: str) -> None:
+    found = va.load(*TINY[kind]()).ask(PICTURE, "What is it?", max_new_tokens=1).sinks(coordinates=[1, 3])
+    assert not found.visual
+    assert any("text sinks only" in note for note in found.notes)
+
+
 @pytest.mark.parametrize("kind", sorted({"blip-2", "idefics2"} & {*TINY}))
 def test_sinks_among_the_queries_of_a_resampler(kind: str) -> None:
     vlm = va.load(*TINY[kind]())
@@ -419,7 +427,7 @@ def test_an_unknown_model_is_calibrated_when_it_is_first_asked() -> None:
     assert vlm.sink_coordinates is not None
 
 
-@pytest.mark.parametrize("kind", ["mllama", "idefics2"])
+@pytest.mark.parametrize("kind", ["mllama", "idefics", "idefics2"])
 def test_models_that_see_pictures_otherwise_can_be_calibrated_as_well(kind: str) -> None:
     vlm = va.load(*TINY[kind]())
     pictures = np.random.default_rng(0).integers(0, 255, (3, 40, 60, 3), dtype=np.uint8)

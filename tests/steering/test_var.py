@@ -342,7 +342,7 @@ def test_coordinates_may_be_an_array() -> None:
     assert VAR(coordinates=np.array([21, 5])).coordinates == (21, 5)
 
 
-@pytest.mark.parametrize("kind", ["mllama", "florence2"])
+@pytest.mark.parametrize("kind", ["mllama", "florence2", "idefics", "blip-2 t5"])
 def test_a_model_seen_by_cross_attention_is_refused(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.tiny import TINY
 
