@@ -61,7 +61,7 @@ def generation(vlm: Vlm, new: int, *, capture: bool) -> Callable[[], None]:
     """A function that generates ``new`` tokens about one picture."""
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     encoded = vlm.encode([vlm._pictures(Image.fromarray(noise))], ["What is in the picture?"])
-    options = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
+    options = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False} | vlm.adapter.generation()
 
     def plain() -> None:
         vlm.model.generate(**encoded.inputs, **options)
