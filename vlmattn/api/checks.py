@@ -18,6 +18,8 @@ from vlmattn.core.words import Part
 from vlmattn.trace import Trace
 
 MAP_OPTIONS = ("layers", "heads", "rows", "part", "occurrence", "convention", "over_rows", "over_heads", "over_layers")
+METHOD_OPTIONS: dict[str, tuple[str, ...]] = {"relative": (*MAP_OPTIONS, "floor")}
+"""Options of a method of maps; of those not named here, :data:`MAP_OPTIONS`."""
 RESERVED = (
     "attention_mask",
     "image_sizes",
@@ -51,16 +53,21 @@ def map_options(trace: Trace, what: Any, method: str, options: Mapping[str, Any]
     """
     if method not in METHODS:
         raise SpecError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    known = (*MAP_OPTIONS, "floor") if method == "relative" else MAP_OPTIONS
-    for name in options:
-        if name == "floor" and method != "relative":
-            raise SpecError(f"floor goes with method='relative' only, got method={method!r}")
-        if name not in known:
-            raise SpecError(f"a map has no option {name!r}; there are {', '.join(known)}")
+    _check_names(method, options)
     _check_place(what, options)
     _check_layers(trace, options.get("layers"))
     _check_floor(options.get("floor", "auto"))
     return dict(options) | {"heads": head_numbers(trace, options.get("heads"))}
+
+
+def _check_names(method: str, options: Mapping[str, Any]) -> None:
+    known = METHOD_OPTIONS.get(method, MAP_OPTIONS)
+    for name in options:
+        theirs = [other for other, names in METHOD_OPTIONS.items() if name in names]
+        if name not in known and theirs:
+            raise SpecError(f"{name} goes with method={' or '.join(map(repr, theirs))} only, got method={method!r}")
+        if name not in known:
+            raise SpecError(f"a map has no option {name!r}; there are {', '.join(known)}")
 
 
 def _check_place(what: Any, options: Mapping[str, Any]) -> None:

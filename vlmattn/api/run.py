@@ -12,8 +12,9 @@ import numpy as np
 from vlmattn.api.checks import head_numbers, map_options, part_named
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.look import Look
+from vlmattn.api.methods import make_map
 from vlmattn.api.request import Request
-from vlmattn.api.sinks import check_keep, roles_of, sinks_of, without
+from vlmattn.api.sinks import check_keep, roles_of, sinks_of
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
 from vlmattn.api.video_look import VideoLook, look_at
 from vlmattn.core.errors import MapError, SpecError
@@ -111,26 +112,11 @@ class Run:
             raise SpecError(f"a map is of a word, a phrase or a token number, got {what!r}")
         check_flow(through)
         check_keep(sinks)
-        patch_map = self._patch_map(what, method, image, map_options(self.trace, what, method, options), sinks)
+        patch_map = make_map(self, what, method, image, map_options(self.trace, what, method, options), sinks)
         patch_map = replace(patch_map, provenance=replace(patch_map.provenance, method=method))
         if through is not None:
             patch_map = through_tower(patch_map, self.tower(through), image=image)
         return look_at(normalised(patch_map, normalise), self.pictures[image], frame)
-
-    def _patch_map(self, what: Any, method: str, image: int, options: dict[str, Any], sinks: str) -> Any:
-        from vlmattn import maps
-
-        if method == "value":
-            return maps.value_weighted(without(self, self._with_values(), sinks), what, image=image, **options)
-        trace = without(self, self.trace, sinks)
-        if method == "raw":
-            return maps.raw_attention(trace, what, image=image, **options)
-        floor = options.pop("floor", "auto")
-        task = maps.raw_attention(trace, what, image=image, **options)
-        same = {k: v for k, v in options.items() if k in ("layers", "heads", "over_heads", "over_layers")}
-        beside = self._generic()
-        generic = maps.raw_attention(without(beside, beside.trace, sinks), image=image, rows="vicrop", **same)
-        return maps.relative(task, replace(generic, label=maps.GENERIC_PROMPT), floor=floor)
 
     def token_maps(self, **options: Any) -> list[Look]:
         """One map per answer token that has text, in order."""
@@ -299,16 +285,16 @@ class Run:
 
     # -- further passes ------------------------------------------------------------------------------------------------
 
-    def _with_values(self) -> Trace:
-        # The same question and answer once more, keeping value norms as well.
+    def with_values(self) -> Trace:
+        """The trace with value norms: the run's own if it kept them, else of the same question and answer once more."""
         if self._value_trace is None:
             ids = self.trace.layout.input_ids[self.trace.layout.answer_start :]
             spec = replace(self.request.capture, value_norms="projected")
             self._value_trace = self.vlm.run(replace(self.request, answers=(ids.tolist(),), capture=spec))[0].trace
         return self._value_trace
 
-    def _generic(self) -> Run:
-        # The last prompt row, which predicts the answer's first token, of a generic prompt on the same pictures.
+    def generic(self) -> Run:
+        """The same pictures under the generic prompt, up to the first answer token; made once per picture."""
         from vlmattn.maps import GENERIC_PROMPT
 
         return self.vlm.general.run(self.vlm, self.request, self.pictures, GENERIC_PROMPT, steps=1)

@@ -71,8 +71,3 @@ class BeforeWords:
     def clear(self) -> None:
         """Forget what was seen."""
         self._tower, self._hops = {}, {}
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is held."""
-        return not self._tower and not self._hops
