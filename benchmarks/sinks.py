@@ -2,10 +2,10 @@
 
 ``python benchmarks/sinks.py --json sinks.json --markdown docs/sinks.md`` measures both; ``--no-cost`` and
 ``--no-study`` leave one out, ``--scenes`` says on how many scenes of each split. Cost: CPU time of a generation that
-keeps answer rows, with and without the residual statistics that sinks are found by (finding them included), taking
-turns in one process. Study: questions about colour and shape; layers of maps (sinks removed) and
-settings of VAR (answers and raw maps together) are chosen on the validation split and measured on the test split; every
-row is paired with the same questions of the unchanged model.
+keeps answer rows and finds sinks, over the same less what is spent on the residual statistics and on finding; and over
+runs without them, taking turns in one process. Study: questions about colour and shape; layers of maps (sinks removed)
+and settings of VAR (answers and raw maps together) are chosen on the validation split and measured on the test split;
+every row is paired with the same questions of the unchanged model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +27,7 @@ import vlmattn as va
 from benchmarks.capture import build, prompt
 from benchmarks.paired import cpu_seconds, difference, mcnemar
 from vlmattn.capture import CaptureSpec, Session
+from vlmattn.capture.hidden import HiddenLog
 from vlmattn.core.provenance import Provenance
 from vlmattn.grid import cell_coverage
 from vlmattn.maps import raw_attention
@@ -56,7 +59,8 @@ Case = tuple[Any, Any]
 
 
 def cost(images: int, new: int, pairs: int, layers: int) -> dict[str, Any]:
-    """Median ratio of CPU time with sinks found to without, over pairs of turns."""
+    """What finding sinks adds to a generation: CPU time spent in it over the rest of the same runs, and, noisier, the
+    median ratio to runs without it over pairs of turns."""
     model = build("sdpa", layers)
     inputs, layout = prompt(images)
     where = SinkCoordinates((3, 77), 1024)
@@ -67,22 +71,53 @@ def cost(images: int, new: int, pairs: int, layers: int) -> dict[str, Any]:
         def once() -> int:
             with Session(model, [layout], spec, max_new_tokens=new) as session:
                 model.generate(**inputs, max_new_tokens=new, min_new_tokens=new, do_sample=False)
-            kept = session.finish()[0]
-            if not spec.hidden:
-                return 0
-            return len(massive_sinks(trace_from_kept(kept, layout, Provenance()), where).tokens)
+            trace = trace_from_kept(session.finish()[0], layout, Provenance())
+            return len(find(trace, where).tokens) if spec.hidden else 0
 
         return once
 
+    spent: list[float] = []
+    find = _clocked(massive_sinks, spent)
     modes = (run(plain), run(finding))
     cpu_seconds(modes[1])
-    ratios = []
-    for turn in range(pairs):
-        order = modes if turn % 2 else modes[::-1]
-        spent = {id(one): cpu_seconds(one) for one in order}
-        ratios.append(spent[id(modes[1])] / spent[id(modes[0])])
+    ratios, shares = [], []
+    with _clocks(HiddenLog, ("add", "stats"), spent):
+        for turn in range(pairs):
+            spent.clear()
+            order = modes if turn % 2 else modes[::-1]
+            whole = {id(one): cpu_seconds(one) for one in order}
+            ratios.append(whole[id(modes[1])] / whole[id(modes[0])])
+            shares.append(1 + sum(spent) / (whole[id(modes[1])] - sum(spent)))
     shape = {"tokens": len(layout), "new": new, "layers": layers, "pairs": pairs}
-    return shape | {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+    return shape | {"spent": _middle(shares), "ratio": _middle(ratios)}
+
+
+def _middle(values: Sequence[float]) -> tuple[float, float, float]:
+    return statistics.median(values), min(values), max(values)
+
+
+def _clocked(work: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
+    def timed(*args: Any, **options: Any) -> Any:
+        start = time.process_time()
+        try:
+            return work(*args, **options)
+        finally:
+            spent.append(time.process_time() - start)
+
+    return timed
+
+
+@contextmanager
+def _clocks(owner: type, names: Sequence[str], spent: list[float]) -> Iterator[None]:
+    """Time all calls of some methods of a class meanwhile."""
+    plain = {name: getattr(owner, name) for name in names}
+    for name, work in plain.items():
+        setattr(owner, name, _clocked(work, spent))
+    try:
+        yield
+    finally:
+        for name, work in plain.items():
+            setattr(owner, name, work)
 
 
 # -- study -------------------------------------------------------------------------------------------------------------
@@ -252,12 +287,11 @@ def markdown(report: dict[str, Any], command: str) -> str:
     lines = ["# Sinks, measured", "", f"Written by `{command}`; do not edit.", ""]
     if report.get("cost"):
         lines += ["Finding sinks during generation, CPU time over the same generation with answer rows kept:", ""]
-        lines += ["| prompt tokens | new tokens | layers | pairs | ratio | range |", "|---|---|---|---|---|---|"]
+        lines += ["| prompt tokens | new tokens | layers | pairs | clocked within the runs | run over run |"]
+        lines += ["|---|---|---|---|---|---|"]
         for one in report["cost"]:
-            span = f"{one['low']:.3f} to {one['high']:.3f}"
-            lines.append(
-                f"| {one['tokens']} | {one['new']} | {one['layers']} | {one['pairs']} | {one['ratio']:.3f} | {span} |"
-            )
+            told = " | ".join("{:.3f} ({:.3f} to {:.3f})".format(*one[name]) for name in ("spent", "ratio"))
+            lines.append(f"| {one['tokens']} | {one['new']} | {one['layers']} | {one['pairs']} | {told} |")
     if report.get("study"):
         lines += [
             "",
