@@ -252,6 +252,7 @@ def test_the_model_in_the_box_points_at_what_is_named() -> None:
             x0, y0, x1, y1 = item.box_xyxy
             hits.append(x0 <= x < x1 and y0 <= y < y1)
             chances.append((x1 - x0) * (y1 - y0) / (scene.image_wh[0] * scene.image_wh[1]))
+    assert np.mean(hits) >= 0.8
     assert np.mean(hits) >= 3 * np.mean(chances)
 
 
@@ -263,7 +264,7 @@ def test_scores_prefer_what_is_there() -> None:
         absent = next(n for n in ("red circle", "blue heart", "cyan ring") if n not in scene.names)
         there, other = clip.scores(scene.image, [f"a {scene.objects[0].name}", f"a {absent}"])
         right += there > other
-    assert right >= 14
+    assert right >= 19
     assert clip.describe()["grid_hw"] == [8, 8]
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlmattn.scene.planting import PlantedSinks
 
 CHECKSUMS = {
-    "scene-clip": "74f6e009c796713c65a5fd25dd3e4cc9b7fc0dbb5cd2d1402612e699bebec577",
+    "scene-clip": "f2e6d52eccc30e13e8df7f216ec57cdd8ad4ac62b37e5cd79e64e26edb1d094f",
     "scene-prior": "9b3ee3c24f9e40d015e6443013ecf268e0c5269733777b8d35c3a0de0edfdce1",
     "scene": "90585d58382f3c48661f9ff6dc87637d2a3b5fb92d5c7f0da6b629ffb6a2f1a1",
 }
