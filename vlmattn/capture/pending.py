@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,15 +34,17 @@ class _Held:
     """Passes of a layer that follow each other.
 
     Attributes:
-        first: place of the first row. slides: whether every pass drops its oldest key, as full windows do. call: the
-            last one. keys: (B, H_kv, K, D) of the first pass, and of the newest key of each later one, of windows that
-            slide. queries, masks, lengths, starts: of each pass, (B, H, 1, D), mask, number of keys and first of them.
+        first: place of the first row. slides: whether every pass drops its oldest key, as full windows do. most: passes
+            that are held. call: the last one. keys: of windows that slide, (B, H_kv, K, D) of the first pass and the
+            newest one of each later pass. queries, masks, lengths, starts: of each pass: (B, H, 1, D), its mask, how
+            many keys it has, and the padded position of the first.
     """
 
     site: AttentionSite
     call: AttentionCall
     first: int
     slides: bool
+    most: int
     keys: list[torch.Tensor] = field(default_factory=list)
     queries: list[torch.Tensor] = field(default_factory=list)
     masks: list[torch.Tensor | None] = field(default_factory=list)
@@ -51,16 +54,15 @@ class _Held:
     def goes_on(self, call: AttentionCall, place: int, start: int, slides: bool) -> bool:
         """Whether a pass is the next one, and there is room for it."""
         count = len(self.lengths)
-        room = count < MOST and count < rows_per_chunk(call)
         told = (self.first + count, self.starts[-1] + slides, self.lengths[-1] + (not slides), slides)
-        return room and told == (place, start, call.key.shape[2], self.slides)
+        return count < self.most and told == (place, start, call.key.shape[2], self.slides)
 
     def add(self, call: AttentionCall, start: int) -> None:
         """Hold a pass."""
         self.call = call
         if self.slides:
             self.keys.append(call.key[:, :, -1:].detach().clone() if self.keys else call.key.detach())
-        self.queries.append(call.query.detach())
+        self.queries.append(call.query.detach() if call.query.requires_grad else call.query)
         self.masks.append(call.mask)
         self.lengths.append(call.key.shape[2])
         self.starts.append(start)
@@ -124,7 +126,8 @@ class PendingRows:
         if held is None or not held.goes_on(call, place, start, slides):
             if held is not None:
                 self._compute(held)
-            held = self._held[site.layer_idx] = _Held(site, call, place, slides)
+            most = min(MOST, rows_per_chunk(call))
+            held = self._held[site.layer_idx] = _Held(site, call, place, slides, most)
         held.add(call, start)
         return True
 
@@ -149,16 +152,22 @@ class PendingRows:
 def _slides(layer: Any, key: torch.Tensor) -> bool | None:
     """Whether a layer's keys slide, or grow (False); None where neither is sure: layers of other kinds may drop,
     quantise or move what they hold."""
-    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
-
+    grows, slides = _kinds()
     held, kind = getattr(layer, "keys", None), type(layer)
-    if kind is DynamicLayer:
+    if kind is grows:
         return False if held is key else None
-    if kind is not DynamicSlidingWindowLayer or held is None or getattr(layer, "record_past", False):
+    if kind is not slides or held is None or getattr(layer, "record_past", False):
         return None
     if held.untyped_storage().data_ptr() != key.untyped_storage().data_ptr():
         return None
     return held.shape[2] < key.shape[2]
+
+
+@cache
+def _kinds() -> tuple[type, type]:
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    return DynamicLayer, DynamicSlidingWindowLayer
 
 
 def _told_by_row(call: AttentionCall) -> bool:

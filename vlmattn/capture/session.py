@@ -92,6 +92,7 @@ class Session:
         instead = way_out(apart=tower_apart)
         self._check_choices(instead)
         self._kept_sites = self.sites.running(spec.resolve_layers(self.sites), self._memory) if spec is not None else ()
+        self._keeps = {id(site.module) for site in self._kept_sites}
         own = [site for site in self._kept_sites if site.kind != "cross"]
         self._order_site = own[-1] if own else self.sites.last_own if self._kept_sites else None
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
@@ -308,13 +309,15 @@ class Session:
         check_all_rows(call, step.count)
         if self._recording is not None and self._recording.order.watches(site):
             self._recording.order.look(call.key, step, step.first_columns.get(site.layer_idx, step.memory))
-        recording = self._recording if site in self._kept_sites else None
+        recording = self._recording if id(call.module) in self._keeps else None
         if recording is not None:
             recording.saw(site, call, step)
         if self._steered is not None and self._steered.acts_in(site.layer_idx):
             return self._steered.apply(site, call, output, recording)
         if recording is not None and step.kept is not None:
-            self._keep(recording, site, call, output, step.kept)
+            first = step.first_columns.get(site.layer_idx, 0)
+            if step.count > 1 or not recording.wait(site, call, first):
+                self._keep(recording, site, call, output, step.kept, first)
         return output
 
     def _check_recomputed(self, site: AttentionSite) -> None:
@@ -327,12 +330,15 @@ class Session:
 
     @torch.no_grad()
     def _keep(
-        self, recording: Recording, site: AttentionSite, call: door.AttentionCall, output: torch.Tensor, kept: KeptPart
+        self,
+        recording: Recording,
+        site: AttentionSite,
+        call: door.AttentionCall,
+        output: torch.Tensor,
+        kept: KeptPart,
+        first: int,
     ) -> None:
-        count = self._step.count if self._step is not None else 0
-        first = self._step.first_columns.get(site.layer_idx, 0) if self._step is not None else 0
-        if count == 1 and recording.wait(site, call, first):
-            return
+        count = call.query.shape[2]
         if recording.gathers and count == 1 and not recording.visible.masked:
             scores = apply_mask(row_scores(call, kept.index), row_mask(call, kept.index))
             recording.gather(site, kept, row_probabilities(call, scores, kept.index))
