@@ -232,7 +232,8 @@ def test_the_tower_that_a_decoder_runs_itself_is_seen(vlm: va.Vlm) -> None:
         for handle in handles:
             handle.remove()
     assert torch.allclose(kept.vision, torch.stack(taken)[:, :, :, 0], atol=1e-6)
-    assert session._before.empty
+    assert not session._before._tower
+    assert not session._before._hops
     run = vlm.ask([picture(), picture(1)], QUESTIONS[0], answer="no", capture=KEPT)
     assert [step.shape for step in run.vision_map("class", image=1).patch_map.values] == [(4, 4)]
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from vlmattn.capture.step import BatchPlan
+from vlmattn.capture.sites import ModelSites
+from vlmattn.capture.step import BatchPlan, keeps_prompt
 from vlmattn.core.errors import CaptureError, ConcurrentUse, UnsupportedAttention
 
 
@@ -102,6 +103,20 @@ def cache_of(kwargs: dict[str, Any]) -> Any:
     if "Paged" in type(cache).__name__:
         raise UnsupportedAttention("the model runs on a paged cache: turn continuous batching off")
     return cache
+
+
+def moved_windows(cache: Any, count: int, sites: ModelSites) -> dict[int, int]:
+    """Position of the first key of a pass over ``count`` tokens, for each windowed layer where it is not 0."""
+    if cache is None:
+        return {}
+    offsets, latest = {}, 0
+    for layer in (site.layer_idx for site in sites.attention if site.windowed):
+        if keeps_prompt(cache, layer):
+            continue
+        if holds_keys(cache, layer):  # a layer without keys of its own reads those of the last one that has some
+            latest = int(cache.get_mask_sizes(count, layer)[1])
+        offsets[layer] = latest
+    return {layer: offset for layer, offset in offsets.items() if offset}
 
 
 def holds_keys(cache: Any, layer_idx: int) -> bool:

@@ -15,6 +15,7 @@ from vlmattn.capture.door import AttentionCall
 from vlmattn.capture.hidden import HiddenLog
 from vlmattn.capture.kept import KeptRows, RowBuffers, select_rows
 from vlmattn.capture.order import LineOrder
+from vlmattn.capture.pending import PendingRows
 from vlmattn.capture.received import ReceivedLog
 from vlmattn.capture.rows import take_rows
 from vlmattn.capture.sites import AttentionSite
@@ -75,9 +76,11 @@ class Recording:
         self.seen: dict[int, int] = dict.fromkeys(self.slot, 0)
         self._part_rows: dict[int, int] = {}
         self._gathered: list[tuple[AttentionSite, KeptPart, torch.Tensor]] = []
+        self._pending = PendingRows(cache, self._add_at, lambda site: self.visible.wants(site, 1))
         plain = spec.reduce is None and not spec.head_norms and not spec.offload and not plan.memory
         self.gathers = plain and not any(s.windowed for s in self.sites) and all(h is None for h in self.heads)
         """Whether the single rows of a decoding pass may be kept for all layers at once, at its end."""
+        self._may_wait = not spec.head_norms and not plan.memory and plan.copies == 1  # beams change places
 
     # -- while the model runs ------------------------------------------------------------------------------------------
 
@@ -122,6 +125,17 @@ class Recording:
         first = self.rows.used + self._part_rows.get(slot, 0)
         count = part.positions.shape[1]
         self._part_rows[slot] = self._part_rows.get(slot, 0) + count
+        self._add_at(site, first, probs, seen, first_column)
+
+    def _add_at(
+        self,
+        site: AttentionSite,
+        first: int,
+        probs: torch.Tensor,
+        seen: torch.Tensor | None = None,
+        first_column: int = 0,
+    ) -> None:
+        slot = self.slot[site.layer_idx]
         heads = self.heads[slot]
         if heads is not None:
             probs = probs[:, list(heads)]
@@ -143,6 +157,14 @@ class Recording:
     def _masses(self, site: AttentionSite, rows: torch.Tensor, first_column: int) -> torch.Tensor:
         parts = [self.columns.masses(part, at) for part, at in key_parts(rows, site, first_column, self.plan.memory)]
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def wait(self, site: AttentionSite, call: AttentionCall, first_column: int) -> bool:
+        """Hold the single row of a decoding pass, to be computed with those of others; False if it cannot wait."""
+        return self._may_wait and self._pending.take(site, call, self.rows.used, first_column)
+
+    def settle(self) -> None:
+        """Compute the rows that wait."""
+        self._pending.settle()
 
     def gather(self, site: AttentionSite, part: KeptPart, probs: torch.Tensor) -> None:
         """Hold the one row (B, H, 1, K) of a layer in a decoding pass until :meth:`end`; see :attr:`gathers`."""
@@ -231,6 +253,7 @@ class Recording:
             item: line of the batch, or of the first beam. beams: (T,) batch line that wrote each answer token, for
                 beam search. written: number of answer tokens, or None for what was kept.
         """
+        self.settle()
         plan, positions = self.plan, self.rows.all_positions()
         layout, pad = plan.layouts[item], plan.pad_left[item]
         first = pad + layout.memory - plan.memory

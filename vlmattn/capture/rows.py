@@ -42,13 +42,13 @@ def check_call(call: AttentionCall) -> None:
     if "paged" in call.kernel:
         raise UnsupportedAttention(f"{name} runs on a paged cache ({call.kernel}): turn continuous batching off")
     for key, value in call.options.items():
-        if value is None:
+        if value is None or key in _HARMLESS:
             continue
         if key in _PACKED:
             raise UnsupportedAttention(f"{name} got packed or paged sequences ({key}): pass a padded batch instead")
         if key in _SPARSE and not _in_mask(call):
             raise UnsupportedAttention(f"{name} selects keys by {key}: sparse attention cannot be reproduced by rows")
-        if key not in _HARMLESS and isinstance(value, torch.Tensor) and value.is_floating_point():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
             raise UnsupportedAttention(f"{name} got an unknown attention input {key!r} of shape {tuple(value.shape)}")
     sinks = call.options.get("s_aux")
     if sinks is not None and sinks.numel() != call.query.shape[1]:

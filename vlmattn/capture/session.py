@@ -13,7 +13,7 @@ from vlmattn.capture import door
 from vlmattn.capture.before import BeforeWords
 from vlmattn.capture.compose import check_hops
 from vlmattn.capture.cost import estimate_capture, free_memory, home_of
-from vlmattn.capture.follow import Follower, cache_of, check_input, holds_keys
+from vlmattn.capture.follow import Follower, cache_of, check_input, moved_windows
 from vlmattn.capture.hidden import check_stream
 from vlmattn.capture.kept import KeptRows
 from vlmattn.capture.output import kept_outputs
@@ -33,7 +33,7 @@ from vlmattn.capture.sites import AttentionSite, heads_of, model_sites, unwrap
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steer import SteeredRows
 from vlmattn.capture.steering import Steering
-from vlmattn.capture.step import BatchPlan, KeptPart, Step, keeps_prompt
+from vlmattn.capture.step import BatchPlan, KeptPart, Step
 from vlmattn.capture.tower import check_tower, check_views, way_out
 from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.layout import TokenLayout
@@ -92,6 +92,7 @@ class Session:
         instead = way_out(apart=tower_apart)
         self._check_choices(instead)
         self._kept_sites = self.sites.running(spec.resolve_layers(self.sites), self._memory) if spec is not None else ()
+        self._keeps = {id(site.module) for site in self._kept_sites}
         own = [site for site in self._kept_sites if site.kind != "cross"]
         self._order_site = own[-1] if own else self.sites.last_own if self._kept_sites else None
         self._heads = spec.resolve_heads(self._kept_sites, self.sites) if spec is not None else []
@@ -127,6 +128,8 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exit.close()
+        if self._recording is not None and error is None:
+            self._recording.settle()
         self._step, self._steered, self._live = None, None, self.steering
         self._runs, self._plan = Follower(type(self.model).__name__), None
         self._before.clear()
@@ -249,24 +252,12 @@ class Session:
         return plan
 
     def _first_columns(self, cache: Any, count: int) -> dict[int, int]:
-        moved = self._moved_windows(cache, count)
+        moved = moved_windows(cache, count, self.sites) if self._windowed else {}
         if not self._memory:
             return moved
         beside = self._plan.beside if self._plan is not None else 0
         first = {s.layer_idx: beside if s.kind == "cross" else self._memory for s in self.sites.attention}
         return {layer: at + moved.get(layer, 0) for layer, at in first.items() if at}
-
-    def _moved_windows(self, cache: Any, count: int) -> dict[int, int]:
-        if cache is None or not self._windowed:
-            return {}
-        offsets, latest = {}, 0
-        for layer in (site.layer_idx for site in self.sites.attention if site.windowed):
-            if keeps_prompt(cache, layer):
-                continue
-            if holds_keys(cache, layer):  # a layer without keys of its own reads those of the last one that has some
-                latest = int(cache.get_mask_sizes(count, layer)[1])
-            offsets[layer] = latest
-        return {layer: offset for layer, offset in offsets.items() if offset}
 
     def _block_hook(self, layer_idx: int) -> Any:
         def look(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -318,13 +309,15 @@ class Session:
         check_all_rows(call, step.count)
         if self._recording is not None and self._recording.order.watches(site):
             self._recording.order.look(call.key, step, step.first_columns.get(site.layer_idx, step.memory))
-        recording = self._recording if site in self._kept_sites else None
+        recording = self._recording if id(call.module) in self._keeps else None
         if recording is not None:
             recording.saw(site, call, step)
         if self._steered is not None and self._steered.acts_in(site.layer_idx):
             return self._steered.apply(site, call, output, recording)
         if recording is not None and step.kept is not None:
-            self._keep(recording, site, call, output, step.kept)
+            first = step.first_columns.get(site.layer_idx, 0)
+            if step.count > 1 or not recording.wait(site, call, first):
+                self._keep(recording, site, call, output, step.kept, first)
         return output
 
     def _check_recomputed(self, site: AttentionSite) -> None:
@@ -337,14 +330,19 @@ class Session:
 
     @torch.no_grad()
     def _keep(
-        self, recording: Recording, site: AttentionSite, call: door.AttentionCall, output: torch.Tensor, kept: KeptPart
+        self,
+        recording: Recording,
+        site: AttentionSite,
+        call: door.AttentionCall,
+        output: torch.Tensor,
+        kept: KeptPart,
+        first: int,
     ) -> None:
-        count = self._step.count if self._step is not None else 0
+        count = call.query.shape[2]
         if recording.gathers and count == 1 and not recording.visible.masked:
             scores = apply_mask(row_scores(call, kept.index), row_mask(call, kept.index))
             recording.gather(site, kept, row_probabilities(call, scores, kept.index))
             return
-        first = self._step.first_columns.get(site.layer_idx, 0) if self._step is not None else 0
         for part in kept.split(rows_per_chunk(call)):
             scores = row_scores(call, part.index)
             mask = row_mask(call, part.index)
