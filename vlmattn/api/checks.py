@@ -18,7 +18,14 @@ from vlmattn.core.words import Part
 from vlmattn.trace import Trace
 
 MAP_OPTIONS = ("layers", "heads", "rows", "part", "occurrence", "convention", "over_rows", "over_heads", "over_layers")
-METHOD_OPTIONS: dict[str, tuple[str, ...]] = {"relative": (*MAP_OPTIONS, "floor")}
+_PLACE = ("part", "occurrence", "heads")
+METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
+    "relative": (*MAP_OPTIONS, "floor"),
+    "rollout": (*_PLACE, "start_layer", "residual", "without_first"),
+    "flow": (*_PLACE, "cells"),
+    "gradient": (*_PLACE, "layers", "target"),
+    "relevancy": (*_PLACE, "target"),
+}
 """Options of a method of maps; of those not named here, :data:`MAP_OPTIONS`."""
 RESERVED = (
     "attention_mask",
@@ -53,6 +60,7 @@ def map_options(trace: Trace, what: Any, method: str, options: Mapping[str, Any]
     """
     if method not in METHODS:
         raise SpecError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    options = {name: value for name, value in options.items() if value is not None}
     _check_names(method, options)
     _check_place(what, options)
     _check_layers(trace, options.get("layers"))
@@ -63,7 +71,7 @@ def map_options(trace: Trace, what: Any, method: str, options: Mapping[str, Any]
 def _check_names(method: str, options: Mapping[str, Any]) -> None:
     known = METHOD_OPTIONS.get(method, MAP_OPTIONS)
     for name in options:
-        theirs = [other for other, names in METHOD_OPTIONS.items() if name in names]
+        theirs = [other for other in METHODS if name in METHOD_OPTIONS.get(other, MAP_OPTIONS)]
         if name not in known and theirs:
             raise SpecError(f"{name} goes with method={' or '.join(map(repr, theirs))} only, got method={method!r}")
         if name not in known:

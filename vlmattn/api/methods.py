@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from vlmattn.api.sinks import without
+from vlmattn.api.whole import WHOLE_MAKERS
 
 if TYPE_CHECKING:
     from vlmattn.api.run import Run
@@ -49,5 +50,5 @@ def _relative(run: Run, what: Any, image: int, options: dict[str, Any], sinks: s
     return relative(task, replace(generic, label=GENERIC_PROMPT), floor=floor)
 
 
-MAKERS: dict[str, Maker] = {"raw": _raw, "value": _value, "relative": _relative}
+MAKERS: dict[str, Maker] = {"raw": _raw, "value": _value, "relative": _relative, **WHOLE_MAKERS}
 """By the names of :data:`vlmattn.core.provenance.METHODS`; their options: :data:`vlmattn.api.checks.METHOD_OPTIONS`."""

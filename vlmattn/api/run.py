@@ -56,6 +56,7 @@ class Run:
         self._sink_traces: dict[tuple[Any, ...], Trace] = {}
         self._known_sinks: Sinks | None = None
         self._towers: dict[str | None, TowerTrace] = {}
+        self.carried: dict[tuple[Any, ...], dict[int, Any]] = {}
 
     @property
     def answer(self) -> str:

@@ -13,6 +13,10 @@ METHODS: dict[str, tuple[str, str]] = {
     "raw": ("raw attention", "attention on a patch, of 1 for all tokens"),
     "value": ("value-weighted attention", "attention on a patch times the norm of its value"),
     "relative": ("relative attention", "times the attention under a generic prompt"),
+    "rollout": ("attention rollout", "share of the row's states that comes from a patch, were attention all"),
+    "flow": ("attention flow", "most that could flow from the row to a patch, or to its block of patches"),
+    "gradient": ("gradient-weighted attention", "attention times its positive gradient"),
+    "relevancy": ("relevancy", "gradient-weighted attention, carried through all layers"),
 }
 """Ways to make a map: what each is called, and what its numbers are."""
 
@@ -25,7 +29,6 @@ PAIR_METHODS: dict[str, tuple[str, str]] = {
 
 REFINE_METHODS: dict[str, tuple[str, str]] = {
     "contrast": ("contrast with a general pass", "attention over that under a general prompt, summed"),
-    "gradient": ("gradient-weighted attention", "attention times its positive gradient"),
     "pure_gradient": ("gradient of the pixels", "norm of the gradient on busy pixels"),
 }
 """The same for maps of refinement."""

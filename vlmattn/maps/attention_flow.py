@@ -1,9 +1,9 @@
 """Attention flow: how much could get from a token to a row through the attention of all layers.
 
 Abnar & Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020: tokens of every layer are nodes of a graph, and
-an edge from token i above to token j below has the capacity Ā_ij = ½ (A + I)_ij, A the mean over heads. The relevance of
-a token is the largest flow from the row, at the top, to that token at the bottom; each token has a flow of its own, so
-flows do not add up.
+an edge from token i above to token j below has the capacity Ā_ij = ½ (A + I)_ij, A the mean over heads. The relevance
+of a token is the largest flow from the row, at the top, to that token at the bottom; each token has a flow of its own,
+so flows do not add up.
 
 A flow takes time in the third power of the nodes, so neighbouring tokens may be contracted to one node, whose
 capacities are the sums of theirs. What can flow to a contracted node is at least what can flow to any of its tokens.
@@ -30,11 +30,13 @@ MOST_NODES = 128
 _UNIT = 10**6
 
 
-def contracted(passed: WholePass, groups: NDArray[np.int64]) -> NDArray[np.float64]:
+def contracted(
+    passed: WholePass, groups: NDArray[np.int64], *, heads: Sequence[int] | None = None
+) -> NDArray[np.float64]:
     """(L, G, G) capacities between groups of tokens, lowest layer first: sums of ½ (A + I).
 
     Args:
-        passed: all layers of one sequence. groups: (N,) group of each token, from 0.
+        passed: all layers of one sequence. groups: (N,) group of each token, from 0. heads: None for all.
 
     Raises:
         SpecError: not one group per token.
@@ -48,7 +50,7 @@ def contracted(passed: WholePass, groups: NDArray[np.int64]) -> NDArray[np.float
     sizes = np.bincount(groups).astype(np.float64)
 
     def mean(held: HeldLayer, rows: slice) -> torch.Tensor:
-        return mean_attention(held, rows)
+        return mean_attention(held, rows, heads)
 
     found = []
     for held in passed.layers.values():
@@ -58,9 +60,7 @@ def contracted(passed: WholePass, groups: NDArray[np.int64]) -> NDArray[np.float
     return np.stack(found)
 
 
-def attention_flow(
-    capacities_lgg: NDArray[np.floating], source: int, sinks: Sequence[int]
-) -> NDArray[np.float64]:
+def attention_flow(capacities_lgg: NDArray[np.floating], source: int, sinks: Sequence[int]) -> NDArray[np.float64]:
     """(S,) largest flow from the node ``source`` above the top layer to each of ``sinks`` below the lowest one.
 
     Args:

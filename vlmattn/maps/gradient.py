@@ -4,9 +4,8 @@ Zhang et al., "MLLMs Know Where to Look", ICLR 2025 (arXiv 2502.17422). With s t
 prompt predicts: ``grad-att`` is ``mean_h A ⊙ ReLU(∂s/∂A)`` of the last prompt row, A its attention; ``pure-grad`` is
 ``‖∂s/∂pixels‖`` over colours, over the same under a general prompt, on busy pixels only.
 
-One forward and one backward pass, under the model's own kernel and in its own mode (never train mode): in the chosen
-layers, only the last row of attention is computed in the open, so that its weights lie in the graph of gradients and
-no matrix does.
+One forward and one backward pass, under the model's own kernel and in its own mode (never train mode); rows and their
+gradients follow from what the layers' kernels got, see :mod:`vlmattn.capture.whole`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.core.errors import CaptureError, MapError, SpecError
+from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import ImageLayout, Tile, TokenLayout
 from vlmattn.core.provenance import Provenance
 from vlmattn.grid import PatchMap, pool_pixels
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     import torch
 
     from vlmattn.adapters import Encoded
-    from vlmattn.capture.door import AttentionCall
     from vlmattn.capture.sites import AttentionSite
 
 
@@ -49,20 +47,21 @@ def gradient_attention(
         >>> gradient_attention(vlm.model, encoded, layers=[1]).values[0].shape
         (8, 8)
     """
+    from vlmattn.capture.whole import WholePass
+    from vlmattn.maps.relevancy import gradient_rows
+
     layout = _one(encoded)
     _check_image(layout, image)
     if len(layout.latent_positions):
         raise MapError("the picture is seen through a resampler's queries: take the raw or relative map instead")
-    found = _LastRows(model, layout, layers)
-    score = found.score(encoded)
+    passed = WholePass(model, layers).run(encoded.inputs, [len(layout) - layout.memory - 1], None, "log_probability")
+    passed.differentiate()
     weighted = []
-    for layer, (row, columns) in found.rows.items():
-        slope = _slope(score, row)
-        kept = (row * slope.clamp(min=0))[0, :, 0].detach()[:, columns]
-        chosen = kept if heads is None else kept[_checked(heads, len(kept), layer)]
-        weighted.append(np.asarray(chosen.mean(dim=0).float().cpu().numpy(), dtype=np.float64))
+    for layer, held in passed.layers.items():
+        row = gradient_rows(passed, [len(layout) - layout.memory - 1], layers=[layer], heads=heads)[0]
+        weighted.append(row[image_columns(held.site, layout, len(row))])
     values = np.mean(weighted, axis=0)
-    return _map(values, layout, image, f"attention x positive gradient, layers {list(found.rows)}", "gradient")
+    return _map(values, layout, image, f"attention x positive gradient, layers {list(passed.layers)}", "gradient")
 
 
 def pixel_gradient(model: Any, encoded: Encoded, *, image: int = 0) -> PatchMap:
@@ -129,69 +128,15 @@ def pixel_gradient_over(
     return _map(vector, layout, image, told, "pure_gradient")
 
 
-# -- attention in the graph --------------------------------------------------------------------------------------------
+# -- scores -----------------------------------------------------------------------------------------------------------
 
 
-class _LastRows:
-    """Stands at the door and computes the last row of the chosen layers in the open."""
+def image_columns(site: AttentionSite, layout: TokenLayout, keys: int) -> NDArray[np.int64]:
+    """Which of a layer's keys are the image tokens.
 
-    edits = True
-    resting = False
-
-    def __init__(self, model: Any, layout: TokenLayout, layers: Sequence[int]) -> None:
-        from vlmattn.capture import model_sites
-        from vlmattn.capture.sites import unwrap
-
-        self.model, self.layout = unwrap(model), layout
-        sites = model_sites(self.model)
-        by_index = {site.layer_idx: site for site in sites.attention}
-        wanted = sorted({n + sites.depth if n < 0 else int(n) for n in layers})
-        missing = [n for n in wanted if n not in by_index]
-        if missing or not wanted:
-            raise SpecError(f"no attention in layer {missing or '(none given)'}; layers are {sorted(by_index)}")
-        self.sites: dict[int, AttentionSite] = {id(by_index[n].module): by_index[n] for n in wanted}
-        self.rows: dict[int, tuple[torch.Tensor, NDArray[np.int64]]] = {}
-
-    def score(self, encoded: Encoded) -> torch.Tensor:
-        """The log-probability of the token that the prompt predicts; its graph begins in the lowest chosen layer."""
-        import torch
-
-        from vlmattn.capture import door
-
-        modules = [site.module for site in self.sites.values()]
-        door.subscribe(self, modules)
-        try:
-            with torch.set_grad_enabled(False):
-                score = _log_probability(self.model, encoded.inputs)
-        finally:
-            door.unsubscribe(self, modules)
-        if len(self.rows) < len(self.sites):
-            raise CaptureError("a chosen layer did not run through the engine: choose other layers")
-        return score
-
-    def visit(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
-        """See :class:`~vlmattn.capture.door.Visitor`."""
-        import torch
-
-        from vlmattn.capture.rows import apply_mask, check_call, row_mask, row_probabilities, row_scores
-
-        check_call(call)
-        # What comes after this layer is differentiable; what came before it needs no memory.
-        torch.set_grad_enabled(True)
-        site = self.sites[id(call.module)]
-        last = slice(call.query.shape[2] - 1, call.query.shape[2])
-        row = row_probabilities(call, apply_mask(row_scores(call, last), row_mask(call, last)), last)
-        if not row.requires_grad:
-            row = row.detach().requires_grad_(True)
-        self.rows[site.layer_idx] = row, _columns(site, self.layout, row.shape[-1])
-        groups = call.value.shape[1]
-        grouped = row.reshape(row.shape[0], groups, -1, row.shape[-1])
-        new = torch.matmul(grouped, call.value.float()).view(row.shape[0], row.shape[1], 1, -1).transpose(1, 2)
-        return torch.cat([output[:, :-1], new.to(output.dtype)], dim=1)
-
-
-def _columns(site: AttentionSite, layout: TokenLayout, keys: int) -> NDArray[np.int64]:
-    """Which of a layer's keys are the image tokens."""
+    Raises:
+        SpecError: it looks at no picture.
+    """
     at, memory = layout.image_positions, layout.memory
     if site.kind == "cross":
         return at
@@ -229,12 +174,6 @@ def _one(encoded: Encoded) -> TokenLayout:
 def _check_image(layout: TokenLayout, image: int) -> None:
     if not 0 <= image < len(layout.images):
         raise SpecError(f"picture {image} does not exist; the prompt has {len(layout.images)}")
-
-
-def _checked(heads: Sequence[int], count: int, layer: int) -> list[int]:
-    if not len(heads) or any(not -count <= head < count for head in heads):
-        raise SpecError(f"heads {list(heads)} of layer {layer} do not exist; it has heads 0 to {count - 1}")
-    return [int(head) for head in heads]
 
 
 # -- pixels ------------------------------------------------------------------------------------------------------------
