@@ -86,7 +86,7 @@ class Push(va.Steering):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(TINY))
 def test_the_slope_is_what_a_small_push_of_the_row_does_in_every_family(kind: str) -> None:
-    from vlmattn.maps.gradient import _LastRows, _slope
+    from vlmattn.capture.whole import WholePass
 
     model, processor = TINY[kind]()
     vlm = Vlm(model, processor, name=kind)
@@ -98,9 +98,9 @@ def test_the_slope_is_what_a_small_push_of_the_row_does_in_every_family(kind: st
         return
     sites = va.capture.model_sites(model)
     layer = [s.layer_idx for s in sites.attention if s.sees_memory or not layout.memory][-1]
-    rows = _LastRows(model, layout, [layer])
-    score = rows.score(encoded)
-    slope = _slope(score, rows.rows[layer][0])
+    last = len(layout) - layout.memory - 1
+    passed = WholePass(model, [layer]).run(encoded.inputs, [last], None, "log_probability").differentiate()
+    slope = passed.layers[layer].attention_slope(slice(last, last + 1))[None]
 
     def pushed(size: float) -> float:
         push = Push(layer, size)

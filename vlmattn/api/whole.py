@@ -23,8 +23,8 @@ _COARSE = 6
 
 
 def rollout_map(run: Run, what: Any, image: int, options: dict[str, Any], sinks: str) -> PatchMap:
-    """See :mod:`vlmattn.maps.rollout`; rows of all words are made together, the first time one is asked for."""
-    from vlmattn.maps.rollout import rollout
+    """See :mod:`vlmattn.maps.attention_rollout`; rows of all words are made the first time that one is asked for."""
+    from vlmattn.maps.attention_rollout import attention_rollout
 
     named = {k: options.pop(k) for k in ("start_layer", "residual", "without_first") if k in options}
     heads = _heads(options.pop("heads", None))
@@ -34,7 +34,7 @@ def rollout_map(run: Run, what: Any, image: int, options: dict[str, Any], sinks:
         layout = run.trace.layout
         wanted = [t - 1 for t in run.trace.answer_tokens] + np.flatnonzero(layout.kinds == TokenKind.QUESTION).tolist()
         all_rows = sorted(set(wanted))
-        found = rollout(_passed(run, "rollout"), all_rows, heads=heads, **named)
+        found = attention_rollout(_passed(run, "rollout"), all_rows, heads=heads, **named)
         run.carried[key] = dict(zip(all_rows, found, strict=True))
     values = np.mean([run.carried[key][row] for row in rows], axis=0)
     told = "rollout of attention" + "".join(f", {name}={value}" for name, value in sorted(named.items()))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
-from vlmattn.maps.rollout import mean_attention
+from vlmattn.maps.attention_rollout import mean_attention
 
 if TYPE_CHECKING:
     import torch

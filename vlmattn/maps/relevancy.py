@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
-from vlmattn.maps.rollout import starting
+from vlmattn.maps.attention_rollout import starting
 
 if TYPE_CHECKING:
     import torch

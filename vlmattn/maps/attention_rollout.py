@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlmattn.capture.whole import HeldLayer, WholePass
 
 
-def rollout(
+def attention_rollout(
     passed: WholePass,
     rows: Sequence[int],
     *,
