@@ -129,7 +129,7 @@ class WholePass:
         modules = [site.module for site in self._sites.values()]
         door.subscribe(self, modules)
         try:
-            with torch.set_grad_enabled(False):
+            with torch.inference_mode(False), torch.no_grad():
                 logits = _logits(self.model, inputs, rows)
                 if of is not None:
                     self.scores = _scores(logits, ids, of)
@@ -168,13 +168,16 @@ class WholePass:
         """
         if self.scores is None:
             raise CaptureError("the pass has no scores: run(..., of='logit')")
-        told = torch.ones_like(self.scores) if weights is None else self.scores.new_tensor(list(weights))
-        total = (self.scores * told.detach()).sum()
+        with torch.inference_mode(False), torch.enable_grad():
+            told = torch.ones_like(self.scores) if weights is None else self.scores.new_tensor(list(weights))
+            total = (self.scores * told.detach()).sum()
         if not total.requires_grad:
             raise MapError("gradients do not reach so far down in this model: take the raw or relative map")
         outputs = [held.output for held in self.layers.values()]
         try:
             slopes = torch.autograd.grad(total, outputs, retain_graph=again, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, NotImplementedError) as error:
             raise MapError(f"this model leaves no gradient ({error}): take the raw or relative map") from error
         for held, slope in zip(self.layers.values(), slopes, strict=True):

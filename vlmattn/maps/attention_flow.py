@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MOST_NODES = 128
 """Nodes of a layer up to which tokens stay by themselves when nothing else is said."""
-_UNIT = 10**6
+_PARTS = 10**9
 
 
 def contracted(
@@ -65,7 +65,7 @@ def attention_flow(capacities_lgg: NDArray[np.floating], source: int, sinks: Seq
 
     Args:
         capacities_lgg: (L, G, G), lowest layer first, from the node above (axis 1) to the node below (axis 2); counted
-            in millionths.
+            in billionths of what leaves the source.
 
     Raises:
         SpecError: a node that does not exist, or capacities that are no numbers from 0 on.
@@ -74,13 +74,13 @@ def attention_flow(capacities_lgg: NDArray[np.floating], source: int, sinks: Seq
 
     capacities = np.asarray(capacities_lgg, dtype=np.float64)
     depth, nodes = _checked(capacities, (source, *sinks))
-    graph = _graph(capacities)
-    out = []
-    for sink in sinks:
-        # The bottom of the graph is the level 0, the row stands in the level ``depth``.
-        value = maximum_flow(graph, depth * nodes + source, sink).flow_value
-        out.append(value / _UNIT)
-    return np.array(out, dtype=np.float64)
+    most = float(capacities[-1, source].sum())
+    if most == 0:
+        return np.zeros(len(sinks))
+    graph, unit = _graph(capacities, most), most / _PARTS
+    # The bottom of the graph is the level 0, the row stands in the level ``depth``.
+    flows = [maximum_flow(graph, depth * nodes + source, sink).flow_value for sink in sinks]
+    return np.asarray(flows, dtype=np.float64) * unit
 
 
 def _checked(capacities: NDArray[np.float64], named: Sequence[int]) -> tuple[int, int]:
@@ -92,17 +92,16 @@ def _checked(capacities: NDArray[np.float64], named: Sequence[int]) -> tuple[int
     wrong = [node for node in named if not 0 <= node < nodes]
     if wrong:
         raise SpecError(f"nodes {wrong} do not exist; there are nodes 0 to {nodes - 1}")
-    if capacities.sum() * _UNIT >= 2**31:
-        raise SpecError("capacities add up to more than can be counted: contract fewer tokens to a node")
     return depth, nodes
 
 
-def _graph(capacities: NDArray[np.float64]) -> object:
+def _graph(capacities: NDArray[np.float64], most: float) -> object:
+    # No edge carries more than what leaves the source, so what is above that is cut; the solver counts in 32 bits.
     from scipy.sparse import coo_matrix
 
     depth, nodes, _ = capacities.shape
     layer, above, below = np.nonzero(capacities)
-    weight = np.rint(capacities[layer, above, below] * _UNIT).astype(np.int32)
+    weight = np.rint(np.minimum(capacities[layer, above, below] / most, 1) * _PARTS).astype(np.int32)
     shape = ((depth + 1) * nodes,) * 2
     return coo_matrix((weight, ((layer + 1) * nodes + above, layer * nodes + below)), shape=shape).tocsr()
 

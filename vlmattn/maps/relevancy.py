@@ -36,11 +36,14 @@ def relevancy(passed: WholePass, rows: Sequence[int], *, heads: Sequence[int] | 
     Raises:
         SpecError: a head or row that does not exist.
     """
+    import torch
+
     start = starting(passed, rows)
-    carried = start
+    gained = torch.zeros_like(start)  # apart from the 1, beside which small values would lose their digits
     for layer in sorted(passed.layers, reverse=True):
-        carried = carried + passed.layers[layer].fold(carried, lambda held, at: weighted_attention(held, at, heads))
-    return np.asarray((carried - start).cpu().numpy(), dtype=np.float64)
+        held = passed.layers[layer]
+        gained = gained + held.fold(start + gained, lambda held, at: weighted_attention(held, at, heads))
+    return np.asarray(gained.cpu().numpy(), dtype=np.float64)
 
 
 def gradient_rows(
