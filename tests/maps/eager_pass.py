@@ -1,4 +1,4 @@
-"""The plain way: eager attention of every layer, whole, and its gradient by autograd; maps follow by matrix products."""
+"""The plain way: whole eager attention of every layer, its gradient by autograd, and maps by matrix products."""
 
 from __future__ import annotations
 
@@ -56,15 +56,17 @@ def eager_pass(
 
     The score is the sum over ``rows`` of the logit (or log-probability) of ``ids``; no rows: no score.
     """
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    before = model.config.get_text_config(decoder=True)._attn_implementation
+    if before != "eager":
+        model.set_attn_implementation("eager")
     try:
         with torch.enable_grad():
             out = model(**inputs, use_cache=False, output_attentions=True)
             kept = [a for a in out.attentions if a is not None]
             slopes = None if not rows else torch.autograd.grad(_score(out.logits[0], rows, ids, of), kept)
     finally:
-        model.set_attn_implementation(before)
+        if before != "eager":
+            model.set_attn_implementation(before)
     return EagerPass([_plain(a) for a in kept], None if slopes is None else [_plain(s) for s in slopes])
 
 

@@ -160,7 +160,7 @@ class _NoWayBack(torch.autograd.Function):
 def test_weights_without_gradient_are_refused() -> None:
     model = decoder("llama_gqa")
     hook = model.model.layers[2].register_forward_hook(lambda m, a, out: _NoWayBack.apply(out))
-    with pytest.raises(MapError, match="no gradient .*packed weights"):
+    with pytest.raises(MapError, match=r"no gradient .*packed weights"):
         passed(model)
     hook.remove()
     cut = model.lm_head.register_forward_hook(lambda m, a, out: out.detach())
