@@ -69,7 +69,9 @@ def starting(passed: WholePass, rows: Sequence[int]) -> torch.Tensor:
     wrong = [row for row in rows if not 0 <= row < count]
     if wrong or not len(rows):
         raise SpecError(f"rows {wrong or '(none given)'} do not exist; rows are 0 to {count - 1}")
-    return torch.eye(count, device=query.device)[list(rows)]
+    start = torch.zeros((len(rows), count), device=query.device)
+    start[torch.arange(len(rows)), list(rows)] = 1
+    return start
 
 
 def mean_attention(held: HeldLayer, rows: slice, heads: Sequence[int] | None = None) -> torch.Tensor:
@@ -95,5 +97,6 @@ def _mixed(held: HeldLayer, rows: slice, heads: Sequence[int] | None, *, without
         mixed = mixed.clone()
         mixed[max(1 - rows.start, 0) :, 0] = 0
     total = mixed.sum(-1, keepdim=True)
-    own = torch.eye(mixed.shape[1], device=mixed.device)[rows]
-    return torch.where(total > 0, mixed / total.clamp_min(1e-30), own)
+    mixed = mixed / total.clamp_min(1e-30)
+    mixed.diagonal(rows.start).add_((total[:, 0] <= 0).to(mixed))
+    return mixed
