@@ -127,6 +127,51 @@ def test_rollout_of_all_words_takes_one_pass() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_maps_of_all_tokens_take_one_pass_and_are_those_of_each(method: str) -> None:
+    run = made("llava").vlm.ask(PICTURE, QUESTION, answer=ANSWER)
+    options = {"cells": 2} if method == "flow" else {}
+    with_text = np.flatnonzero(run.trace.layout.char_span[run.trace.layout.answer_start :, 0] >= 0)
+    alone = [run.map(int(n), method=method, **options).patch_map.values[0] for n in with_text]
+    passes = []
+    run.carried.clear()
+    counting = run.vlm.model.register_forward_hook(lambda *_: passes.append(1))
+    together = [look.patch_map.values[0] for look in run.token_maps(method=method, **options)]
+    assert len(passes) == 1
+    assert len(together) == len(alone) > 3
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6 * other.max())
+    told = run.grounding(method=method)
+    assert [word.peak_xy is not None for word in told] == [True] * 3
+    counting.remove()
+    assert len(passes) == (1 if method == "rollout" else 2)
+    assert run.shared_passes is None
+    with pytest.raises(SpecError):
+        run.token_maps(method=method, heads=[9])
+    assert run.shared_passes is None
+
+
+def test_rollout_without_the_columns_of_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made("llava").vlm.ask(PICTURE, QUESTION, answer=ANSWER)
+    layout, plain, rows = run.trace.layout, plainly(run), rows_of(run, "cup")
+    sinks = run.sinks("received", alpha=2.0)
+    assert {token.kind for token in sinks.tokens} == {"text", "visual"}
+    monkeypatch.setattr(va.Run, "sinks", lambda run: sinks)
+    whole = np.eye(len(layout))
+    for layer in range(len(plain.attention_lhqk)):
+        mixed = plain.mixed(layer)
+        out = np.zeros(len(layout), dtype=bool)
+        out[: sinks.is_sink_ln.shape[1]] = sinks.is_sink_ln[layer]
+        mixed = np.where(out & ~np.eye(len(layout), dtype=bool), 0, mixed)
+        mixed = mixed / mixed.sum(-1, keepdims=True)
+        whole = (mixed + np.eye(len(layout))) / 2 @ whole
+    found = vector(run, "cup", method="rollout", sinks="drop")
+    close(found, at_picture(run, whole[rows]))
+    assert np.abs(found - vector(run, "cup", method="rollout")).max() > 1e-4
+    with pytest.raises(SpecError, match="sinks='only'"):
+        run.map("cup", method="rollout", sinks="only")
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_what_the_numbers_are_is_told(method: str) -> None:
     look = made("llava").map("red", method=method)
     told = look.patch_map.provenance
@@ -139,7 +184,7 @@ def test_what_the_numbers_are_is_told(method: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sinks": "drop"}, "no map without sinks"),
+        ({"sinks": "only"}, "no map with sinks"),
         ({"heads": [9]}, "head"),
         ({"heads": "no such"}, "head"),
         ({"residual": 2.0}, "residual"),

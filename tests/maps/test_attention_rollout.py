@@ -57,6 +57,20 @@ def test_the_first_token_is_left_out_of_every_row_but_its_own() -> None:
     assert found[1, 0] == 0
 
 
+def test_columns_are_left_out_layer_by_layer() -> None:
+    found, wanted = both("gpt_oss_sinks")
+    without = np.zeros((4, TOKENS), dtype=bool)
+    without[0, [0, 7]] = without[2, [0, 21]] = True
+    whole = np.eye(TOKENS)
+    for layer, out in enumerate(without):
+        mixed = np.where(out & ~np.eye(TOKENS, dtype=bool), 0, wanted.attention_lhqk[layer].mean(0))
+        whole = (mixed / mixed.sum(-1, keepdims=True) + np.eye(TOKENS)) / 2 @ whole
+    close(attention_rollout(found, ROWS, without_ln=without), whole[ROWS])
+    for wrong in (without[:2], without.astype(float)):
+        with pytest.raises(SpecError, match="without_ln"):
+            attention_rollout(found, ROWS, without_ln=wrong)
+
+
 def test_half_and_half_is_the_normalised_sum_with_the_identity() -> None:
     """rownorm(A + I) is half A, half I, where rows of A add up to 1."""
     found, wanted = both("llama_mha")

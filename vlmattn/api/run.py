@@ -17,6 +17,7 @@ from vlmattn.api.request import Request
 from vlmattn.api.sinks import check_keep, roles_of, sinks_of
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
 from vlmattn.api.video_look import VideoLook, look_at
+from vlmattn.api.whole import one_pass
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Span, TowerTrace, Trace
@@ -57,6 +58,7 @@ class Run:
         self._known_sinks: Sinks | None = None
         self._towers: dict[str | None, TowerTrace] = {}
         self.carried: dict[tuple[Any, ...], dict[int, Any]] = {}
+        self.shared_passes: dict[tuple[Any, ...], Any] | None = None
 
     @property
     def answer(self) -> str:
@@ -123,7 +125,8 @@ class Run:
         """One map per answer token that has text, in order."""
         count = len(self.trace.answer_tokens)
         spans = self.trace.layout.char_span[self.trace.layout.answer_start :, 0]
-        return [self.map(number, **options) for number in range(count) if spans[number] >= 0]
+        with one_pass(self):
+            return [self.map(number, **options) for number in range(count) if spans[number] >= 0]
 
     def sheet(self, what: Any = None, *, layers: Any = None, **options: Any) -> Sheet:
         """A contact sheet, words × layers, with one shared scale; default: all answer words × all kept layers.
@@ -141,7 +144,8 @@ class Run:
         depth, _ = choose_layers(self.trace, layers)
         if not chosen:
             raise MapError("the answer has no word to draw")
-        rows = [[self.map(one, layers=[layer], **options) for layer in depth] for one in chosen]
+        with one_pass(self):
+            rows = [[self.map(one, layers=[layer], **options) for layer in depth] for one in chosen]
         cells = [[(look.label, look.picture.image, look.pixels) for look in row] for row in rows]
         return contact_sheet(
             cells, row_titles=[row[0].label for row in rows], column_titles=[f"layer {layer}" for layer in depth]
@@ -161,7 +165,8 @@ class Run:
         """
         options = {"method": method, "layers": layers, "heads": heads}
         map_options(self.trace, None, method, {"layers": layers, "heads": heads})
-        return [self._ground(word, options) for word in self.words() if any(c.isalnum() for c in word.text)]
+        with one_pass(self):
+            return [self._ground(word, options) for word in self.words() if any(c.isalnum() for c in word.text)]
 
     def _ground(self, word: Span, options: dict[str, Any]) -> WordGrounding:
         peaks = tuple(self._peak(word, n, options) for n in range(len(self.pictures)))

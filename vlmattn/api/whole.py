@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,17 +30,24 @@ def rollout_map(run: Run, what: Any, image: int, options: dict[str, Any], sinks:
 
     named = {k: options.pop(k) for k in ("start_layer", "residual", "without_first") if k in options}
     heads = _heads(options.pop("heads", None))
-    span, rows = _asked(run, what, image, "rollout", sinks, options)
-    key = ("rollout", tuple(heads or ()), *sorted(named.items()))
-    if key not in run.carried:
-        layout = run.trace.layout
-        wanted = [t - 1 for t in run.trace.answer_tokens] + np.flatnonzero(layout.kinds == TokenKind.QUESTION).tolist()
-        all_rows = sorted(set(wanted))
-        found = attention_rollout(_passed(run, "rollout"), all_rows, heads=heads, **named)
+    span, rows = _asked(run, what, image, "rollout", sinks, options, drops=True)
+    key = ("rollout", sinks, None if heads is None else tuple(heads), *sorted(named.items()))
+    if not set(rows) <= set(run.carried.get(key, ())):
+        all_rows = sorted({*rows, *_answer_rows(run), *np.flatnonzero(run.trace.layout.kinds == TokenKind.QUESTION)})
+        passed = _passed(run, "rollout")
+        without = None if sinks == "keep" else _sink_columns(run, passed)
+        found = attention_rollout(passed, all_rows, heads=heads, without_ln=without, **named)
         run.carried[key] = dict(zip(all_rows, found, strict=True))
     values = np.mean([run.carried[key][row] for row in rows], axis=0)
-    told = "rollout of attention" + "".join(f", {name}={value}" for name, value in sorted(named.items()))
-    return _map(run, values, span, image, "rollout", told, heads, "all layers")
+    told = ["rollout of attention", *(f"{name}={value}" for name, value in sorted(named.items()))]
+    told += ["without the columns of sinks"] * (sinks == "drop")
+    return _map(run, values, span, image, "rollout", ", ".join(told), heads, "all layers")
+
+
+def _sink_columns(run: Run, passed: WholePass) -> NDArray[np.bool_]:
+    """(L, N) which tokens are sinks of the run in each layer, text and visual ones."""
+    found, everything = run.sinks(), np.arange(len(run.trace.layout))
+    return np.stack([found.mask(layer, everything) for layer in passed.layers])
 
 
 def flow_map(run: Run, what: Any, image: int, options: dict[str, Any], sinks: str) -> PatchMap:
@@ -96,10 +105,12 @@ def gradient_map(run: Run, what: Any, image: int, options: dict[str, Any], sinks
 # -- what is asked for -------------------------------------------------------------------------------------------------
 
 
-def _asked(run: Run, what: Any, image: int, method: str, sinks: str, options: dict[str, Any]) -> tuple[Span, list[int]]:
-    """The span and the positions of its rows, all of which see the picture."""
-    if sinks != "keep":
-        raise SpecError(f"method={method!r} has no map without sinks: leave out sinks={sinks!r}, or take 'raw'")
+def _asked(
+    run: Run, what: Any, image: int, method: str, sinks: str, options: dict[str, Any], *, drops: bool = False
+) -> tuple[Span, list[int]]:
+    """The span and the positions of its rows, all of which see the picture. ``drops``: sinks can be left out."""
+    if sinks != "keep" and not (drops and sinks == "drop"):
+        raise SpecError(f"method={method!r} has no map with sinks={sinks!r}: leave it out, or take 'raw'")
     span = run.trace.find(what, part=options.pop("part", None), occurrence=options.pop("occurrence", None))
     if not span.tokens:
         raise MapError(f"no token carries {span.text!r}, so no row stands for it: ask for a word")
@@ -115,6 +126,11 @@ def _asked(run: Run, what: Any, image: int, method: str, sinks: str, options: di
     if layout.memory == 0 and max(rows) < first:
         raise MapError(f"{span.text!r} stands before picture {image}: ask for a word after the picture")
     return span, rows
+
+
+def _answer_rows(run: Run) -> list[int]:
+    """Rows that predict the tokens of the answer."""
+    return [token - 1 for token in run.trace.answer_tokens]
 
 
 def _ran(run: Run, rows: Sequence[int]) -> list[int]:
@@ -172,18 +188,44 @@ def _passed(
     of: Score | None = None,
     layers: Sequence[int] | None = None,
 ) -> WholePass:
+    _check(run, method)
+    shared = run.shared_passes
+    if shared is None:
+        passed = _fresh(run, rows, of, layers)
+        return passed if of is None else passed.differentiate()
+    key = (get_ident(), of, None if layers is None else tuple(layers))
+    if key not in shared:
+        shared.clear()
+        shared[key] = _fresh(run, () if of is None else _answer_rows(run), of, layers)
+    weights = [float(row in rows) for row in _answer_rows(run)]
+    return shared[key] if of is None else shared[key].differentiate(weights, again=True)
+
+
+def _fresh(run: Run, rows: Sequence[int], of: Score | None, layers: Sequence[int] | None) -> WholePass:
     from vlmattn.api.follow import with_answers
     from vlmattn.capture.whole import WholePass
 
-    _check(run, method)
     layout, vlm = run.trace.layout, run.vlm
     ids = layout.input_ids[layout.answer_start :].tolist()
     encoded = vlm.encode([run.pictures], [run.request.items[0][1]], system=run.request.system)
     longer, _ = with_answers(vlm.adapter, encoded, [ids])
     chosen = [int(layout.input_ids[row + 1]) for row in rows]
     with vlm.alone():
-        passed = WholePass(vlm.model, layers).run(longer.inputs, _ran(run, rows), chosen, of)
-        return passed.differentiate() if of is not None else passed
+        return WholePass(vlm.model, layers).run(longer.inputs, _ran(run, rows), chosen, of)
+
+
+@contextmanager
+def one_pass(run: Run) -> Iterator[None]:
+    """Maps of several words that are made inside, of one method and choice of layers, share their forward pass.
+
+    One pass is held at a time, and none afterwards.
+    """
+    before = run.shared_passes
+    run.shared_passes = {} if before is None else before
+    try:
+        yield
+    finally:
+        run.shared_passes = before
 
 
 def _check(run: Run, method: str) -> None:

@@ -5,7 +5,10 @@ residual stream as identity, Ā = rownorm(A + I), and R = Ā^{L-1} … Ā^0; a r
 
 Only the rows asked for are carried, from the top layer down, so nothing of tokens × tokens is held. In decoders the
 first token draws most attention and so most of every rollout; ``without_first`` takes its column out of every row, but
-its own, and scales the rest up, before the residual is added.
+its own, and scales the rest up, before the residual is added; ``without_ln`` does so with any other sinks.
+
+Rows of learned sinks, which add up to less than 1, are scaled up to 1 before the residual is added, so that its weight
+is that of every other model.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ def attention_rollout(
     start_layer: int = 0,
     residual: float = 0.5,
     without_first: bool = False,
+    without_ln: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """(W, N) share of each row that comes from each token; every line adds up to 1.
 
@@ -39,19 +43,23 @@ def attention_rollout(
         passed: all layers of one sequence. rows: positions among the tokens that ran. heads: None for all.
         start_layer: the lowest layer that counts. residual: weight of the identity, from 0 (attention alone) to below
             1; 0.5 is the paper's A + I. without_first: leave the first token's column out of every row but its own.
+        without_ln: the same of other columns, (held layers, N), lowest layer first.
 
     Raises:
-        SpecError: a layer, head, row or weight that does not exist.
+        SpecError: a layer, head, row or weight that does not exist, or ``without_ln`` of another shape.
     """
     if not 0 <= residual < 1:
         raise SpecError(f"residual must be at least 0 and below 1, got {residual}")
     if start_layer not in passed.layers:
         raise SpecError(f"start_layer {start_layer} was not held; layers are {list(passed.layers)}")
     carried = starting(passed, rows)
+    left_out = _left_out(passed, carried, without_ln, first=without_first)
+
+    def mixed(held: HeldLayer, at: slice) -> torch.Tensor:
+        return _mixed(held, at, heads, left_out.get(held.site.layer_idx))
+
     for layer in sorted((n for n in passed.layers if n >= start_layer), reverse=True):
-        moved = passed.layers[layer].fold(
-            carried, lambda held, at: _mixed(held, at, heads, without_first=without_first)
-        )
+        moved = passed.layers[layer].fold(carried, mixed)
         carried = residual * carried + (1 - residual) * moved
     return np.asarray(carried.cpu().numpy(), dtype=np.float64)
 
@@ -88,14 +96,30 @@ def mean_attention(held: HeldLayer, rows: slice, heads: Sequence[int] | None = N
     return attention[list(heads)].mean(0)
 
 
-def _mixed(held: HeldLayer, rows: slice, heads: Sequence[int] | None, *, without_first: bool) -> torch.Tensor:
-    # Rows of learned sinks add up to less than 1, and those whose only key is left out to nothing.
+def _left_out(
+    passed: WholePass, carried: torch.Tensor, without_ln: NDArray[np.bool_] | None, *, first: bool
+) -> dict[int, torch.Tensor]:
+    """(N,) bool per layer: columns to leave out; no layer where there are none."""
     import torch
 
+    shape = (len(passed.layers), carried.shape[1])
+    if without_ln is not None and (without_ln.shape != shape or without_ln.dtype != np.bool_):
+        raise SpecError(f"without_ln must be bool of shape {shape}, got {without_ln.dtype} of {without_ln.shape}")
+    if without_ln is None and not first:
+        return {}
+    columns = np.zeros(shape, dtype=bool) if without_ln is None else without_ln.copy()
+    columns[:, 0] |= first
+    found = torch.as_tensor(columns, device=carried.device)
+    return dict(zip(passed.layers, found, strict=True))
+
+
+def _mixed(held: HeldLayer, rows: slice, heads: Sequence[int] | None, out: torch.Tensor | None) -> torch.Tensor:
+    # Rows of learned sinks add up to less than 1, and those whose only key is left out to nothing.
     mixed = mean_attention(held, rows, heads)
-    if without_first:
-        mixed = mixed.clone()
-        mixed[max(1 - rows.start, 0) :, 0] = 0
+    if out is not None:
+        own = mixed.diagonal(rows.start).clone()
+        mixed = mixed.masked_fill(out.to(mixed.device), 0)
+        mixed.diagonal(rows.start).copy_(own)
     total = mixed.sum(-1, keepdim=True)
     mixed = mixed / total.clamp_min(1e-30)
     mixed.diagonal(rows.start).add_((total[:, 0] <= 0).to(mixed))
