@@ -99,14 +99,14 @@ def test_a_second_look_that_only_harms_is_never_taken() -> None:
 def test_the_logistic_fit_is_scikit_learns() -> None:
     from sklearn.linear_model import LogisticRegression
 
-    from vlmattn.refine.gate import _logistic
+    from vlmattn.core.logistic import logistic
 
     signs, first, second = made()
     x = np.array([[s.margin, s.entropy, s.image_share] for s in signs])
     x = (x - x.mean(0)) / x.std(0)
     y = np.array(second, dtype=int) - np.array(first, dtype=int)
     theirs = LogisticRegression(C=1.0, tol=1e-10).fit(x, y)
-    bias, weights = _logistic(x, y.astype(float))
+    bias, weights = logistic(x, y.astype(float))
     np.testing.assert_allclose(weights, theirs.coef_[0], rtol=2e-3)  # ours also shrinks the bias, by 0.001
     assert bias == pytest.approx(theirs.intercept_[0], rel=2e-3)
 

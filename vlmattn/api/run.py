@@ -7,16 +7,15 @@ from dataclasses import replace
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from vlmattn.api.checks import head_numbers, map_options, part_named
-from vlmattn.api.grounding import WordGrounding
+from vlmattn.api.checks import map_options, part_named
+from vlmattn.api.faithfulness import Agreement, FaithfulnessReport, Randomised, agreement, faithfulness, randomisation
+from vlmattn.api.grounding import WordGrounding, grounding
 from vlmattn.api.look import Look
 from vlmattn.api.methods import make_map
 from vlmattn.api.request import Request
 from vlmattn.api.sinks import check_keep, roles_of, sinks_of
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
-from vlmattn.api.video_look import VideoLook, look_at
+from vlmattn.api.video_look import look_at
 from vlmattn.api.whole import one_pass
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.videos import Video, Visual
@@ -153,7 +152,9 @@ class Run:
 
     # -- grounding -----------------------------------------------------------------------------------------------------
 
-    def grounding(self, *, method: str = "raw", layers: Any = None, heads: Any = None) -> list[WordGrounding]:
+    def grounding(
+        self, *, method: str = "raw", layers: Any = None, heads: Any = None, test: bool = False, **options: Any
+    ) -> list[WordGrounding]:
         """For every answer word: how much attention went to the picture and to the other segments, and where it peaks.
 
         Attention shares say where information could come from, not that it was used. They are NaN for a last written
@@ -162,57 +163,44 @@ class Run:
         Args:
             method: of the maps whose peaks are told; shares are always of raw attention. layers, heads: as in
                 :meth:`map`, for shares and peaks.
+            test: paint over a square round each word's peak, and four elsewhere, ask for the same answer, and say
+                whether the word rests on what it looks at: six more pictures per word. See
+                :mod:`vlmattn.faithfulness.verdict`.
+            options: of the test: ``rule``, a :class:`vlmattn.faithfulness.VerdictRule`, and ``seed`` of the squares.
         """
-        options = {"method": method, "layers": layers, "heads": heads}
-        map_options(self.trace, None, method, {"layers": layers, "heads": heads})
-        with one_pass(self):
-            return [self._ground(word, options) for word in self.words() if any(c.isalnum() for c in word.text)]
+        return grounding(self, method=method, layers=layers, heads=heads, test=test, **options)
 
-    def _ground(self, word: Span, options: dict[str, Any]) -> WordGrounding:
-        peaks = tuple(self._peak(word, n, options) for n in range(len(self.pictures)))
-        means = self._masses(word, options["layers"], options["heads"])
-        shares = {name: float(value) for name, value in zip(self.trace.segments, means, strict=True)}
-        by_picture = tuple(shares.get(f"image:{n}", 0.0) for n in range(len(self.pictures)))
-        most = peaks[int(np.argmax(by_picture))]
-        frames = tuple(self._frame_shares(word, n, options) for n in range(len(self.pictures)))
-        known = self._log_probability(word)
-        return WordGrounding(word.label, sum(by_picture), shares, most, known, by_picture, peaks, frames)
+    def faithfulness(self, what: str | int | Span | None = None, **options: Any) -> FaithfulnessReport:
+        """What removal says of a word's map: how the answer's probability falls without what the map puts first.
 
-    def _frame_shares(self, word: Span, image: int, options: dict[str, Any]) -> tuple[float, ...]:
-        if not isinstance(self.pictures[image], Video):
-            return ()
-        try:
-            look = self.map(word, image=image, **(options | {"method": "raw"}))
-        except MapError:
-            return ()
-        return tuple(look.frame_mass.mass_t.tolist()) if isinstance(look, VideoLook) else ()
+        Args:
+            what: a word, phrase or token of the answer; default: all of it.
+            options: ``metrics``, some of :data:`vlmattn.api.faithfulness.METRICS`; ``method`` of the map and its
+                options; ``image``, ``baseline``, ``seed``, ``batch``, ``progress``.
 
-    def _peak(self, word: Span, image: int, options: dict[str, Any]) -> tuple[float, float] | None:
-        try:
-            return self.map(word, image=image, **options).peak_xy
-        except MapError:
-            return None
+        Raises:
+            SpecError: no such metric, picture or option, or a video. MapError: a word of the question, or a flat map.
+        """
+        return faithfulness(self, what, **options)
 
-    def _masses(self, word: Span, layers: Any, heads: Any) -> np.ndarray:
-        # (S,) attention on each segment, mean over the word's rows, heads and layers; NaN if the model never read it.
-        from vlmattn.maps.choices import choose_heads, choose_layers
-        from vlmattn.maps.raw import heads_made_one
+    def agreement(self, what: str | int | Span | None = None, *, methods: Sequence[str], **options: Any) -> Agreement:
+        """Rank correlations of a word's maps by several methods; agreement is no evidence that any is right."""
+        return agreement(self, what, methods=methods, **options)
 
-        read = self.trace.read_tokens(word.tokens)
-        if not read:
-            return np.full(len(self.trace.segments), np.nan)
-        chosen, _ = choose_layers(self.trace, layers, heads)
-        found = choose_heads(self.trace, chosen, head_numbers(self.trace, heads))
-        block = self.trace.mass_lhqs[self.trace.layer_slots(chosen)][:, :, self.trace.rows_of(read)]
-        lines = [line[list(kept)] for line, kept in zip(block, found.slots, strict=True)]
-        return np.asarray(heads_made_one(lines, found, "mean").mean(axis=(0, 1)))
+    def randomisation(self, what: str | int | Span | None = None, **options: Any) -> Randomised:
+        """Sanity check of a word's map: its rank correlation with that of the model as its layers are made random, one
+        more at a time from the top (Adebayo et al., NeurIPS 2018). The weights are given back afterwards.
 
-    def _log_probability(self, word: Span) -> float:
-        scores = self.trace.scores
-        if scores is None:
-            return float("nan")
-        steps = [t - self.trace.layout.answer_start for t in word.tokens]
-        return float(np.sum([scores.chosen_logp_t[s] if s < len(scores.chosen_logp_t) else np.nan for s in steps]))
+        Args:
+            options: ``method`` of the map and its options, ``image``, ``seed``.
+        """
+        return randomisation(self, what, **options)
+
+    @property
+    def known_sinks(self) -> Sinks | None:
+        """The massive sinks, if they were looked for before with the coordinates that the model has now."""
+        held = self._known_sinks
+        return held if held is not None and held.coordinates is self.vlm.sink_coordinates else None
 
     # -- the vision tower ----------------------------------------------------------------------------------------------
 

@@ -8,12 +8,14 @@ from vlmattn.capture.sites import AttentionSite, ModelSites, model_sites
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
 from vlmattn.capture.steering import Seen, Steering, Where
 from vlmattn.capture.tower_pass import KeptTower, TowerPass
+from vlmattn.capture.whole import HeldLayer, WholePass
 
 __all__ = [
     "AttentionSite",
     "Candidates",
     "CaptureEstimate",
     "CaptureSpec",
+    "HeldLayer",
     "HiddenStats",
     "KeptRows",
     "KeptTower",
@@ -23,5 +25,6 @@ __all__ = [
     "Steering",
     "TowerPass",
     "Where",
+    "WholePass",
     "model_sites",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from vlmattn.maps.attention_flow import attention_flow, contracted
+from vlmattn.maps.attention_rollout import attention_rollout
 from vlmattn.maps.dual import DUAL_METHODS, dual_map
 from vlmattn.maps.gradient import gradient_attention, pixel_gradient, pixel_gradient_ratio
 from vlmattn.maps.normalise import NORMALISATIONS, normalise
 from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset, LayerPreset, RowPreset
 from vlmattn.maps.raw import raw_attention
 from vlmattn.maps.relative import GENERIC_PROMPT, relative
+from vlmattn.maps.relevancy import gradient_rows, relevancy
 from vlmattn.maps.value_weighted import value_weighted
 from vlmattn.maps.vision import (
     PUBLISHED_NORM_CUT,
@@ -33,9 +36,13 @@ __all__ = [
     "HighNormToken",
     "LayerPreset",
     "RowPreset",
+    "attention_flow",
+    "attention_rollout",
     "class_attention",
+    "contracted",
     "dual_map",
     "gradient_attention",
+    "gradient_rows",
     "high_norm_tokens",
     "normalise",
     "patch_norms",
@@ -45,6 +52,7 @@ __all__ = [
     "received_attention",
     "register_attention",
     "relative",
+    "relevancy",
     "rollout",
     "through_tower",
     "value_weighted",

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import FileError, MapError, SpecError
 from vlmattn.core.files import as_path, write_json
+from vlmattn.core.logistic import logistic
 from vlmattn.refine.complexity import attention_entropy
 from vlmattn.refine.recipes import check_number
 from vlmattn.trace import Trace
 
 _NAMES = ("margin", "entropy", "image_share")
-_RIDGE, _ROUNDS = 1.0, 60
 
 
 @dataclass(frozen=True)
@@ -170,31 +170,11 @@ def fit_gate(
     if not np.isfinite(table).all():
         raise MapError("a sign of some question is not known: keep candidates (top_k=2 or more) and the answer's rows")
     one, two = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    spread = np.where(table.std(axis=0) > 1e-12, table.std(axis=0), 1.0)
-    centre = table.mean(axis=0)
-    bias, weights = _logistic((table - centre) / spread, (two > one).astype(np.float64))
-    scores = bias + (table - centre) / spread @ weights
-    cut, looked, gated = _threshold(scores, one, two, keep)
-    raw = weights / spread
-    margin, entropy, share = (float(weight) for weight in raw)
-    gate = Gate(float(bias - cut - raw @ centre), margin, entropy, share, name)
+    bias, weights = logistic(table, (two > one).astype(np.float64))
+    cut, looked, gated = _threshold(bias + table @ weights, one, two, keep)
+    margin, entropy, share = (float(weight) for weight in weights)
+    gate = Gate(bias - cut, margin, entropy, share, name)
     return FittedGate(gate, looked, float(one.mean()), float(two.mean()), gated)
-
-
-def _logistic(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    # Newton's method; the bias is not shrunk, but held off infinity where only one outcome occurs.
-    design = np.column_stack([np.ones(len(x)), x])
-    ridge = np.diag([1e-3, *([_RIDGE] * x.shape[1])])
-    found = np.zeros(design.shape[1])
-    for _ in range(_ROUNDS):
-        chance = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
-        slope = design.T @ (y - chance) - ridge @ found
-        curve = (design * (chance * (1 - chance))[:, None]).T @ design + ridge
-        step = np.linalg.solve(curve, slope)
-        found += step
-        if np.abs(step).max() < 1e-10:
-            break
-    return float(found[0]), found[1:]
 
 
 def _threshold(
