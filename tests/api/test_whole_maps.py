@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.tiny import TINY
 from tests.tiny_models import FAMILIES, build
 from vlmattn.api.follow import with_answers
 from vlmattn.api.vlm import Vlm
+from vlmattn.api.whole import _shared
 from vlmattn.core.errors import MapError, SpecError, VlmattnError
 from vlmattn.maps.attention_flow import attention_flow
 
@@ -144,10 +146,10 @@ def test_maps_of_all_tokens_take_one_pass_and_are_those_of_each(method: str) -> 
     assert [word.peak_xy is not None for word in told] == [True] * 3
     counting.remove()
     assert len(passes) == (1 if method == "rollout" else 2)
-    assert run.shared_passes is None
+    assert _shared.get() is None
     with pytest.raises(SpecError):
         run.token_maps(method=method, heads=[9])
-    assert run.shared_passes is None
+    assert _shared.get() is None
 
 
 def test_rollout_without_the_columns_of_sinks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +207,39 @@ def test_options_that_cannot_be_used(method: str, options: dict[str, Any], messa
 def test_words_of_the_question_have_no_score(method: str) -> None:
     with pytest.raises(MapError, match="of the question"):
         made("llava").map("the", method=method)
+
+
+def test_a_video_has_a_map_per_frame() -> None:
+    video = va.Video([data.coffee()[:64, 30 * n : 30 * n + 96] for n in range(3)], fps=2.0, name="walk.mp4")
+    run = Vlm(*TINY["qwen2_vl"](), name="qwen2_vl").ask([PICTURE, video], QUESTION, answer=ANSWER)
+    for method in METHODS:
+        look = run.map("red", method=method, image=1, **({"cells": 2} if method == "flow" else {}))
+        assert isinstance(look, va.VideoLook)
+        assert len(look.frames()) == 3
+        assert look.patch_map.total > 0
+    rows = rows_of(run, "red")
+    close(vector(run, "red", image=1, method="relevancy"), at_picture(run, plainly(run, rows).relevancy()[rows], 1))
+
+
+def test_words_before_the_picture_do_not_see_it() -> None:
+    run = made("llava")
+    early = next(w for w in made("llava_next").words("question"))
+    assert made("llava_next").map(early, method="rollout").patch_map.total > 0
+    parts = [{"type": "text", "text": "Is it so? "}, {"type": "image"}, {"type": "text", "text": " What is it?"}]
+    moved = run.vlm.ask(PICTURE, [{"role": "user", "content": parts}], answer=ANSWER)
+    with pytest.raises(MapError, match="stands before picture 0"):
+        moved.map("so", method="rollout")
+
+
+def test_two_threads_have_passes_of_their_own() -> None:
+    run = made("llava").vlm.ask(PICTURE, QUESTION, answer=ANSWER)
+    wanted = [look.patch_map.values[0] for look in run.token_maps(method="relevancy")]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: run.token_maps(method="relevancy"), range(2)))
+    for looks in found:
+        for look, one in zip(looks, wanted, strict=True):
+            np.testing.assert_allclose(look.patch_map.values[0], one, rtol=1e-4, atol=1e-6 * one.max())
+    assert _shared.get() is None
 
 
 def test_steered_runs_are_refused() -> None:

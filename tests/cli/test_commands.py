@@ -83,7 +83,12 @@ def test_map(photo: str, tmp_path: Path, ending: str, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(
     "options",
-    [["--layers", "vicrop"], ["--heads", "all"], ["--rows", "hgai"], ["--method", "value"], ["--method", "relative"]],
+    [
+        *(["--layers", "vicrop"], ["--heads", "all"], ["--rows", "hgai"]),
+        *(["--method", name] for name in ("value", "relative", "rollout", "flow", "gradient", "relevancy")),
+        *(["--method", "gradient", "--layers", "2-3"], ["--method", "relevancy", "--heads", "0,1"]),
+        ["--method", "rollout", "--sinks", "drop"],
+    ],
 )
 def test_map_options(photo: str, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told = Told(
@@ -214,6 +219,9 @@ def test_unwritable_places_and_foreign_folders(photo: str, tmp_path: Path, capsy
         (["map", "{photo}", QUESTION, "--heads", "ad_hh"], "is for a model of 32 layers"),
         (["map", "{photo}", QUESTION, "--rows", "best"], "row preset 'best'"),
         (["map", "{photo}", QUESTION, "--method", "gradcam"], "raw, value, relative"),
+        (["map", "{photo}", QUESTION, "--method", "relevancy", "--layers", "1"], "layers goes with method="),
+        (["map", "{photo}", QUESTION, "--method", "flow", "--sinks", "drop"], "no map with sinks='drop'"),
+        (["map", "{photo}", QUESTION, "circle", "--method", "relevancy", "--answer", "no"], "is of the question"),
         (["map", "{photo}", QUESTION, "--normalise", "softmax"], "normalisation"),
         (["map", "{photo}", QUESTION, "-o", "map.bmp"], "no known ending"),
         (["scenes", "somewhere", "--split", "nothing"], "splits are"),

@@ -57,7 +57,6 @@ class Run:
         self._known_sinks: Sinks | None = None
         self._towers: dict[str | None, TowerTrace] = {}
         self.carried: dict[tuple[Any, ...], dict[int, Any]] = {}
-        self.shared_passes: dict[tuple[Any, ...], Any] | None = None
 
     @property
     def answer(self) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vlmattn.grid import PatchMap
     from vlmattn.trace import Span
 
+_shared: ContextVar[tuple[Run, dict[Any, WholePass]] | None] = ContextVar("shared passes of a run", default=None)
 TARGETS = ("logit", "log_probability")
 _COARSE = 6
 
@@ -189,16 +190,16 @@ def _passed(
     layers: Sequence[int] | None = None,
 ) -> WholePass:
     _check(run, method)
-    shared = run.shared_passes
-    if shared is None:
+    shared = _shared.get()
+    if shared is None or shared[0] is not run:
         passed = _fresh(run, rows, of, layers)
         return passed if of is None else passed.differentiate()
-    key = (get_ident(), of, None if layers is None else tuple(layers))
-    if key not in shared:
-        shared.clear()
-        shared[key] = _fresh(run, () if of is None else _answer_rows(run), of, layers)
+    key, held = (of, None if layers is None else tuple(layers)), shared[1]
+    if key not in held:
+        held.clear()
+        held[key] = _fresh(run, () if of is None else _answer_rows(run), of, layers)
     weights = [float(row in rows) for row in _answer_rows(run)]
-    return shared[key] if of is None else shared[key].differentiate(weights, again=True)
+    return held[key] if of is None else held[key].differentiate(weights, again=True)
 
 
 def _fresh(run: Run, rows: Sequence[int], of: Score | None, layers: Sequence[int] | None) -> WholePass:
@@ -218,14 +219,14 @@ def _fresh(run: Run, rows: Sequence[int], of: Score | None, layers: Sequence[int
 def one_pass(run: Run) -> Iterator[None]:
     """Maps of several words that are made inside, of one method and choice of layers, share their forward pass.
 
-    One pass is held at a time, and none afterwards.
+    One pass is held at a time, and none afterwards; every thread has its own.
     """
-    before = run.shared_passes
-    run.shared_passes = {} if before is None else before
+    before = _shared.get()
+    token = _shared.set(before if before is not None and before[0] is run else (run, {}))
     try:
         yield
     finally:
-        run.shared_passes = before
+        _shared.reset(token)
 
 
 def _check(run: Run, method: str) -> None:
