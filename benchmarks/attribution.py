@@ -31,6 +31,8 @@ from vlmattn.maps.attention_rollout import attention_rollout
 from vlmattn.maps.relevancy import relevancy
 
 MODES = ("forward", "rollout", "relevancy", "eager")
+MOST_EAGER = 2
+"""Pictures up to which eager attention is run: with 5 it takes 1 GiB and more per layer."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "raw": {},
     "rollout": {"method": "rollout"},
@@ -76,15 +78,16 @@ def work(model: Any, images: int, mode: str) -> Callable[[], Any]:
 def time_ratios(images: int, pairs: int, layers: int) -> list[dict[str, Any]]:
     """One record per mode: median over turns of its CPU time over that of a forward pass."""
     fast, slow = build("sdpa", layers), build("eager", layers)
-    runs = {mode: work(slow if mode == "eager" else fast, images, mode) for mode in MODES}
-    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
+    modes = _modes(images)
+    runs = {mode: work(slow if mode == "eager" else fast, images, mode) for mode in modes}
+    seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     for turn in range(-1, pairs):
-        for mode in MODES[turn % len(MODES) :] + MODES[: turn % len(MODES)]:
+        for mode in modes[turn % len(modes) :] + modes[: turn % len(modes)]:
             spent = cpu_seconds(runs[mode])
             if turn >= 0:
                 seconds[mode].append(spent)
     out = []
-    for mode in MODES:
+    for mode in modes:
         ratios = [own / plain for own, plain in zip(seconds[mode], seconds["forward"], strict=True)]
         told = {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
         out.append({"mode": mode, "tokens": _tokens(images), "cpu_s": statistics.median(seconds[mode]), **told})
@@ -94,7 +97,7 @@ def time_ratios(images: int, pairs: int, layers: int) -> list[dict[str, Any]]:
 def memory(images: int, layers: int) -> list[dict[str, Any]]:
     """One record per mode: growth of the peak over one run, in a process of its own."""
     records = []
-    for mode in MODES:
+    for mode in _modes(images):
         command = [sys.executable, __file__, "--child", mode, "--images", str(images), "--layers", str(layers)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | STEADY_MALLOC)
         records.append({"tokens": _tokens(images), "mode": mode, "growth": json.loads(done.stdout.splitlines()[-1])})
@@ -133,6 +136,10 @@ def flow_seconds(layers: int, sides: tuple[int, ...] = (4, 6, 8, 12)) -> list[di
         told = {"tokens": len(layout), "nodes": int(groups[-1]) + 1, "side": side}
         out.append(told | {"capacities_s": first, "flows_s": second})
     return out
+
+
+def _modes(images: int) -> tuple[str, ...]:
+    return MODES if images <= MOST_EAGER else MODES[:-1]
 
 
 def _tokens(images: int) -> int:
