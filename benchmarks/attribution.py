@@ -1,8 +1,8 @@
-"""Maps that need every attention row, or gradients: where they point on ``scene``, and what they cost.
+"""What maps cost that need every attention row, or gradients; where they point is in ``maps.py``.
 
-``python benchmarks/attribution.py`` (``--quick`` for a first look). Cost is that of one sequence of a random LLaVA of
-16 heads: CPU time over one forward pass in the same turn, memory as growth of the peak in a process of its own, both
-beside eager attention that keeps every matrix in the graph of gradients. Pointing is as in ``pointing.py``.
+``python benchmarks/attribution.py`` (``--quick`` for a first look). One sequence of a random LLaVA of 16 heads: CPU
+time over one forward pass in the same turn, memory as growth of the peak in a process of its own, both beside eager
+attention that keeps every matrix in the graph of gradients; and the time of a flow by its number of nodes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ import numpy as np
 import torch
 import transformers as tf
 
-import vlmattn as va
 from benchmarks.capture import AFTER, BEFORE, PATCHES, STEADY_MALLOC, build, prompt, resident_peak
-from benchmarks.paired import cpu_seconds, mcnemar
-from benchmarks.pointing import cases, landed
+from benchmarks.paired import cpu_seconds
 from vlmattn.capture.whole import WholePass
 from vlmattn.maps.attention_flow import attention_flow, contracted
 from vlmattn.maps.attention_rollout import attention_rollout
@@ -33,17 +31,6 @@ from vlmattn.maps.relevancy import relevancy
 MODES = ("forward", "rollout", "relevancy", "eager")
 MOST_EAGER = 2
 """Pictures up to which eager attention is run: with 5 it takes 1 GiB and more per layer."""
-OPTIONS: dict[str, dict[str, Any]] = {
-    "raw": {},
-    "rollout": {"method": "rollout"},
-    "rollout without first": {"method": "rollout", "without_first": True},
-    "flow, every token": {"method": "flow", "cells": "all"},
-    "flow, blocks": {"method": "flow", "cells": 6},
-    "gradient": {"method": "gradient"},
-    "gradient of the logit": {"method": "gradient", "target": "logit"},
-    "relevancy": {"method": "relevancy"},
-    "relevancy, log-probability": {"method": "relevancy", "target": "log_probability"},
-}
 
 
 # -- cost --------------------------------------------------------------------------------------------------------------
@@ -146,39 +133,11 @@ def _tokens(images: int) -> int:
     return BEFORE + AFTER + PATCHES * images
 
 
-# -- pointing ----------------------------------------------------------------------------------------------------------
-
-
-def pointing(questions: int, model: str = "scene") -> list[dict[str, Any]]:
-    """Per method: how often the highest patch of the first answer token touches the object asked about."""
-    vlm, asked = va.load(model), cases(questions)[:questions]
-    found: dict[str, list[tuple[bool, float]]] = {name: [] for name in OPTIONS}
-    for scene, question in asked:
-        run = vlm.ask(scene.image, question.text, max_new_tokens=6)
-        box = scene.objects[question.targets[0]].box_xyxy
-        for name, options in OPTIONS.items():
-            found[name].append(landed(run.map(0, **options), box))
-    raw = [hit for hit, _ in found["raw"]]
-    return [
-        {
-            "map": name,
-            "questions": len(lines),
-            "pointing": float(np.mean([hit for hit, _ in lines])),
-            "share": float(np.mean([share for _, share in lines])),
-            "p": mcnemar(raw, [hit for hit, _ in lines]),
-        }
-        for name, lines in found.items()
-    ]
-
-
 # -- report ------------------------------------------------------------------------------------------------------------
 
 
 def show(report: dict[str, Any]) -> None:
     """Print the tables."""
-    print("\nHighest patch touches the object asked about; share of the map inside; exact p against raw")
-    for one in report["pointing"]:
-        print(f"{one['map']:28} {one['pointing']:.2f}  {one['share']:.2f}  p {one['p']:.2g}  n {one['questions']}")
     print("\nCPU time over one forward pass in the same turn")
     for one in report["time"]:
         span = f"{one['low']:.2f} - {one['high']:.2f}"
@@ -196,9 +155,8 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5, help="turns per mode")
-    parser.add_argument("--quick", action="store_true", help="one size, fewer questions")
+    parser.add_argument("--quick", action="store_true", help="one size")
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--json", type=Path, help="write the numbers there as well")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--images", type=int, default=1, help=argparse.SUPPRESS)
@@ -210,7 +168,6 @@ def main() -> None:
         return
     sizes = (1,) if given.quick else (1, 2, 5)
     report = {
-        "pointing": pointing(40 if given.quick else given.questions),
         "time": [one for images in sizes for one in time_ratios(images, given.pairs, given.layers)],
         "memory": [one for images in sizes for one in memory(images, given.layers)],
         "flow": flow_seconds(given.layers),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,16 @@ def _record(scene: Scene, question: Question, run: va.Run) -> dict[str, Any]:
     choices: dict[str, list[int] | None] = {f"layer {layer}": [layer] for layer in run.trace.layers} | {"all": None}
     hits, shares = {}, {}
     for name, layers in choices.items():
-        hits[name], shares[name] = landed(run.map(0, layers=layers), box)
+        look = run.map(0, layers=layers)
+        x0, y0, x1, y1 = look.patch_map.peak().box_xyxy
+        middle = ((x0 + x1) / 2, (y0 + y1) / 2)
+        slack = ((x1 - x0) / 2, (y1 - y0) / 2)
+        hits[name] = all(
+            low - s < m < high + s for m, low, high, s in zip(middle, box[:2], box[2:], slack, strict=True)
+        )
+        inside = cell_coverage(look.patch_map.layout, tuple(float(v) for v in box))
+        weights = sum(float((v * c).sum()) for v, c in zip(look.patch_map.values, inside, strict=True))
+        shares[name] = weights / max(look.patch_map.total, 1e-12)
     width, height = scene.image_wh
     return {
         "kind": question.kind,
@@ -61,16 +69,6 @@ def _record(scene: Scene, question: Question, run: va.Run) -> dict[str, Any]:
         "area": (box[2] - box[0]) * (box[3] - box[1]) / (width * height),
         "objects": len(scene.objects),
     }
-
-
-def landed(look: va.Look, box_xyxy: Sequence[float]) -> tuple[bool, float]:
-    """Whether the highest patch touches the box, and the share of the map inside."""
-    x0, y0, x1, y1 = look.patch_map.peak().box_xyxy
-    middle, slack = ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, (y1 - y0) / 2)
-    sides = zip(middle, box_xyxy[:2], box_xyxy[2:], slack, strict=True)
-    inside = cell_coverage(look.patch_map.layout, tuple(float(v) for v in box_xyxy))
-    weights = sum(float((v * c).sum()) for v, c in zip(look.patch_map.values, inside, strict=True))
-    return all(low - s < m < high + s for m, low, high, s in sides), weights / max(look.patch_map.total, 1e-12)
 
 
 def table(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

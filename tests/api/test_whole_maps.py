@@ -107,7 +107,10 @@ def test_a_phrase_is_the_sum_of_its_scores_and_the_mean_of_its_rows() -> None:
     run = made("llava")
     rows = rows_of(run, "red cup")
     assert len(rows) > 2
-    close(vector(run, "red cup", method="relevancy"), at_picture(run, plainly(run, rows).relevancy()[rows]))
+    wanted = plainly(run, rows).relevancy()[rows]
+    close(vector(run, "red cup", method="relevancy"), at_picture(run, wanted))
+    shares = wanted / wanted.sum(-1, keepdims=True)
+    close(vector(run, "red cup", method="relevancy", normalised=True), at_picture(run, shares))
 
 
 def test_an_answer_of_one_token() -> None:
@@ -194,6 +197,7 @@ def test_what_the_numbers_are_is_told(method: str) -> None:
         ({"cells": 0}, "cells"),
         ({"cells": "few"}, "cells"),
         ({"target": "loss"}, "target"),
+        ({"normalised": "yes"}, "normalised"),
         ({"over_heads": "max"}, "over_heads"),
         ({"rows": "answer"}, "rows"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_chunks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         return weighted_attention(held, rows, *rest)
 
     monkeypatch.setattr("vlmattn.capture.whole.rows_per_chunk", lambda call: 4)
-    monkeypatch.setattr("vlmattn.maps.relevancy.weighted_attention", counted)
+    monkeypatch.setattr(sys.modules[relevancy.__module__], "weighted_attention", counted)
     np.testing.assert_allclose(relevancy(found, ROWS), whole, rtol=1e-5, atol=1e-9)
     assert max(sizes) == 4
 
@@ -93,6 +94,16 @@ def test_with_one_layer_it_is_gradient_times_attention() -> None:
     found = WholePass(model, [3]).run(inputs(), ROWS, IDS, "logit").differentiate()
     np.testing.assert_allclose(relevancy(found, ROWS), gradient_rows(found, ROWS, layers=[3]), rtol=1e-6, atol=1e-9)
     close(relevancy(found, ROWS), plain(model).weighted(3)[ROWS])
+
+
+def test_normalised_lines_are_shares() -> None:
+    model = decoder("gemma2_softcap")
+    found, wanted = passed(model), plain(model).relevancy()[ROWS]
+    shares = relevancy(found, ROWS, normalised=True)
+    close(shares, wanted / wanted.sum(-1, keepdims=True))
+    for held in found.layers.values():
+        held.slope = None if held.slope is None else torch.zeros_like(held.slope)
+    assert (relevancy(found, ROWS, normalised=True) == 0).all()
 
 
 def test_a_score_asked_for_without_ids_is_that_of_the_likeliest_token() -> None:

@@ -24,7 +24,7 @@ METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "rollout": (*_PLACE, "start_layer", "residual", "without_first"),
     "flow": (*_PLACE, "cells"),
     "gradient": (*_PLACE, "layers", "target"),
-    "relevancy": (*_PLACE, "target"),
+    "relevancy": (*_PLACE, "target", "normalised"),
 }
 """Options of a method of maps; of those not named here, :data:`MAP_OPTIONS`."""
 RESERVED = (

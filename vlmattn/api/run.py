@@ -90,16 +90,19 @@ class Run:
 
         Args:
             what: a word or phrase of the answer or, if it is not there, of the question.
-            method: ``raw`` attention, ``value`` (weighted with value norms) or ``relative`` (over a generic prompt).
-                The last two run the model once more on the finished answer if what they need was not kept.
+            method: ``raw`` attention, ``value`` (weighted with value norms) or ``relative`` (over a generic prompt),
+                which run the model once more on the finished answer if what they need was not kept; ``rollout``,
+                ``flow``, ``gradient`` or ``relevancy``, which always do, see :mod:`vlmattn.api.whole`.
             image: which picture or video. frame: which frame of a video; default: all, as a :class:`VideoLook`.
             normalise: see :data:`vlmattn.maps.NORMALISATIONS`; over all frames of a video together.
             through: carry the map on through the vision tower, to where the outputs of its patches come from: by its
                 ``rollout``, or by the ``last`` layer that is read; see :func:`vlmattn.maps.through_tower`.
             sinks: ``keep`` them; ``drop`` visual sinks and scale the other patches up to the picture's share; or show
-                them ``only``. They are those of :meth:`sinks`; see :func:`vlmattn.sinks.with_sinks`.
+                them ``only``. They are those of :meth:`sinks`; see :func:`vlmattn.sinks.with_sinks`. ``rollout`` can
+                ``drop`` the columns of text and visual sinks from the rows of every layer.
             options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
                 ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
+                Other methods have others: :data:`vlmattn.api.checks.METHOD_OPTIONS`, told in ``docs/reference.md``.
 
         Raises:
             WordNotFound: lists the words there are. SpecError: an option that does not exist. MapError: no such rows.

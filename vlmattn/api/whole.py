@@ -77,10 +77,14 @@ def relevancy_map(run: Run, what: Any, image: int, options: dict[str, Any], sink
     from vlmattn.maps.relevancy import relevancy
 
     target, heads = _target(options.pop("target", "logit")), _heads(options.pop("heads", None))
+    normalised = options.pop("normalised", False)
+    if not isinstance(normalised, bool):
+        raise SpecError(f"normalised must be True or False, got {normalised!r}")
     span, rows = _asked(run, what, image, "relevancy", sinks, options)
     passed = _passed(run, "relevancy", rows=rows, of=target)
-    values = relevancy(passed, rows, heads=heads).mean(axis=0)
-    return _map(run, values, span, image, "relevancy", f"relevancy for the {_said(target)}", heads, "all layers")
+    values = relevancy(passed, rows, heads=heads, normalised=normalised).mean(axis=0)
+    told = f"relevancy for the {_said(target)}" + ", rows over their sums" * normalised
+    return _map(run, values, span, image, "relevancy", told, heads, "all layers")
 
 
 def gradient_map(run: Run, what: Any, image: int, options: dict[str, Any], sinks: str) -> PatchMap:

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from vlmattn.capture.whole import HeldLayer, WholePass
 
 
-def relevancy(passed: WholePass, rows: Sequence[int], *, heads: Sequence[int] | None = None) -> NDArray[np.float64]:
+def relevancy(
+    passed: WholePass, rows: Sequence[int], *, heads: Sequence[int] | None = None, normalised: bool = False
+) -> NDArray[np.float64]:
     """(W, N) relevancy of every token for the score that was differentiated, from each row; 0 or more, no unit.
 
     The row's own 1 (the identity it starts from) is left out. With one layer it is gradient times attention.
 
     Args:
         passed: all layers of one sequence, differentiated. rows: positions among the tokens that ran. heads: None for
-            all.
+            all. normalised: every line over its sum, as the paper's R̄ - I: shares that add up to 1, or all 0.
 
     Raises:
         SpecError: a head or row that does not exist.
@@ -43,7 +45,11 @@ def relevancy(passed: WholePass, rows: Sequence[int], *, heads: Sequence[int] | 
     for layer in sorted(passed.layers, reverse=True):
         held = passed.layers[layer]
         gained = gained + held.fold(start + gained, lambda held, at: weighted_attention(held, at, heads))
-    return np.asarray(gained.cpu().numpy(), dtype=np.float64)
+    found = np.asarray(gained.cpu().numpy(), dtype=np.float64)
+    if not normalised:
+        return found
+    total = found.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(found, total, out=np.zeros_like(found), where=total > 0))
 
 
 def gradient_rows(
