@@ -90,6 +90,10 @@ def test_spread_models_give_what_the_plain_one_gives(how: str, folder: Path, tmp
     for method in ("raw", "value", "relative"):
         looks = [one.map("cup", method=method, layers=[1, 2]).patch_map.values[0] for one in (run, want)]
         assert np.allclose(*looks, atol=1e-6), method
+    for method in ("rollout", "flow", "gradient", "relevancy"):
+        values = [one.map(0, method=method).patch_map.values[0] for one in (run, want)]
+        assert np.allclose(*values, rtol=1e-4, atol=1e-7), method
+        assert values[0].max() > 0
     proof = vlm.verify(max_new_tokens=2)
     assert proof.largest_logit_difference == 0
     assert proof.row_error is not None

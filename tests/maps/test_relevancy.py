@@ -156,6 +156,31 @@ def test_it_works_where_gradients_are_off() -> None:
         np.testing.assert_array_equal(relevancy(passed(model), ROWS), before)
 
 
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+def test_weights_off_loaded_by_accelerate_give_the_same(place: str, tmp_path: Any) -> None:
+    import accelerate
+
+    model = decoder("llama_gqa")
+    before = passed(model)
+    spread = decoder("llama_gqa")
+    if place == "cpu":
+        accelerate.cpu_offload(spread, execution_device="cpu")
+    else:
+        accelerate.disk_offload(spread, tmp_path, execution_device="cpu")
+    found = passed(spread)
+    assert found.scores is not None
+    assert before.scores is not None
+    assert spread.device.type == "meta"
+    np.testing.assert_array_equal(found.scores.detach().numpy(), before.scores.detach().numpy())
+    close(relevancy(found, ROWS), relevancy(before, ROWS))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_near(dtype: torch.dtype) -> None:
+    full, half = decoder("llama_gqa"), decoder("llama_gqa").to(dtype)
+    close(relevancy(passed(half), ROWS), relevancy(passed(full), ROWS), 0.03)
+
+
 class _NoWayBack(torch.autograd.Function):
     """A layer as of packed weights: forwards only."""
 

@@ -197,7 +197,9 @@ def _logits(model: Any, inputs: Any, rows: Sequence[int]) -> torch.Tensor:
     settings: dict[str, Any] = {"use_cache": False}
     count = len(rows)
     if "logits_to_keep" in inspect.signature(type(model).forward).parameters:
-        settings["logits_to_keep"] = torch.as_tensor(list(rows) or [-1], device=model.device)
+        # A model whose weights are off-loaded has no device of its own to speak of.
+        where = next((given.device for given in inputs.values() if isinstance(given, torch.Tensor)), None)
+        settings["logits_to_keep"] = torch.as_tensor(list(rows) or [-1], device=where)
     logits = model(**inputs, **settings).logits[0]
     if len(logits) != max(count, 1):
         logits = logits[list(rows)]
