@@ -13,6 +13,7 @@ from vlmattn.api.checks import head_numbers, map_options, part_named
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.look import Look
 from vlmattn.api.methods import make_map
+from vlmattn.api.own_heads import own_heads
 from vlmattn.api.request import Request
 from vlmattn.api.sinks import check_keep, roles_of, sinks_of
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
@@ -97,8 +98,9 @@ class Run:
                 ``rollout``, or by the ``last`` layer that is read; see :func:`vlmattn.maps.through_tower`.
             sinks: ``keep`` them; ``drop`` visual sinks and scale the other patches up to the picture's share; or show
                 them ``only``. They are those of :meth:`sinks`; see :func:`vlmattn.sinks.with_sinks`.
-            options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
-                ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
+            options: ``layers``, ``heads`` (numbers, a preset or its name), ``rows`` (a preset), ``part``,
+                ``occurrence``, ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also
+                ``floor``.
 
         Raises:
             WordNotFound: lists the words there are. SpecError: an option that does not exist. MapError: no such rows.
@@ -112,6 +114,7 @@ class Run:
             raise SpecError(f"a map is of a word, a phrase or a token number, got {what!r}")
         check_flow(through)
         check_keep(sinks)
+        options |= {"heads": own_heads(self.vlm, options["heads"])} if "heads" in options else {}
         patch_map = make_map(self, what, method, image, map_options(self.trace, what, method, options), sinks)
         patch_map = replace(patch_map, provenance=replace(patch_map.provenance, method=method))
         if through is not None:
@@ -158,6 +161,7 @@ class Run:
             method: of the maps whose peaks are told; shares are always of raw attention. layers, heads: as in
                 :meth:`map`, for shares and peaks.
         """
+        heads = own_heads(self.vlm, heads)
         options = {"method": method, "layers": layers, "heads": heads}
         map_options(self.trace, None, method, {"layers": layers, "heads": heads})
         return [self._ground(word, options) for word in self.words() if any(c.isalnum() for c in word.text)]
