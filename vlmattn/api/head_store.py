@@ -55,7 +55,7 @@ class Store:
         if path is None or not path.is_file():
             return None
         try:
-            with np.load(path) as held:
+            with np.load(io.BytesIO(path.read_bytes())) as held:
                 return {name: held[name] for name in held.files}
         except (OSError, ValueError, EOFError, KeyError, _broken()):
             return None

@@ -249,6 +249,9 @@ def _made(vlm: Vlm, tables: dict[str, NDArray[np.float64]], plan: _Plan, count: 
     if "mass" in tables and not (known_mean(tables["mass"]) >= FLOOR).any():
         plan.notes.append(f"no head gives the picture a mean of {FLOOR} of its attention: none carries vision by these")
     names = [name for name in plan.names if name in tables]
+    for name in plan.names:
+        if name not in tables and name not in plan.gone:
+            plan.notes.append(f"{name} left out: none of the samples has it")
     if not names:
         raise UnsupportedModel(f"{vlm.name!r} can give none of the scores: {'; '.join(plan.notes)}")
     rng = np.random.default_rng(plan.seed)

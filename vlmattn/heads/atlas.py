@@ -75,7 +75,8 @@ class HeadAtlas:
         if wrong or not self.scores:
             raise SpecError(f"an atlas holds scores of {', '.join(SCORES)}; got {wrong or 'none'}")
         for table in _TABLES:
-            held = {n: np.asarray(v, dtype=np.float64) for n, v in getattr(self, table).items()}
+            given = getattr(self, table)
+            held = {n: np.asarray(given[n], dtype=np.float64) for n in SCORES if n in given}
             object.__setattr__(self, table, held)
         shape = (len(self.layers), next(iter(self.scores.values())).shape[-1])
         for name in self.scores:
@@ -259,7 +260,8 @@ def zip_error() -> type[Exception]:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
-    with np.load(path) as held:
+    # From memory: numpy leaves the file of a damaged archive open.
+    with np.load(io.BytesIO(path.read_bytes())) as held:
         told: dict[str, Any] = json.loads(held["told"].tobytes())
         for table in _TABLES:
             told[table] = {n.partition(".")[2]: held[n] for n in held.files if n.partition(".")[0] == table}

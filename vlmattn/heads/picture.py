@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.provenance import Provenance
-from vlmattn.overlay import Sheet, contact_sheet
+from vlmattn.overlay import Sheet, colour_table, contact_sheet
 
 _WIDTH, _LEAST = 220, 6
 
@@ -35,10 +35,12 @@ def head_sheet(scores: Mapping[str, NDArray[Any]], provenance: Provenance, title
     cells = []
     for name, values in scores.items():
         grid = _grid(name, np.asarray(values, dtype=np.float64), made)
-        paper = np.full((*grid.values.shape, 3), 255, dtype=np.uint8)
+        paper = np.broadcast_to(colour_table()[0], (*grid.values.shape, 3)).copy()
         cells.append((grid.label, paper, grid))
     rows = [cells[n : n + 4] for n in range(0, len(cells), 4)]
-    return contact_sheet(rows, title=title, scale=(0.0, 1.0), cell_width=_WIDTH)
+    return contact_sheet(
+        rows, title=f"{title}: layers from top to bottom, heads from left to right", scale=(0.0, 1.0), cell_width=_WIDTH
+    )
 
 
 def _grid(name: str, values: NDArray[np.float64], provenance: Provenance) -> _Grid:
@@ -46,6 +48,6 @@ def _grid(name: str, values: NDArray[np.float64], provenance: Provenance) -> _Gr
     top = float(np.abs(values[known]).max(initial=0.0))
     scaled = np.clip(np.where(known, values, 0) / (top or 1.0), 0, 1).astype(np.float32)
     side = max(_LEAST, _WIDTH // values.shape[1])
-    label = f"{name}: layers down, heads across; 1 is {top:.3g}"
+    label = f"{name}: 1 is {top:.3g}"
     big = [np.kron(one, np.ones((side, side), dtype=one.dtype)) for one in (scaled, known.astype(np.uint8))]
     return _Grid(big[0], big[1].astype(np.bool_), label, provenance)

@@ -37,7 +37,7 @@ def normalised_entropy(attn: NDArray[Any]) -> NDArray[np.float64]:
     total = values.sum(axis=-1, keepdims=True)
     share = np.divide(values, total, out=np.full_like(values, np.nan), where=total > 0)
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
-    entropy = -(share * logs).sum(axis=-1)
+    entropy = 0.0 - (share * logs).sum(axis=-1)
     return entropy / np.log(values.shape[-1]) if values.shape[-1] > 1 else entropy
 
 
