@@ -131,7 +131,8 @@ def main() -> None:
     index = [va.scene.split_item("test", 0, n)[0] for n in range(given.test)]
     chance = float(np.mean([1 / len(scene.objects) for scene in index]))
     result = {"seconds": atlas_time(40), "samples": 40, "tested": len(asked), "chance": chance, "pointing": records}
-    command = f"python benchmarks/heads.py --samples {given.samples} --test {given.test} --markdown docs/heads.md"
+    chosen = f"--models {' '.join(given.models)} --samples {given.samples} --test {given.test}"
+    command = f"python benchmarks/heads.py {chosen} --markdown docs/heads.md"
     print(markdown(result, command))
     if given.markdown:
         given.markdown.write_text(markdown(result, command), encoding="utf-8")

@@ -15,6 +15,7 @@ import vlmattn as va
 from tests.capture.asked import loaded, picture
 from tests.tiny_models import build
 from vlmattn.api import head_passes as passes
+from vlmattn.api.head_scores import token_divergences, written
 from vlmattn.capture import model_sites
 from vlmattn.core.layout import TokenKind
 from vlmattn.heads import HeadSample, spatial_entropy
@@ -157,6 +158,22 @@ def test_divergence_equals_two_plain_passes(kind: str) -> None:
     for line in range(len(whole.held)):
         want = np.mean([far for at, far in found if at == line], axis=0)
         assert atlas_of(kind).scores["vhd"][line] == pytest.approx(want, abs=1e-5)
+
+
+def test_a_word_has_the_divergence_of_its_tokens() -> None:
+    vlm = va.load("scene")
+    scene, (question, *_) = va.scene.split_item("test", 0, 0)
+    run = vlm.ask(scene.image, question.text, answer="a red circle and a blue square")
+    found = run.vision_divergence(k=2)
+    assert list(found) == [word.label for word in run.words()]
+    encoded = passes.answered(vlm, run.pictures, question.text, written(run))
+    layout, whole = encoded.layouts[0], passes.passed(vlm, encoded, slopes=False).outputs
+    token = run.trace.find("circle").tokens[0]
+    (vhd,) = token_divergences(vlm, layout, whole)[[token - layout.answer_start]]
+    assert found["circle"] == pytest.approx(sum(np.sort(line)[-2:].sum() for line in vhd))
+    assert all(value > 0 for value in found.values())
+    with pytest.raises(va.errors.SpecError, match="k >= 1"):
+        run.vision_divergence(k=0)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

@@ -22,6 +22,7 @@ from vlmattn.heads import (
     image_mass,
     pointing_hits,
     spatial_entropy,
+    token_divergence,
     visual_head_score,
     without_outliers,
 )
@@ -172,6 +173,22 @@ def token_divergences(vlm: Vlm, layout: TokenLayout, outputs: passes.Arrays) -> 
         energy = lined(vlm, {n: (without[n][same].astype(np.float64) ** 2).sum(axis=-1) for n in outputs})
         tokens.append(without_outliers(far, energy))
     return np.stack(tokens)
+
+
+def word_divergences(run: Run, k: int) -> dict[str, float]:
+    """T-VHD of every word of the answer by its label, mean over its tokens.
+
+    Raises:
+        UnsupportedModel: as :func:`token_divergences`. SpecError: k below 1.
+    """
+    encoded = passes.answered(run.vlm, run.pictures, run.request.items[0][1], written(run))
+    layout = encoded.layouts[0]
+    passes.check_text_only(run.vlm, layout)
+    outputs = passes.passed(run.vlm, encoded, slopes=False).outputs
+    values = [token_divergence(one, k=k) for one in token_divergences(run.vlm, layout, outputs)]
+    by_token = dict(zip((passes.answer_rows(layout) + 1 + layout.memory).tolist(), values, strict=True))
+    words = [word for word in run.words() if any(c.isalnum() for c in word.text)]
+    return {word.label: float(np.mean([by_token[t] for t in word.tokens])) for word in words}
 
 
 def written(run: Run) -> list[int]:

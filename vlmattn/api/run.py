@@ -287,6 +287,18 @@ class Run:
         question and answer run once more. ``norms``: see :attr:`CaptureSpec.value_norms`."""
         return roles_of(self, self.sinks() if found is None else found, norms)
 
+    def vision_divergence(self, *, k: int = 4) -> dict[str, float]:
+        """T-VHD of every answer word, higher where the picture drove it; see :func:`vlmattn.heads.token_divergence`.
+
+        Two more passes, one of them without the picture. ``k``: heads per layer; the paper does not state its number.
+
+        Raises:
+            UnsupportedModel: pictures are no tokens of the prompt. SpecError: k below 1.
+        """
+        from vlmattn.api.head_scores import word_divergences
+
+        return word_divergences(self, k)
+
     # -- further passes ------------------------------------------------------------------------------------------------
 
     def with_values(self) -> Trace:
