@@ -94,9 +94,9 @@ def markdown(result: dict[str, Any], command: str) -> str:
         "",
         f"Pointing on {result['tested']} questions of the test split about the colour, the shape or the presence of "
         "one object: the share whose patch with the highest summed attention of the first answer token touches the "
-        f"object's box; by chance (a random object of such scenes): {result['chance']:.2f}. Heads were chosen on the validation "
-        'split. Names in bold ship with the model: `run.map(heads="pointing")`. Intervals: 95 %, bootstrap over '
-        "questions.",
+        f"object's box; by chance (a random object of such scenes): {result['chance']:.2f}. Heads were chosen on the "
+        'validation split. Names in bold ship with the model: `run.map(heads="pointing")`. Intervals: 95 %, by '
+        "bootstrap over questions.",
         "",
         "| model | heads | layer.head | pointing |",
         "|---|---|---|---|",
