@@ -160,9 +160,9 @@ def markdown(found: dict[str, Any], command: str) -> str:
     lines += [
         f"{others['n']} answers about colour, shape, size and place, {others['wrong']} of them wrong. That a right one "
         f"has a higher score than a wrong one: {others['excess']:.2f} by the deletion test, "
-        f"{others['log_probability']:.2f} by log-probability (0.5 is chance). A thing that is seen wrongly is looked at "
-        "all the same, and the answer rests on it: the verdict tells claims without anything behind them, not mistakes "
-        "about what is there."
+        f"{others['log_probability']:.2f} by log-probability (0.5 is chance). A thing that is seen wrongly is looked "
+        "at all the same, and the answer rests on it: the verdict tells claims without anything behind them, not "
+        "mistakes about what is there."
     ]
     return "\n".join(lines) + "\n"
 

@@ -12,27 +12,17 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import vlmattn as va
 from benchmarks.pointing import cases
 from vlmattn.grid import cell_coverage
+from vlmattn.heads import Looked, choose_by_pointing, pointing
 from vlmattn.scene import Question, Scene
 
 KINDS = ("color", "shape", "exist")
-Head = tuple[int, int]
-
-
-class Looked(NamedTuple):
-    """One question: its kind, attention (L, H, P) of the first answer token, patches touched (P,), objects there."""
-
-    kind: str
-    attn_lhp: NDArray[np.float32]
-    touched_p: NDArray[np.bool_]
-    objects: int
 
 
 def looks(vlm: va.Vlm, asked: Sequence[tuple[Scene, Question]], batch: int = 16) -> list[Looked]:
@@ -46,47 +36,23 @@ def looks(vlm: va.Vlm, asked: Sequence[tuple[Scene, Question]], batch: int = 16)
             (inside,) = cell_coverage(run.map(0).patch_map.layout, box)
             row = list(run.trace.positions).index(run.trace.layout.answer_start - 1)
             attn = run.trace.attn_lhqk[:, :, row].astype(np.float32)
-            found.append(Looked(question.kind, attn, inside.ravel() > 0, len(scene.objects)))
+            found.append(Looked(attn, inside.ravel() > 0, question.kind))
     return found
-
-
-def pointing(found: Sequence[Looked], heads: Sequence[Head]) -> dict[str, float]:
-    """Share of questions of each kind whose highest patch touches the object."""
-    hits: dict[str, list[bool]] = {}
-    for look in found:
-        summed = sum(look.attn_lhp[layer, head] for layer, head in heads)
-        hits.setdefault(look.kind, []).append(bool(look.touched_p[int(np.argmax(summed))]))
-    return {kind: float(np.mean(values)) for kind, values in hits.items()}
-
-
-def chosen_heads(found: Sequence[Looked], most: int = 6) -> tuple[Head, ...]:
-    """Greedy: the head that raises mean pointing most, until none does."""
-    layers, heads = found[0].attn_lhp.shape[:2]
-    every = [(layer, head) for layer in range(layers) for head in range(heads)]
-    chosen: list[Head] = []
-    best = -1.0
-    while len(chosen) < most:
-        scored = [(float(np.mean(list(pointing(found, [*chosen, h]).values()))), h) for h in every if h not in chosen]
-        score, head = max(scored)
-        if score <= best:
-            break
-        best = score
-        chosen.append(head)
-    return tuple(chosen)
 
 
 def measure(vlm: va.Vlm, scenes: int) -> dict[str, Any]:
     """The chosen heads, their pointing on both splits, and the chance."""
     validation = looks(vlm, cases(scenes, kinds=KINDS, split="validation"))
-    test = looks(vlm, cases(scenes, kinds=KINDS, split="test"))
-    heads = chosen_heads(validation)
+    asked = cases(scenes, kinds=KINDS, split="test")
+    test = looks(vlm, asked)
+    heads = choose_by_pointing(validation, most=6)
     return {
         "scenes": scenes,
         "heads": [f"layer {layer} head {head}" for layer, head in heads],
         "validation": pointing(validation, heads),
         "test": pointing(test, heads),
         "questions": {kind: sum(look.kind == kind for look in test) for kind in KINDS},
-        "random object": {k: float(np.mean([1 / look.objects for look in test if look.kind == k])) for k in KINDS},
+        "random object": {k: float(np.mean([1 / len(s.objects) for s, q in asked if q.kind == k])) for k in KINDS},
     }
 
 

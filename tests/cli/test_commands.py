@@ -48,7 +48,9 @@ class Told:
         return json.loads(self.out)
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["ask"], ["map"], ["models"], ["verify"], ["scenes"], ["sinks"]])
+@pytest.mark.parametrize(
+    "command", [[], ["demo"], ["ask"], ["map"], ["models"], ["verify"], ["scenes"], ["sinks"], ["heads"]]
+)
 def test_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     told = Told([*command, "--help"], capsys)
     assert told.code == 0
@@ -98,7 +100,7 @@ def test_map_options(photo: str, tmp_path: Path, options: list[str], capsys: pyt
     assert "red: peak at" in told.out
 
 
-COMMANDS = ("demo", "ask", "map", "refine", "sinks", "models", "verify", "scenes")
+COMMANDS = ("demo", "ask", "map", "refine", "sinks", "heads", "models", "verify", "scenes")
 
 
 def test_the_table_of_commands_is_whole() -> None:
@@ -120,6 +122,7 @@ def test_every_command_can_be_quiet_and_can_speak_json(
         "map": [photo, QUESTION, "red", "--answer", "no", "-o", str(tmp_path / "m.png")],
         "refine": [photo, QUESTION, "--out", str(tmp_path / "refined")],
         "sinks": [photo, QUESTION, "--answer", "no"],
+        "heads": ["--image", photo, "--question", QUESTION, "--answer", "no", "--score", "mass"],
         "verify": ["--image", photo, "--no-contract"],
         "scenes": [str(tmp_path / "scenes"), "--count", "1"],
     }.get(command, [])

@@ -11,10 +11,11 @@ ROOT = Path(__file__).resolve().parents[2] / "vlmattn"
 LAYERS = (
     ("cli", "app", "__main__"),
     ("api",),
-    ("report", "export", "overlay"),
+    ("report", "export"),
     ("evaluate",),
     ("hallucination", "gaze", "faithfulness", "steering", "refine"),
     ("sinks", "heads", "maps"),
+    ("overlay",),
     ("trace", "grid"),
     ("capture",),
     ("adapters", "scene"),

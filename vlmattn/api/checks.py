@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vlmattn.core.errors import CaptureError, SpecError
+from vlmattn.core.head_preset import HeadPreset
 from vlmattn.core.images import Picture
 from vlmattn.core.provenance import METHODS
 from vlmattn.core.videos import Video, Visual
@@ -112,13 +113,13 @@ def part_named(name: Any) -> Part:
     raise SpecError(f"part must be question or answer, got {name!r}")
 
 
-def head_numbers(trace: Trace, heads: Any) -> list[int] | str | None:
-    """Head numbers with negative ones counted from the end; None for all, and a preset's name, stay as they are.
+def head_numbers(trace: Trace, heads: Any) -> list[int] | str | HeadPreset | None:
+    """Head numbers with negative ones counted from the end; None for all, a preset and its name stay as they are.
 
     Raises:
         SpecError: not numbers, or before the first head.
     """
-    if heads is None or isinstance(heads, str):
+    if heads is None or isinstance(heads, (str, HeadPreset)):
         return heads
     if _is_whole(heads):
         raise SpecError(f"heads must be a list of numbers, got {heads!r}: write [{heads}]")

@@ -99,7 +99,9 @@ def grounding(
 ) -> list[WordGrounding]:
     """See :meth:`Run.grounding`."""
     from vlmattn.api.checks import map_options
+    from vlmattn.api.own_heads import own_heads
 
+    heads = own_heads(run.vlm, heads)
     if rule is not None and not test:
         raise SpecError("a rule makes verdicts of a deletion test: say test=True")
     options = {"method": method, "layers": layers, "heads": heads}

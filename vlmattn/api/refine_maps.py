@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vlmattn.api.checks import head_numbers, map_options
+from vlmattn.api.own_heads import own_heads
 from vlmattn.core.errors import SpecError
+from vlmattn.core.head_preset import HeadPreset
 from vlmattn.maps.choices import choose_layers
 from vlmattn.refine import Recipe, contrast
 from vlmattn.trace import Span, Trace
@@ -39,9 +41,9 @@ def _check_read(run: Run, recipe: Recipe, what: str | int | Span | None, image: 
     """Raises for words, rows, layers and heads that cannot be had, before anything runs."""
     from vlmattn.maps import raw_attention
 
-    map_options(run.trace, None, "raw", {"layers": recipe.layers, "heads": recipe.heads})
+    map_options(run.trace, None, "raw", {"layers": recipe.layers, "heads": own_heads(run.vlm, recipe.heads)})
     if recipe.signal == "gradient":
-        if isinstance(recipe.heads, str):
+        if isinstance(recipe.heads, (str, HeadPreset)):
             raise SpecError("gradient maps take heads by number, or all")
         choose_layers(run.trace, recipe.layers)
     elif recipe.signal != "pure_gradient":
@@ -99,7 +101,7 @@ def _general(run: Run, recipe: Recipe, steps: int) -> Trace:
 
 
 def _read(run: Run, recipe: Recipe) -> dict[str, Any]:
-    return {"layers": recipe.layers, "heads": head_numbers(run.trace, recipe.heads)}
+    return {"layers": recipe.layers, "heads": head_numbers(run.trace, own_heads(run.vlm, recipe.heads))}
 
 
 def _raw(run: Run, recipe: Recipe, what: Any, image: int) -> PatchMap:
@@ -140,8 +142,8 @@ def _gradient(run: Run, recipe: Recipe, _what: Any, image: int) -> PatchMap:
     from vlmattn.maps import gradient_attention
 
     layers, _ = choose_layers(run.trace, recipe.layers)
-    encoded, found = _encoded(run, asked_with(run, recipe)), head_numbers(run.trace, recipe.heads)
-    heads = None if isinstance(found, str) else found
+    encoded, found = _encoded(run, asked_with(run, recipe)), head_numbers(run.trace, own_heads(run.vlm, recipe.heads))
+    heads = None if isinstance(found, (str, HeadPreset)) else found
     with run.vlm.alone():
         made = gradient_attention(run.vlm.model, encoded, layers=layers, image=image, heads=heads)
     return _told(run, made)

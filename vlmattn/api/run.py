@@ -12,6 +12,7 @@ from vlmattn.api.faithfulness import Agreement, FaithfulnessReport, Randomised, 
 from vlmattn.api.grounding import WordGrounding, grounding
 from vlmattn.api.look import Look
 from vlmattn.api.methods import make_map
+from vlmattn.api.own_heads import own_heads
 from vlmattn.api.request import Request
 from vlmattn.api.sinks import check_keep, roles_of, sinks_of
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
@@ -100,8 +101,9 @@ class Run:
             sinks: ``keep`` them; ``drop`` visual sinks and scale the other patches up to the picture's share; or show
                 them ``only``. They are those of :meth:`sinks`; see :func:`vlmattn.sinks.with_sinks`. ``rollout`` can
                 ``drop`` the columns of text and visual sinks from the rows of every layer.
-            options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
-                ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
+            options: ``layers``, ``heads`` (numbers, a preset or its name), ``rows`` (a preset), ``part``,
+                ``occurrence``, ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also
+                ``floor``.
                 Other methods have others: :data:`vlmattn.api.checks.METHOD_OPTIONS`, told in ``docs/reference.md``.
 
         Raises:
@@ -116,6 +118,7 @@ class Run:
             raise SpecError(f"a map is of a word, a phrase or a token number, got {what!r}")
         check_flow(through)
         check_keep(sinks)
+        options |= {"heads": own_heads(self.vlm, options["heads"])} if "heads" in options else {}
         patch_map = make_map(self, what, method, image, map_options(self.trace, what, method, options), sinks)
         patch_map = replace(patch_map, provenance=replace(patch_map.provenance, method=method))
         if through is not None:
@@ -278,6 +281,18 @@ class Run:
         """Per layer, what the first token, text sinks and visual sinks take, and how little of it they write; the same
         question and answer run once more. ``norms``: see :attr:`CaptureSpec.value_norms`."""
         return roles_of(self, self.sinks() if found is None else found, norms)
+
+    def vision_divergence(self, *, k: int = 4) -> dict[str, float]:
+        """T-VHD of every answer word, higher where the picture drove it; see :func:`vlmattn.heads.token_divergence`.
+
+        Two more passes, one of them without the picture. ``k``: heads per layer; the paper does not state its number.
+
+        Raises:
+            UnsupportedModel: pictures are no tokens of the prompt. SpecError: k below 1.
+        """
+        from vlmattn.api.head_scores import word_divergences
+
+        return word_divergences(self, k)
 
     # -- further passes ------------------------------------------------------------------------------------------------
 

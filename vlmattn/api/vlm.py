@@ -14,6 +14,7 @@ from vlmattn.adapters import Encoded, adapter_for
 from vlmattn.adapters.videos import may_run_together
 from vlmattn.api.checks import check_finite, named_options
 from vlmattn.api.endings import end_tokens, setting, written_answers
+from vlmattn.api.findings import Findings
 from vlmattn.api.general import GeneralPasses
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
@@ -29,16 +30,18 @@ from vlmattn.trace import Trace, trace_from_kept
 
 if TYPE_CHECKING:
     from vlmattn.api.verify import Verification
-    from vlmattn.sinks import Rules, SinkCoordinates
+    from vlmattn.core.head_preset import HeadPreset
+    from vlmattn.sinks import SinkCoordinates
 
 
-class Vlm:
+class Vlm(Findings):
     """A model with its processor; made by :func:`vlmattn.load`.
 
     Attributes:
         model, processor: the transformers objects. adapter: what knows the family.
         name, revision: where they came from.
         sink_coordinates: of :meth:`known_sinks`, once they are known; may be set, such as to a loaded calibration.
+        head_presets: heads that :meth:`use_heads` was told, by name.
         general: passes of a general prompt, kept per picture for refinement.
     """
 
@@ -47,6 +50,7 @@ class Vlm:
         self.adapter = adapter_for(model, processor)
         self.name, self.revision = name, revision
         self.sink_coordinates: SinkCoordinates | None = None
+        self.head_presets: dict[str, HeadPreset] = {}
         self._steering: tuple[Steering, ...] = ()
         self.general = GeneralPasses()
         self._running = threading.RLock()
@@ -168,32 +172,6 @@ class Vlm:
         """Keep other threads that share this object from the model meanwhile."""
         with self._running:
             yield self
-
-    # -- sinks ---------------------------------------------------------------------------------------------------------
-
-    def calibrate_sinks(
-        self, items: Sequence[tuple[Any, Prompt]] | None = None, *, rules: Rules | None = None
-    ) -> SinkCoordinates:
-        """Find the model's sink coordinates, or that it has none, with a confidence; remembered for later.
-
-        Args:
-            items: (picture, question) pairs, at least two; the first few (at most four) to find candidates, the others
-                to check them. Default: twelve drawn scenes. rules: when a coordinate counts.
-
-        Raises:
-            SpecError: fewer than two prompts. UnsupportedModel: a decoder that reads hardly any token of a prompt.
-        """
-        from vlmattn.api.sinks import calibrate
-
-        self.sink_coordinates = calibrate(self, items, rules=rules)
-        return self.sink_coordinates
-
-    def known_sinks(self) -> SinkCoordinates:
-        """The model's sink coordinates: those calibrated or set before, else published ones of a checkpoint of this
-        name, width and depth, else those of a calibration on twelve drawn scenes, which runs now."""
-        from vlmattn.api.sinks import known_sinks
-
-        return known_sinks(self)
 
     # -- before running ------------------------------------------------------------------------------------------------
 

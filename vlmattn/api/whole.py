@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.head_preset import HeadPreset
 from vlmattn.core.layout import TokenKind
 
 if TYPE_CHECKING:
@@ -144,8 +145,9 @@ def _ran(run: Run, rows: Sequence[int]) -> list[int]:
 
 
 def _heads(heads: Any) -> list[int] | None:
-    if isinstance(heads, str):
-        raise SpecError(f"this method takes heads by number, or all of them; got the preset {heads!r}")
+    if isinstance(heads, (str, HeadPreset)):
+        name = heads if isinstance(heads, str) else heads.name
+        raise SpecError(f"this method takes heads by number, or all of them; got the preset {name!r}")
     return None if heads is None else [int(head) for head in heads]
 
 

@@ -171,14 +171,31 @@ class SteeredRows:
             if first >= self.step.count:
                 continue
             rows = slice(first, self.step.count)
-            factors = steering.scale_heads(self._where(site, call, rows, row_mask(call, rows)))
-            if factors is None or bool((factors == 1).all()):
-                continue
             offered = self._offered(steering, rows, output.device)
-            shape = (output.shape[0], rows.stop - rows.start, output.shape[2])
-            factors = torch.where(offered[..., None], factors.to(output.device, output.dtype).expand(shape), 1.0)
-            output = output.clone()
-            output[:, rows] = output[:, rows] * factors[..., None].to(output.dtype)
+            where = self._where(site, call, rows, row_mask(call, rows))
+            factors = steering.scale_heads(where)
+            if factors is not None and not bool((factors == 1).all()):
+                shape = (output.shape[0], rows.stop - rows.start, output.shape[2])
+                factors = torch.where(offered[..., None], factors.to(output.device, output.dtype).expand(shape), 1.0)
+                output = output.clone()
+                output[:, rows] = output[:, rows] * factors[..., None].to(output.dtype)
+            output = self._replaced(steering, output, rows, where, offered)
+        return output
+
+    @staticmethod
+    def _replaced(
+        steering: Steering, output: torch.Tensor, rows: slice, where: Where, offered: torch.Tensor
+    ) -> torch.Tensor:
+        old = output[:, rows]
+        new = steering.edit_heads(old, where)
+        if new is None or new is old:
+            return output
+        if new.shape != old.shape:
+            raise CaptureError(
+                f"{steering.describe()} returned head outputs of shape {tuple(new.shape)}; expected {tuple(old.shape)}"
+            )
+        output = output.clone()
+        output[:, rows] = torch.where(offered[..., None, None], new.to(output.dtype), old)
         return output
 
     # -- what is kept --------------------------------------------------------------------------------------------------

@@ -1,15 +1,15 @@
 """The slots at which a run can be changed, all of them part of the engine.
 
-=====  ===================================  =============================
+=====  ===================================  =====================================================
 slot   where                                method
-=====  ===================================  =============================
+=====  ===================================  =====================================================
 A1 A2  scaled scores, before mask           :meth:`Steering.edit_scores`
 B1-B3  probabilities, after softmax         :meth:`Steering.edit_rows`
-C      head outputs, before W_O             :meth:`Steering.scale_heads`
+C      head outputs, before W_O             :meth:`Steering.scale_heads`, :meth:`Steering.edit_heads`
 D      logits                               :meth:`Steering.logits_processor`
 E      the input                            :meth:`Steering.edit_input`
 -      reads the residual stream            :meth:`Steering.see_hidden`
-=====  ===================================  =============================
+=====  ===================================  =====================================================
 
 Additive (A1) and multiplicative (A2) edits share a slot because masked columns stay masked whatever is done to their
 score; redistribution, zeroing and replacement (B1, B2, B3) differ in what they return, not in where they stand.
@@ -110,6 +110,10 @@ class Steering:
         """Factors for head outputs, broadcastable to (B, R, H); or None."""
         return None
 
+    def edit_heads(self, outputs_brhd: torch.Tensor, where: Where) -> torch.Tensor | None:
+        """New head outputs (B, R, H, D_v) instead of A·V, before W_O and after :meth:`scale_heads`; or None."""
+        return None
+
     def logits_processor(self) -> Any | None:
         """A transformers ``LogitsProcessor`` for ``generate``; or None."""
         return None
@@ -143,7 +147,7 @@ class Steering:
 
     def edits_attention(self) -> bool:
         """Whether any attention slot is overridden."""
-        return self.edits_probabilities() or self._overrides("scale_heads")
+        return self.edits_probabilities() or self._overrides("scale_heads") or self._overrides("edit_heads")
 
     def edits_probabilities(self) -> bool:
         """Whether scores or probabilities are edited, so that rows have to be recomputed."""

@@ -40,9 +40,11 @@ class Choice:
         Raises:
             SpecError: layers or heads that the model does not have.
         """
+        from vlmattn.api.own_heads import own_heads
         from vlmattn.api.request import DEFAULT_SPEC
         from vlmattn.capture import model_sites
 
+        own_heads(vlm, self.heads)
         sites = model_sites(vlm.model)
         for head in self.heads if isinstance(self.heads, list) else ():
             _check_number("--heads", head, max(site.heads for site in sites.attention))
@@ -68,11 +70,13 @@ def choice(method: str, layers: str | None, heads: str | None) -> Choice:
         SpecError: a method or preset that does not exist, or text that is no numbers.
     """
     from vlmattn.core.provenance import METHODS
+    from vlmattn.heads import SCORES
     from vlmattn.maps import HEAD_PRESETS, PRESETS
 
     if method not in METHODS:
         raise SpecError(f"--method must be one of {', '.join(METHODS)}; got {method!r}")
-    return Choice(method, _preset_or_numbers(layers, "layer", PRESETS), _preset_or_numbers(heads, "head", HEAD_PRESETS))
+    known = HEAD_PRESETS | SCORES  # which of the scores a model has heads by is known once it is loaded
+    return Choice(method, _preset_or_numbers(layers, "layer", PRESETS), _preset_or_numbers(heads, "head", known))
 
 
 def check_rows(rows: str | None) -> None:

@@ -37,7 +37,10 @@ Layers = Annotated[
 ]
 Heads = Annotated[
     str | None,
-    typer.Option(help="A preset (all, localization, ad_hh), or numbers: '0,5', '0-3' or '-1'; default: all."),
+    typer.Option(
+        help="Heads found for the model (see 'vlmattn heads'; in the box: localization, pointing, visual), a published "
+        "preset (all, localization, ad_hh), or numbers: '0,5', '0-3' or '-1'; default: all."
+    ),
 ]
 Sinks = Annotated[
     str, typer.Option(help="Visual attention sinks: keep, drop (the other patches scaled up), or only them.")

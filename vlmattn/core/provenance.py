@@ -48,6 +48,11 @@ SINK_METHODS: dict[str, tuple[str, str]] = {
 }
 """The same for pictures of sinks."""
 
+HEAD_METHODS: dict[str, tuple[str, str]] = {
+    "head_atlas": ("scores of heads", "share of the highest absolute value of its score"),
+}
+"""The same for pictures of an atlas of heads."""
+
 _SCALED = {
     "share": "share of the map's total",
     "uniform": "1 is an even look",
@@ -152,7 +157,9 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def _told(method: str) -> tuple[str, str]:
-    return (METHODS | PAIR_METHODS | REFINE_METHODS | TOWER_METHODS | SINK_METHODS).get(method, (method, ""))
+    return (METHODS | PAIR_METHODS | REFINE_METHODS | TOWER_METHODS | SINK_METHODS | HEAD_METHODS).get(
+        method, (method, "")
+    )
 
 
 def _cut(text: str) -> str:

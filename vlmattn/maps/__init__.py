@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from vlmattn.core.head_preset import HeadPreset
 from vlmattn.maps.attention_flow import attention_flow, contracted
 from vlmattn.maps.attention_rollout import attention_rollout
 from vlmattn.maps.dual import DUAL_METHODS, dual_map
 from vlmattn.maps.gradient import gradient_attention, pixel_gradient, pixel_gradient_ratio
 from vlmattn.maps.normalise import NORMALISATIONS, normalise
-from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset, LayerPreset, RowPreset
+from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, LayerPreset, RowPreset
 from vlmattn.maps.raw import raw_attention
 from vlmattn.maps.relative import GENERIC_PROMPT, relative
 from vlmattn.maps.relevancy import gradient_rows, relevancy

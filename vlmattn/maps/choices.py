@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.head_preset import HeadPreset
 from vlmattn.core.provenance import ranges
 from vlmattn.core.words import Part
-from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, HeadPreset, LayerPreset
+from vlmattn.maps.presets import HEAD_PRESETS, PRESETS, ROW_PRESETS, LayerPreset
 from vlmattn.trace import Span, Trace
 from vlmattn.trace.trace import Convention
 
 Layers = None | int | str | Sequence[int]
-Heads = None | str | Sequence[int]
+Heads = None | str | HeadPreset | Sequence[int]
 _T = TypeVar("_T")
 
 
@@ -55,14 +56,14 @@ def choose_layers(trace: Trace, layers: Layers, heads: Heads = None) -> tuple[tu
 
     Args:
         layers: None for all kept layers, a number, numbers, or a preset's name; negative numbers count from the
-            model's last layer. heads: a preset of heads in certain layers chooses these.
+            model's last layer. heads: a preset of heads in certain layers, or its name, chooses these.
 
     Layers that look at no picture (:attr:`Trace.blind`) are left out, and said to be.
 
     Raises:
         SpecError: no such preset or layer, or a layer asked for by number that looks at no picture.
     """
-    preset = preset_of(HEAD_PRESETS, heads, "head") if isinstance(heads, str) else None
+    preset = _head_preset(heads)
     if preset is not None and preset.pairs:
         layers = _layers_of_heads(trace, preset, layers)
     if layers is None:
@@ -125,6 +126,12 @@ def _preset_layers(trace: Trace, preset: LayerPreset) -> tuple[tuple[int, ...], 
     return chosen, said + (f" ({preset.source}: {origin})" if preset.source else "")
 
 
+def _head_preset(heads: Heads) -> HeadPreset | None:
+    if isinstance(heads, HeadPreset):
+        return heads
+    return preset_of(HEAD_PRESETS, heads, "head") if isinstance(heads, str) else None
+
+
 # -- heads -------------------------------------------------------------------------------------------------------------
 
 
@@ -132,13 +139,13 @@ def choose_heads(trace: Trace, layers: Sequence[int], heads: Heads) -> HeadChoic
     """Heads of chosen layers.
 
     Args:
-        heads: None for all kept ones, indices used in every layer, or a preset's name.
+        heads: None for all kept ones, indices used in every layer, a preset, or a published preset's name.
 
     Raises:
         SpecError: a head that was not kept, or a preset of another model.
     """
     slots = trace.layer_slots(layers)
-    preset = preset_of(HEAD_PRESETS, heads, "head") if isinstance(heads, str) else None
+    preset = _head_preset(heads)
     if preset is not None and preset.pairs:
         return _preset_heads(trace, preset, slots)
     if preset is not None or heads is None:
@@ -146,7 +153,7 @@ def choose_heads(trace: Trace, layers: Sequence[int], heads: Heads) -> HeadChoic
         counts = dict.fromkeys(str(len(k)) for k in kept)
         said = f"{kept[0][0]} over heads" if isinstance(kept[0][0], str) else f"{' or '.join(counts)} heads"
         return HeadChoice(tuple(tuple(range(len(k))) for k in kept), False, said)
-    numbers = [int(h) for h in heads]
+    numbers = [int(h) for h in heads]  # type: ignore[union-attr]
     return HeadChoice(tuple(_kept(trace, int(s), numbers) for s in slots), False, f"heads {_listed(numbers)}")
 
 

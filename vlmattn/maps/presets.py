@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vlmattn.core.head_preset import HeadPreset
+
 _VICROP = "MLLMs Know Where to Look, ICLR 2025, arXiv 2502.17422"
 _VAR = "See What You Are Told, ICLR 2025, arXiv 2503.03321"
 _HGAI = "Devils in Middle Layers, CVPR 2025, arXiv 2411.16724"
@@ -40,22 +42,6 @@ class LayerPreset:
         ends = [round((layer + 0.5) / self.depth * depth - 0.5) for layer in (self.first, self.last)]
         first, last = (min(max(end, 0), depth - 1) for end in ends)
         return tuple(range(first, last + 1))
-
-
-@dataclass(frozen=True)
-class HeadPreset:
-    """One named choice of heads of one published model.
-
-    Attributes:
-        name: what it is called. pairs: (layer, head) of each; empty for all heads. depth: layers of that model.
-        source: paper and model. note: what was found there.
-    """
-
-    name: str
-    pairs: tuple[tuple[int, int], ...]
-    depth: int
-    source: str
-    note: str
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, Literal
 
 from vlmattn.core.errors import SpecError
+from vlmattn.core.head_preset import HeadPreset
 
 Signal = Literal["raw", "relative", "contrast", "gradient", "pure_gradient"]
 Step = Literal["first", "last", "every"]
@@ -98,7 +99,7 @@ class Recipe:
     steps: Step = "first"
     weights: Literal["even", "number"] = "even"
     layers: int | str | Sequence[int] | None = None
-    heads: str | Sequence[int] | None = None
+    heads: str | HeadPreset | Sequence[int] | None = None
     floor: float = 0.0
     floor_of: Literal["absolute", "mean"] = "mean"
     clip: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vlmattn.steering.replace_heads import ReplaceHeads
 from vlmattn.steering.var import PRESETS, VAR
 
-__all__ = ["PRESETS", "VAR"]
+__all__ = ["PRESETS", "VAR", "ReplaceHeads"]
