@@ -18,7 +18,14 @@ from vlmattn.core.words import Part
 from vlmattn.trace import Trace
 
 MAP_OPTIONS = ("layers", "heads", "rows", "part", "occurrence", "convention", "over_rows", "over_heads", "over_layers")
-METHOD_OPTIONS: dict[str, tuple[str, ...]] = {"relative": (*MAP_OPTIONS, "floor")}
+_WORD = ("part", "occurrence")
+METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
+    "relative": (*MAP_OPTIONS, "floor"),
+    "tam": (*_WORD, "over_tokens", "prompt", "causal", "joint", "window"),
+    "logit_lens": (*_WORD, "layers", "over_layers", "over_tokens"),
+    "integrated_gradients": (*_WORD, "of", "target", "baseline", "n_steps", "values", "progress"),
+    "occlusion": (*_WORD, "target", "baseline", "cells", "batch", "values", "most_passes", "progress"),
+}
 """Options of a method of maps; of those not named here, :data:`MAP_OPTIONS`."""
 RESERVED = (
     "attention_mask",
@@ -55,7 +62,8 @@ def map_options(trace: Trace, what: Any, method: str, options: Mapping[str, Any]
         raise SpecError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     _check_names(method, options)
     _check_place(what, options)
-    _check_layers(trace, options.get("layers"))
+    if method != "logit_lens":  # counts states, of which there is one more
+        _check_layers(trace, options.get("layers"))
     _check_floor(options.get("floor", "auto"))
     return dict(options) | {"heads": head_numbers(trace, options.get("heads"))}
 
@@ -63,7 +71,7 @@ def map_options(trace: Trace, what: Any, method: str, options: Mapping[str, Any]
 def _check_names(method: str, options: Mapping[str, Any]) -> None:
     known = METHOD_OPTIONS.get(method, MAP_OPTIONS)
     for name in options:
-        theirs = [other for other, names in METHOD_OPTIONS.items() if name in names]
+        theirs = [other for other in METHODS if name in METHOD_OPTIONS.get(other, MAP_OPTIONS)]
         if name not in known and theirs:
             raise SpecError(f"{name} goes with method={' or '.join(map(repr, theirs))} only, got method={method!r}")
         if name not in known:

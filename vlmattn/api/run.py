@@ -22,6 +22,7 @@ from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Span, TowerTrace, Trace
 
 if TYPE_CHECKING:
+    from vlmattn.api.patch_words import PatchWords
     from vlmattn.api.refinement import Refinement
     from vlmattn.api.searching import Searched
     from vlmattn.api.vlm import Vlm
@@ -90,7 +91,8 @@ class Run:
         Args:
             what: a word or phrase of the answer or, if it is not there, of the question.
             method: ``raw`` attention, ``value`` (weighted with value norms) or ``relative`` (over a generic prompt).
-                The last two run the model once more on the finished answer if what they need was not kept.
+                The last two run the model once more on the finished answer if what they need was not kept. Without
+                attention: ``tam`` (token activation), ``logit_lens``, ``integrated_gradients``, ``occlusion``.
             image: which picture or video. frame: which frame of a video; default: all, as a :class:`VideoLook`.
             normalise: see :data:`vlmattn.maps.NORMALISATIONS`; over all frames of a video together.
             through: carry the map on through the vision tower, to where the outputs of its patches come from: by its
@@ -98,7 +100,8 @@ class Run:
             sinks: ``keep`` them; ``drop`` visual sinks and scale the other patches up to the picture's share; or show
                 them ``only``. They are those of :meth:`sinks`; see :func:`vlmattn.sinks.with_sinks`.
             options: ``layers``, ``heads`` (numbers or a preset), ``rows`` (a preset), ``part``, ``occurrence``,
-                ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``.
+                ``convention``, ``over_rows``, ``over_heads``, ``over_layers``; for ``relative`` also ``floor``;
+                for others see :data:`vlmattn.api.checks.METHOD_OPTIONS`.
 
         Raises:
             WordNotFound: lists the words there are. SpecError: an option that does not exist. MapError: no such rows.
@@ -117,6 +120,39 @@ class Run:
         if through is not None:
             patch_map = through_tower(patch_map, self.tower(through), image=image)
         return look_at(normalised(patch_map, normalise), self.pictures[image], frame)
+
+    def internal_confidence(self, word: str | Span, *, image: int = 0, layers: Any = None, **place: Any) -> float:
+        """The highest probability of a word's first token at any patch and layer (Jiang et al., ICLR 2025).
+
+        Args:
+            word: need not stand in question or answer. layers: of the states, 0 to n; default all. place: ``part``,
+                ``occurrence``.
+        """
+        from vlmattn.api.states import internal_confidence
+
+        return internal_confidence(self, word, image=image, layers=layers, options=place)
+
+    def patch_words(self, layer: Any = None, *, top: int = 5, image: int = 0, sinks: Sinks | None = None) -> PatchWords:
+        """What every patch says where its states are read as words (logit lens; Neo et al., ICLR 2025).
+
+        Args:
+            layer: a number or several: 0 is what enters the first layer, n what leaves the last of n; -1 is n. Default:
+                all. top: how many words per patch. sinks: of :meth:`sinks`, whose patches are marked: what they say is
+                mostly junk; default: those that :meth:`sinks` has found before, if it was asked.
+
+        Raises:
+            SpecError: no such layer. MapError: patches are none of the decoder's tokens. UnsupportedModel: no final
+                norm or unembedding is found.
+        """
+        from vlmattn.api.patch_words import patch_words
+
+        return patch_words(self, layer, top=top, image=image, sinks=sinks)
+
+    def passes(self, method: str, *, image: int = 0, **options: Any) -> int:
+        """How many pictures a map by ``occlusion`` or ``integrated_gradients`` would run; nothing runs."""
+        from vlmattn.api.attributed import passes
+
+        return passes(self, method, image=image, options=options)
 
     def token_maps(self, **options: Any) -> list[Look]:
         """One map per answer token that has text, in order."""

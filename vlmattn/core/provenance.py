@@ -13,6 +13,10 @@ METHODS: dict[str, tuple[str, str]] = {
     "raw": ("raw attention", "attention on a patch, of 1 for all tokens"),
     "value": ("value-weighted attention", "attention on a patch times the norm of its value"),
     "relative": ("relative attention", "times the attention under a generic prompt"),
+    "tam": ("token activation", "logit of the token at a patch, less that of earlier tokens"),
+    "logit_lens": ("logit lens", "probability of the word's token at a patch"),
+    "integrated_gradients": ("integrated gradients", "share of the change of the target from the baseline picture"),
+    "occlusion": ("occlusion", "how far the target falls when a patch is covered"),
 }
 """Ways to make a map: what each is called, and what its numbers are."""
 
