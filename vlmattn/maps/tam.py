@@ -2,9 +2,9 @@
 
 Li et al., "Token Activation Map to Visually Explain Multimodal LLMs", ICCV 2025 (arXiv 2506.23270). With z_i[c] the
 logit of class c at position i, from the states behind the final norm: the activation is a_i = max(0, z_i[c]). What
-earlier text tokens k activate is taken away by *estimated causal inference*: I = Σ_k w_k · map_k with w_k the activation
-of c at k over the sum of all of these, a_V ← max(0, a_V − s·I), s the least-squares scale. Then image and text are scaled
-together, and a *rank Gaussian filter* smooths each grid. No attention is read.
+earlier text tokens k activate is taken away by *estimated causal inference*: I = Σ_k w_k · map_k with w_k the
+activation of c at k over the sum of all of these, a_V ← max(0, a_V − s·I), s the least-squares scale. Then image and
+text are scaled together, and a *rank Gaussian filter* smooths each grid. No attention is read.
 """
 
 from __future__ import annotations
