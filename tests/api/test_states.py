@@ -18,7 +18,7 @@ from tests.tiny import TINY
 from tests.tiny_models import FAMILIES, build
 from vlmattn.api.follow import with_answers
 from vlmattn.api.vlm import Vlm
-from vlmattn.capture.readout import stream_pass
+from vlmattn.capture.readout import Readout, stream_pass
 from vlmattn.capture.sites import model_sites
 from vlmattn.core.errors import (
     BudgetExceeded,
@@ -26,7 +26,6 @@ from vlmattn.core.errors import (
     MapError,
     SpecError,
     UnsupportedModel,
-    VlmattnError,
     WordNotFound,
 )
 from vlmattn.core.layout import TokenKind
@@ -343,6 +342,47 @@ def test_too_many_states_are_refused_before_anything_runs() -> None:
         run.map("red", method="logit_lens")
 
 
+class Packed(torch.nn.Linear):
+    """Stands for a quantised unembedding: no columns can be taken from its weights."""
+
+
+@pytest.mark.parametrize(
+    "scaling", [None, ("final_logit_softcapping", 2.0), ("logits_scaling", 4.0), ("logit_scale", 0.5)]
+)
+def test_columns_of_any_unembedding_are_those_of_all_logits(scaling: Any) -> None:
+    states = torch.randn(7, 16, generator=torch.Generator().manual_seed(0))
+    plain, packed = torch.nn.Linear(16, 50), Packed(16, 50)
+    packed.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        z = plain(states)
+    rules = {"final_logit_softcapping": lambda: torch.tanh(z / 2) * 2, "logits_scaling": lambda: z / 4}
+    wanted = z if scaling is None else rules.get(scaling[0], lambda: z * 0.5)()
+    for head in (plain, packed):
+        readout = Readout(None, head, scaling)
+        assert torch.allclose(readout.columns(states, [3, 49, 3]), wanted[:, [3, 49, 3]], atol=1e-6)
+        read = readout.words(states, top=60, ids=[5])
+        assert read.top.shape == (7, 50)
+        assert torch.allclose(read.asked[:, 0], torch.softmax(wanted, -1)[:, 5], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "value"), [("final_logit_softcapping", 3.0), ("logits_scaling", 5.0)])
+def test_scaling_is_found_in_the_configuration_and_proved(
+    name: str, value: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = Vlm(*build("llava"), name="scaled")
+    run, plain = vlm.ask(PICTURE, QUESTION, answer=ANSWER), vlm.model.forward
+
+    def scaled(*args: Any, **kwargs: Any) -> Any:
+        out = plain(*args, **kwargs)
+        out.logits = torch.tanh(out.logits / value) * value if "cap" in name else out.logits / value
+        return out
+
+    monkeypatch.setattr(vlm.model, "forward", scaled)
+    setattr(vlm.model.config, name, value)
+    encoded = vlm.encode([run.pictures], [QUESTION])
+    assert stream_pass(vlm.model, encoded, []).readout.scaling == (name, value)
+
+
 def test_nothing_is_left_behind() -> None:
     run = made("llava")
     modules = list(run.vlm.model.modules())
@@ -355,4 +395,3 @@ def test_nothing_is_left_behind() -> None:
     with pytest.raises(SpecError):
         stream_pass(run.vlm.model, run.vlm.encode([run.pictures], [QUESTION]), [10**6])
     assert hooks() == before
-    assert isinstance(VlmattnError("x"), Exception)

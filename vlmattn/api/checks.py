@@ -60,6 +60,7 @@ def map_options(trace: Trace, what: Any, method: str, options: Mapping[str, Any]
     """
     if method not in METHODS:
         raise SpecError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    options = {name: value for name, value in options.items() if value is not None}
     _check_names(method, options)
     _check_place(what, options)
     if method != "logit_lens":  # counts states, of which there is one more

@@ -124,9 +124,7 @@ class Run:
     def internal_confidence(self, word: str | Span, *, image: int = 0, layers: Any = None, **place: Any) -> float:
         """The highest probability of a word's first token at any patch and layer (Jiang et al., ICLR 2025).
 
-        Args:
-            word: need not stand in question or answer. layers: of the states, 0 to n; default all. place: ``part``,
-                ``occurrence``.
+        ``word`` need not stand in question or answer. ``layers`` of the states, as in :meth:`patch_words`.
         """
         from vlmattn.api.states import internal_confidence
 
