@@ -19,13 +19,18 @@ from vlmattn.core.words import Part
 from vlmattn.trace import Trace
 
 MAP_OPTIONS = ("layers", "heads", "rows", "part", "occurrence", "convention", "over_rows", "over_heads", "over_layers")
-_PLACE = ("part", "occurrence", "heads")
+_WORD = ("part", "occurrence")
+_PLACE = (*_WORD, "heads")
 METHOD_OPTIONS: dict[str, tuple[str, ...]] = {
     "relative": (*MAP_OPTIONS, "floor"),
     "rollout": (*_PLACE, "start_layer", "residual", "without_first"),
     "flow": (*_PLACE, "cells"),
     "gradient": (*_PLACE, "layers", "target"),
     "relevancy": (*_PLACE, "target", "normalised"),
+    "tam": (*_WORD, "over_tokens", "prompt", "causal", "joint", "window"),
+    "logit_lens": (*_WORD, "layers", "over_layers", "over_tokens"),
+    "integrated_gradients": (*_WORD, "of", "target", "baseline", "n_steps", "values", "progress"),
+    "occlusion": (*_WORD, "target", "baseline", "cells", "batch", "values", "most_passes", "progress"),
 }
 """Options of a method of maps; of those not named here, :data:`MAP_OPTIONS`."""
 RESERVED = (
@@ -64,7 +69,8 @@ def map_options(trace: Trace, what: Any, method: str, options: Mapping[str, Any]
     options = {name: value for name, value in options.items() if value is not None}
     _check_names(method, options)
     _check_place(what, options)
-    _check_layers(trace, options.get("layers"))
+    if method != "logit_lens":  # counts states, of which there is one more
+        _check_layers(trace, options.get("layers"))
     _check_floor(options.get("floor", "auto"))
     return dict(options) | {"heads": head_numbers(trace, options.get("heads"))}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from vlmattn.api.attributed import ATTRIBUTION_MAKERS
 from vlmattn.api.sinks import without
+from vlmattn.api.states import STATE_MAKERS
 from vlmattn.api.whole import WHOLE_MAKERS
 
 if TYPE_CHECKING:
@@ -50,5 +52,12 @@ def _relative(run: Run, what: Any, image: int, options: dict[str, Any], sinks: s
     return relative(task, replace(generic, label=GENERIC_PROMPT), floor=floor)
 
 
-MAKERS: dict[str, Maker] = {"raw": _raw, "value": _value, "relative": _relative, **WHOLE_MAKERS}
+MAKERS: dict[str, Maker] = {
+    "raw": _raw,
+    "value": _value,
+    "relative": _relative,
+    **WHOLE_MAKERS,
+    **STATE_MAKERS,
+    **ATTRIBUTION_MAKERS,
+}
 """By the names of :data:`vlmattn.core.provenance.METHODS`; their options: :data:`vlmattn.api.checks.METHOD_OPTIONS`."""

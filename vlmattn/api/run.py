@@ -23,6 +23,7 @@ from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Span, TowerTrace, Trace
 
 if TYPE_CHECKING:
+    from vlmattn.api.patch_words import PatchWords
     from vlmattn.api.refinement import Refinement
     from vlmattn.api.searching import Searched
     from vlmattn.api.vlm import Vlm
@@ -94,6 +95,7 @@ class Run:
             method: ``raw`` attention, ``value`` (weighted with value norms) or ``relative`` (over a generic prompt),
                 which run the model once more on the finished answer if what they need was not kept; ``rollout``,
                 ``flow``, ``gradient`` or ``relevancy``, which always do, see :mod:`vlmattn.api.whole`.
+                Without attention: ``tam`` (token activation), ``logit_lens``, ``integrated_gradients``, ``occlusion``.
             image: which picture or video. frame: which frame of a video; default: all, as a :class:`VideoLook`.
             normalise: see :data:`vlmattn.maps.NORMALISATIONS`; over all frames of a video together.
             through: carry the map on through the vision tower, to where the outputs of its patches come from: by its
@@ -124,6 +126,37 @@ class Run:
         if through is not None:
             patch_map = through_tower(patch_map, self.tower(through), image=image)
         return look_at(normalised(patch_map, normalise), self.pictures[image], frame)
+
+    def internal_confidence(self, word: str | Span, *, image: int = 0, layers: Any = None, **place: Any) -> float:
+        """The highest probability of a word's first token at any patch and layer (Jiang et al., ICLR 2025).
+
+        ``word`` need not stand in question or answer. ``layers`` of the states, as in :meth:`patch_words`.
+        """
+        from vlmattn.api.states import internal_confidence
+
+        return internal_confidence(self, word, image=image, layers=layers, options=place)
+
+    def patch_words(self, layer: Any = None, *, top: int = 5, image: int = 0, sinks: Sinks | None = None) -> PatchWords:
+        """What every patch says where its states are read as words (logit lens; Neo et al., ICLR 2025).
+
+        Args:
+            layer: a number or several: 0 is what enters the first layer, n what leaves the last of n; -1 is n. Default:
+                all. top: how many words per patch. sinks: of :meth:`sinks`, whose patches are marked: what they say is
+                mostly junk; default: those that :meth:`sinks` has found before, if it was asked.
+
+        Raises:
+            SpecError: no such layer. MapError: patches are none of the decoder's tokens. UnsupportedModel: no final
+                norm or unembedding is found.
+        """
+        from vlmattn.api.patch_words import patch_words
+
+        return patch_words(self, layer, top=top, image=image, sinks=sinks)
+
+    def passes(self, method: str, *, image: int = 0, **options: Any) -> int:
+        """How many pictures a map by ``occlusion`` or ``integrated_gradients`` would run; nothing runs."""
+        from vlmattn.api.attributed import passes
+
+        return passes(self, method, image=image, options=options)
 
     def token_maps(self, **options: Any) -> list[Look]:
         """One map per answer token that has text, in order."""

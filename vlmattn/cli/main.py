@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmattn.cli import ask, demo, heads, models, refine, scenes, sinks, verify
+from vlmattn.cli import ask, demo, heads, lens, models, refine, scenes, sinks, verify
 from vlmattn.core.errors import (
     BudgetExceeded,
     DependencyMissing,
@@ -39,6 +39,7 @@ app.command("ask")(ask.ask)
 app.command("map")(ask.map_command)
 app.command("sinks")(sinks.sinks)
 app.command("heads")(heads.heads)
+app.command("lens")(lens.lens)
 app.command("refine")(refine.refine)
 app.command("models")(models.models)
 app.command("verify")(verify.verify)

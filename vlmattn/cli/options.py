@@ -15,7 +15,13 @@ Question = Annotated[str, typer.Argument(help="The question.")]
 More = Annotated[list[str] | None, typer.Option("--image", help="A further picture or video; repeat for more.")]
 Frames = Annotated[int | None, typer.Option(min=1, help="Of a video, take so many frames, evenly; default: 8.")]
 Fps = Annotated[float | None, typer.Option(help="Of a video, take so many frames a second, instead of --frames.")]
-Method = Annotated[str, typer.Option(help="raw, value (norm-weighted) or relative (over a generic prompt).")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="raw, value (norm-weighted), relative (over a generic prompt), tam, logit_lens, integrated_gradients or "
+        "occlusion."
+    ),
+]
 Answer = Annotated[str | None, typer.Option(help="A given answer: nothing is generated, its rows are shown.")]
 System = Annotated[str | None, typer.Option(help="System text, for models that have a place for it.")]
 Model = Annotated[

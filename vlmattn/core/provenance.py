@@ -17,6 +17,10 @@ METHODS: dict[str, tuple[str, str]] = {
     "flow": ("attention flow", "most that could flow from the row to a patch, or to its block of patches"),
     "gradient": ("gradient-weighted attention", "attention times its positive gradient"),
     "relevancy": ("relevancy", "gradient-weighted attention, carried through all layers"),
+    "tam": ("token activation", "logit of the token at a patch, less that of earlier tokens"),
+    "logit_lens": ("logit lens", "probability of the word's token at a patch"),
+    "integrated_gradients": ("integrated gradients", "share of the change of the target from the baseline picture"),
+    "occlusion": ("occlusion", "how far the target falls when a patch is covered"),
 }
 """Ways to make a map: what each is called, and what its numbers are."""
 

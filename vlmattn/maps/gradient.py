@@ -241,6 +241,24 @@ def _busy(view: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(smooth > np.median(smooth))
 
 
+def pixel_views(encoded: Encoded, image: int) -> Any:
+    """(…, 3, H, W) the prepared pixels, one view per tile of all pictures, in order.
+
+    Raises:
+        MapError: this model's are not.
+    """
+    layout = _one(encoded)
+    return _views(encoded, layout, layout.images[image].tiles)
+
+
+def sums_over_views(views: NDArray[np.floating], layout: TokenLayout, image: int) -> NDArray[np.float64]:
+    """(K,) sums of (T, H, W) values of all views over each patch of one picture, in the order of its tokens."""
+    tiles, count = layout.images[image].tiles, views.shape[-2] * views.shape[-1]
+    grids = [_pooled(views[n], t) * (count / t.cells) for n, t in zip(_numbers(layout, image), tiles, strict=True)]
+    at = layout.image_positions
+    return _vector(grids, layout, image)[layout.image[at] == image]
+
+
 def _pooled(values: NDArray[np.floating], tile: Tile) -> NDArray[np.floating]:
     height, width = values.shape
     whole = ImageLayout((width, height), (Tile("base", tile.grid_hw, (0.0, 0.0, float(width), float(height))),))

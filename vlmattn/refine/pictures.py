@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,14 +34,17 @@ def with_outside(image: Image.Image, mask: NDArray[np.bool_], pixels: PixelMap, 
     colours = np.asarray(image)
     if outside == "fade":
         return Image.fromarray((colours * _weights(pixels)[..., None] + 0.5).astype(np.uint8))
-    if outside == "blur":
+    return Image.fromarray(np.where(mask[..., None], colours, np.asarray(covered(image, outside))))
+
+
+def covered(image: Image.Image, how: Literal["black", "mean", "blur"]) -> Image.Image:
+    """The whole picture black, in its mean colour, or blurred."""
+    if how == "blur":
         from PIL import ImageFilter
 
-        other = np.asarray(image.filter(ImageFilter.GaussianBlur(max(image.size) / _BLUR)))
-    else:
-        fill = colours.reshape(-1, 3).mean(axis=0).round() if outside == "mean" else np.zeros(3)
-        other = np.broadcast_to(fill.astype(np.uint8), colours.shape)
-    return Image.fromarray(np.where(mask[..., None], colours, other))
+        return image.filter(ImageFilter.GaussianBlur(max(image.size) / _BLUR))
+    fill = np.asarray(image).reshape(-1, 3).mean(axis=0).round() if how == "mean" else np.zeros(3)
+    return Image.new("RGB", image.size, tuple(int(v) for v in fill))
 
 
 def _weights(pixels: PixelMap) -> NDArray[np.float64]:
