@@ -14,11 +14,12 @@ from vlmattn.api.look import Look
 from vlmattn.api.methods import make_map
 from vlmattn.api.own_heads import own_heads
 from vlmattn.api.request import Request
+from vlmattn.api.sheets import words_by_layers
 from vlmattn.api.sinks import check_keep, roles_of, sinks_of
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
 from vlmattn.api.video_look import look_at
 from vlmattn.api.whole import one_pass
-from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.errors import SpecError
 from vlmattn.core.videos import Video, Visual
 from vlmattn.trace import Span, TowerTrace, Trace
 
@@ -171,22 +172,7 @@ class Run:
         Args:
             what: one word, phrase or token number, or several. layers: numbers or a preset. options: as in :meth:`map`.
         """
-        from vlmattn.maps.choices import choose_layers
-        from vlmattn.overlay import contact_sheet
-
-        one = isinstance(what, (str, Integral, Span))
-        words = [w for w in self.words() if any(c.isalnum() for c in w.text)]
-        chosen = words if what is None else [what] if one else list(what)
-        map_options(self.trace, None, "raw", {"layers": layers})
-        depth, _ = choose_layers(self.trace, layers)
-        if not chosen:
-            raise MapError("the answer has no word to draw")
-        with one_pass(self):
-            rows = [[self.map(one, layers=[layer], **options) for layer in depth] for one in chosen]
-        cells = [[(look.label, look.picture.image, look.pixels) for look in row] for row in rows]
-        return contact_sheet(
-            cells, row_titles=[row[0].label for row in rows], column_titles=[f"layer {layer}" for layer in depth]
-        )
+        return words_by_layers(self, what, layers, options)
 
     # -- grounding -----------------------------------------------------------------------------------------------------
 
