@@ -10,9 +10,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2] / "vlmattn"
 LAYERS = (
     ("cli", "app", "__main__"),
+    ("evaluate",),
     ("api",),
     ("report", "export"),
-    ("evaluate",),
     ("hallucination", "gaze", "faithfulness", "steering", "refine"),
     ("sinks", "heads", "maps"),
     ("overlay",),

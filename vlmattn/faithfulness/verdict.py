@@ -214,5 +214,11 @@ def boxes_as_masks(image_wh: tuple[int, int], boxes: Sequence[tuple[int, int, in
     return masks
 
 
-DEFAULT_RULE = VerdictRule(0.0, 1.0, 1.0, source="to be fitted")
-"""The rule that comes with the library."""
+DEFAULT_RULE = VerdictRule(
+    1.366,
+    0.698,
+    17.793,
+    source="fitted on 730 claims of presence of the models in the box, right in .93 of 734 others (always the more "
+    "frequent: .85); for another model fit one of its own: vlmattn.faithfulness.fit_verdict",
+)
+"""The rule that comes with the library; see ``docs/grounding.md``."""
