@@ -284,6 +284,15 @@ class Louder(va.Steering):
         return "louder"
 
 
+@pytest.mark.parametrize("kind", ["gemma3n", "hy_v4_vl"])
+def test_several_residual_streams_are_refused(kind: str) -> None:
+    vlm = Vlm(*TINY[kind](), name=kind)
+    run = vlm.ask(PICTURE, QUESTION, answer=ANSWER)
+    for method in ("tam", "logit_lens"):
+        with pytest.raises(UnsupportedModel):
+            run.map("red", method=method)
+
+
 def test_steered_runs_are_refused() -> None:
     run = made("llava")
     steered = run.vlm.ask(PICTURE, QUESTION, answer=ANSWER, steering=[Louder()])

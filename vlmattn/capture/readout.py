@@ -256,6 +256,7 @@ class _Seen:
     def final(self, tokens: int) -> torch.Tensor:
         if self.read is None or self.last is None:
             raise UnsupportedModel("the model's unembedding or its last layer did not run as a module of its own")
+        check_stream(self.last, self.width)
         if self.read.dim() != 3 or self.read.shape[1] != tokens or self.last.shape[1] != tokens:
             raise LayoutError(f"the decoder's states are {tuple(self.read.shape)}, and its prompt has {tokens} tokens")
         return self.read
