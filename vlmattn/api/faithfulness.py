@@ -39,7 +39,8 @@ class FaithfulnessReport:
 
     Attributes:
         word, method: of the map. scores: by metric; NaN where one is not defined (see each function of
-            :mod:`vlmattn.faithfulness`). baseline: what parts were replaced with; None for each metric's own.
+            :mod:`vlmattn.faithfulness`). baseline: what parts were replaced with; None for each metric's own, which
+            ``average_drop``, ``increase`` and ``road`` always have.
         passes: pictures that the model looked at for it. seed: of what is drawn at random.
     """
 
@@ -76,16 +77,22 @@ def faithfulness(
     **options: Any,
 ) -> FaithfulnessReport:
     """See :meth:`Run.faithfulness`."""
-    from vlmattn.faithfulness import cells_of
+    from vlmattn.faithfulness import BASELINES, cells_of
 
     unknown = [name for name in metrics if name not in METRICS]
     if unknown or not len(metrics):
         raise SpecError(f"metrics must be some of {', '.join(METRICS)}; got {list(metrics)}")
+    if baseline is not None and baseline not in BASELINES:
+        raise SpecError(f"baseline must be one of {', '.join(BASELINES)}; got {baseline!r}")
     picture = still(run.pictures, image).image
     span = _answered(run, what, options)
     score = AnswerScore(run, span, image, batch=batch, progress=progress)
     look = _look(run, what, method, image, options)
     cells = cells_of(look.patch_map)
+    if cells.is_flat:
+        raise MapError(
+            f"the map of {look.label!r} is flat: it puts nothing first, so nothing can be taken out in its order"
+        )
     rng = np.random.default_rng(seed)
     found: dict[str, float] = {}
     for name in metrics:
@@ -121,7 +128,10 @@ def _erasure(image: Any, cells: Cells, score: AnswerScore, baseline: Baseline | 
 def _drop(image: Any, cells: Cells, score: AnswerScore, _: Baseline | None, __: Any) -> dict[str, float]:
     from vlmattn.faithfulness import drop_and_rise
 
-    lost, rose = drop_and_rise(image, cells, score)
+    try:
+        lost, rose = drop_and_rise(image, cells, score)
+    except MapError:  # a probability of 0: flat maps were refused before
+        return {"average_drop": float("nan"), "increase": float("nan")}
     return {"average_drop": lost, "increase": float(rose)}
 
 
@@ -252,12 +262,15 @@ def randomisation(
     whole = cells_of(_look(run, span, method, image, options).patch_map).values
     ids = run.trace.layout.input_ids[run.trace.layout.answer_start :].tolist()
     found = []
-    with run.vlm.alone(), cascade(run.vlm.model, seed=seed) as random:
-        for stage in random.stages:
-            random.randomise(stage)
-            again = run.vlm.run(replace(run.request, answers=(ids,)))[0]
-            found.append(rank_correlation(whole, cells_of(_look(again, span, method, image, options).patch_map).values))
-    run.vlm.general.clear()
+    try:
+        with run.vlm.alone(), cascade(run.vlm.model, seed=seed) as random:
+            for stage in random.stages:
+                random.randomise(stage)
+                again = run.vlm.run(replace(run.request, answers=(ids,)))[0]
+                values = cells_of(_look(again, span, method, image, options).patch_map).values
+                found.append(rank_correlation(whole, values))
+    finally:
+        run.vlm.general.clear()  # passes of a random model
     return Randomised(span.label, method, random.stages, tuple(found), seed)
 
 
@@ -297,5 +310,6 @@ def evidence(
     )
     changed = [without(picture, mask, baseline) for mask in boxes_as_masks(picture.size, places)]
     scores = AnswerScore(run, span, image, probabilities=False)([picture, *changed])
-    lost = scores[0] - scores[1:]
+    with np.errstate(invalid="ignore"):  # a word that cannot be said at all has nothing to lose
+        lost = scores[0] - scores[1:]
     return Evidence(float(lost[0]), tuple(float(v) for v in lost[1:]), float(scores[0]), places[0])

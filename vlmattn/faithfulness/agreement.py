@@ -15,8 +15,8 @@ from PIL import Image
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.faithfulness.cells import Cells
-from vlmattn.faithfulness.curves import Predict
-from vlmattn.faithfulness.removal import Baseline, without
+from vlmattn.faithfulness.curves import Predict, scored
+from vlmattn.faithfulness.removal import Baseline, Changed
 
 CAUTION = "Agreement between methods does not show that any of them is right."
 
@@ -33,14 +33,15 @@ def rank_correlation(a: ArrayLike, b: ArrayLike, kind: Literal["spearman", "kend
     first, second = _pair(a, b)
     if kind not in ("spearman", "kendall"):
         raise SpecError(f"kind must be 'spearman' or 'kendall', got {kind!r}")
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
+    if _flat(first) or _flat(second):
         return float("nan")
     found = stats.spearmanr(first, second) if kind == "spearman" else stats.kendalltau(first, second)
     return float(round(found.statistic, 12))
 
 
 def top_overlap(a: ArrayLike, b: ArrayLike, share: float = 0.1) -> float:
-    """Share of the highest regions of one map that are among the highest of the other, 0 to 1; the first of equals.
+    """Share of the highest regions of one map that are among the highest of the other, 0 to 1; the first of equals;
+    NaN where one map is flat.
 
     Example:
         >>> top_overlap([4, 3, 2, 1], [4, 1, 3, 2], 0.5)
@@ -49,6 +50,8 @@ def top_overlap(a: ArrayLike, b: ArrayLike, share: float = 0.1) -> float:
     first, second = _pair(a, b)
     if not 0 < share <= 1:
         raise SpecError(f"share must be above 0 and at most 1, got {share}")
+    if _flat(first) or _flat(second):
+        return float("nan")
     count = max(1, round(share * len(first)))
     highest = [set(np.argsort(-one, kind="stable")[:count].tolist()) for one in (first, second)]
     return len(highest[0] & highest[1]) / count
@@ -58,8 +61,8 @@ def occlusion(
     image: Image.Image, cells: Cells, predict: Predict, *, baseline: Baseline = "mean"
 ) -> NDArray[np.float64]:
     """(n,) score that is lost when each region alone is taken out (Zeiler & Fergus, ECCV 2014); may be negative."""
-    pictures = [image, *(without(image, cells.mask(np.array([k])), baseline) for k in range(len(cells.values)))]
-    scores = np.asarray(predict(pictures), dtype=np.float64)
+    masks = [np.array([k]) for k in range(len(cells.values))]
+    scores = scored(predict, Changed(image, cells, [np.array([], dtype=int), *masks], baseline))
     return scores[0] - scores[1:]
 
 
@@ -86,7 +89,7 @@ def faithfulness_correlation(
     source = rng if rng is not None else np.random.default_rng(0)
     size = max(1, round(share * len(cells.values)))
     sets = [source.choice(len(cells.values), size, replace=False) for _ in range(runs)]
-    scores = np.asarray(predict([image, *(without(image, cells.mask(s), baseline) for s in sets)]), dtype=np.float64)
+    scores = scored(predict, Changed(image, cells, [np.array([], dtype=int), *sets], baseline))
     given, lost = np.array([cells.values[s].sum() for s in sets]), scores[0] - scores[1:]
     if np.ptp(given) <= 1e-12 or np.ptp(lost) <= 1e-12:
         return float("nan")
@@ -107,6 +110,10 @@ def max_sensitivity(original: ArrayLike, changed: Sequence[ArrayLike]) -> float:
     if not len(changed) or size == 0:
         raise MapError("sensitivity needs at least one changed map, and an original that is not all 0")
     return max(float(np.linalg.norm(np.asarray(one, dtype=np.float64).ravel() - whole)) / size for one in changed)
+
+
+def _flat(values: NDArray[np.float64]) -> bool:
+    return bool(np.ptp(values) <= 1e-6 * np.abs(values).max())
 
 
 def _pair(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -30,15 +30,20 @@ class Cells:
     def __post_init__(self) -> None:
         if self.labels_hw.ndim != 2 or self.values.ndim != 1:
             raise MapError(f"labels must be (H, W) and values (n,), got {self.labels_hw.shape}, {self.values.shape}")
-        if not len(self.values) or self.labels_hw.max() >= len(self.values) or self.labels_hw.min() < -1:
+        if (
+            not len(self.values)
+            or not self.labels_hw.size
+            or self.labels_hw.max() >= len(self.values)
+            or self.labels_hw.min() < -1
+        ):
             raise MapError(f"labels must be -1 to {len(self.values) - 1}")
         if not np.isfinite(self.values).all():
             raise MapError("the map holds values that are no numbers")
 
     @property
     def is_flat(self) -> bool:
-        """Whether no region has more than another: an order of them means nothing."""
-        return bool(np.ptp(self.values) <= 1e-9 * max(float(np.abs(self.values).max()), 1e-30))
+        """Whether no region has more than another, to float precision: an order of them means nothing."""
+        return bool(np.ptp(self.values) <= 1e-6 * np.abs(self.values).max())
 
     def order(self) -> NDArray[np.int64]:
         """(n,) regions from the highest value to the lowest, the first of equals first."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.faithfulness.cells import Cells
-from vlmattn.faithfulness.removal import Baseline, without
+from vlmattn.faithfulness.removal import Baseline, Changed
 
 Predict = Callable[[Sequence[Image.Image]], NDArray[np.float64]]
 """(n,) scores of n pictures."""
@@ -55,8 +55,7 @@ def deletion(
     """
     counts = _counts(cells, steps)
     order = _order(cells)
-    pictures = [without(image, cells.mask(order[:k]), baseline) for k in counts]
-    return _curve(counts, len(order), predict(pictures))
+    return _curve(counts, len(order), scored(predict, Changed(image, cells, [order[:k] for k in counts], baseline)))
 
 
 def insertion(
@@ -68,8 +67,7 @@ def insertion(
     """
     counts = _counts(cells, steps)
     order = _order(cells)
-    pictures = [without(image, cells.mask(order[k:]), baseline) for k in counts]
-    return _curve(counts, len(order), predict(pictures))
+    return _curve(counts, len(order), scored(predict, Changed(image, cells, [order[k:] for k in counts], baseline)))
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,8 @@ def erasure(
         raise SpecError(f"bins must be shares above 0 and below 1, got {tuple(bins)}")
     order = _order(cells)
     counts = [max(1, round(share * len(order))) for share in bins]
-    out = [without(image, cells.mask(order[:k]), baseline) for k in counts]
-    alone = [without(image, cells.mask(order[k:]), baseline) for k in counts]
-    scores = np.asarray(predict([image, *out, *alone]), dtype=np.float64)
+    gone = [order[:0], *(order[:k] for k in counts), *(order[k:] for k in counts)]
+    scores = scored(predict, Changed(image, cells, gone, baseline))
     whole, n = scores[0], len(counts)
     return Erasure(float((whole - scores[1 : n + 1]).mean()), float((whole - scores[n + 1 :]).mean()))
 
@@ -121,7 +118,7 @@ def drop_and_rise(image: Image.Image, cells: Cells, predict: Predict) -> tuple[f
     weight = np.where(cells.labels_hw >= 0, (heat - low) / (high - low), 0.0)
     colours = np.asarray(image.convert("RGB"), dtype=np.float64)
     shown = Image.fromarray(np.rint(colours * weight[..., None]).astype(np.uint8))
-    whole, left = (float(v) for v in predict([image, shown]))
+    whole, left = (float(v) for v in scored(predict, [image, shown]))
     if whole <= 0:
         raise MapError(f"the score of the whole picture is {whole:.3g}: no share of it can be lost")
     return max(0.0, whole - left) / whole, left > whole
@@ -140,12 +137,13 @@ def road(
     Rong et al., ICML 2022, with noisy linear imputation, most and least relevant first combined; 0 for an order that
     tells nothing.
     """
-    source = rng if rng is not None else np.random.default_rng(0)
+    if not len(shares) or any(not 0 < share < 1 for share in shares):
+        raise SpecError(f"shares must be above 0 and below 1, got {tuple(shares)}")
     order = _order(cells)
-    counts = [min(max(1, round(share * len(order))), len(order)) for share in shares]
-    most = [without(image, cells.mask(order[:k]), "imputed", rng=source) for k in counts]
-    least = [without(image, cells.mask(order[len(order) - k :]), "imputed", rng=source) for k in counts]
-    scores = np.asarray(predict([*most, *least]), dtype=np.float64)
+    counts = [max(1, round(share * len(order))) for share in shares]
+    gone = [*(order[:k] for k in counts), *(order[len(order) - k :] for k in counts)]
+    seed = int((rng if rng is not None else np.random.default_rng(0)).integers(2**62))
+    scores = scored(predict, Changed(image, cells, gone, "imputed", seed))
     return float((scores[len(counts) :] - scores[: len(counts)]).mean() / 2)
 
 
@@ -161,8 +159,13 @@ def _order(cells: Cells) -> NDArray[np.int64]:
     return cells.order()
 
 
+def scored(predict: Predict, pictures: Sequence[Image.Image]) -> NDArray[np.float64]:
+    """(n,) what ``predict`` says. Raises MapError where that is not one score per picture."""
+    told = np.asarray(predict(pictures), dtype=np.float64)
+    if told.shape != (len(pictures),):
+        raise MapError(f"predict must give one score per picture, ({len(pictures)},), got {told.shape}")
+    return told
+
+
 def _curve(counts: Sequence[int], total: int, scores: NDArray[np.float64]) -> Curve:
-    told = np.asarray(scores, dtype=np.float64)
-    if told.shape != (len(counts),):
-        raise MapError(f"predict must give one score per picture, ({len(counts)},), got {told.shape}")
-    return Curve(tuple(k / total for k in counts), tuple(float(v) for v in told))
+    return Curve(tuple(k / total for k in counts), tuple(float(v) for v in scores))

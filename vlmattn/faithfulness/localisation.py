@@ -52,7 +52,9 @@ def pointing(values: ArrayLike, mask: ArrayLike, *, tolerance: float = 0.0) -> f
         (1.0, 0.5)
     """
     heat, inside = _pair(values, mask)
-    if not inside.any():
+    if tolerance < 0:
+        raise SpecError(f"tolerance must be 0 pixels or more, got {tolerance}")
+    if inside.all() or not inside.any():
         return float("nan")
     if tolerance > 0:
         from scipy import ndimage
@@ -78,7 +80,7 @@ def energy_inside(values: ArrayLike, mask: ArrayLike, *, negative: Literal["clip
     heat, inside = _pair(values, mask)
     if negative not in ("clip", "shift"):
         raise SpecError(f"negative must be 'clip' or 'shift', got {negative!r}")
-    if not inside.any():
+    if inside.all() or not inside.any():
         return float("nan")
     heat = np.maximum(heat, 0) if negative == "clip" else heat - heat.min()
     total = heat.sum()
@@ -97,11 +99,12 @@ def iou_at(values: ArrayLike, mask: ArrayLike, threshold: Threshold = 0.5) -> fl
         0.5
     """
     heat, inside = _pair(values, mask)
-    if not inside.any():
+    if inside.all() or not inside.any():
         return float("nan")
-    if np.ptp(heat) <= 0:
+    level = _level(heat, threshold)
+    if np.ptp(heat) <= 1e-6 * np.abs(heat).max():
         return 0.0
-    return _iou(heat >= _level(heat, threshold), inside)
+    return _iou(heat >= level, inside)
 
 
 def best_iou(values: ArrayLike, mask: ArrayLike) -> tuple[float, float]:
@@ -112,7 +115,7 @@ def best_iou(values: ArrayLike, mask: ArrayLike) -> tuple[float, float]:
         (1.0, 3.0)
     """
     heat, inside = _pair(values, mask)
-    if not inside.any():
+    if inside.all() or not inside.any():
         return float("nan"), float("nan")
     order = np.argsort(-heat, axis=None, kind="stable")
     levels, hits = heat.ravel()[order], np.cumsum(inside.ravel()[order])
@@ -154,10 +157,10 @@ def _pair(values: ArrayLike, mask: ArrayLike) -> tuple[NDArray[np.float64], NDAr
 def _level(heat: NDArray[np.float64], threshold: Threshold) -> float:
     low, high = float(heat.min()), float(heat.max())
     if threshold == "otsu":
-        return _otsu(heat, low, high)
+        return _otsu(heat, low, high) if high - low > 1e-6 * np.abs(heat).max() else high
     if isinstance(threshold, str) or not 0 <= threshold <= 1:
         raise SpecError(f"threshold must be 'otsu' or a share from 0 to 1, got {threshold!r}")
-    return low + threshold * (high - low)
+    return min(low + threshold * (high - low), high)  # rounding must not carry it above the highest
 
 
 def _otsu(heat: NDArray[np.float64], low: float, high: float) -> float:

@@ -17,6 +17,11 @@ from vlmattn.core.errors import MapError
 if TYPE_CHECKING:
     import torch
 
+_WHOLE = (
+    "the weights of {} are quantised or kept elsewhere, so they cannot be made random: load the model whole, in "
+    "float32 or bfloat16"
+)
+
 
 class Cascade:
     """A model whose layers can be made random from the top down; see :func:`cascade`.
@@ -35,6 +40,8 @@ class Cascade:
         self._generator = torch.Generator().manual_seed(seed)
         self._held: dict[int, tuple[torch.nn.Parameter, torch.Tensor]] = {}
         model = unwrap(model)
+        if getattr(model, "is_quantized", False):
+            raise MapError(_WHOLE.format("the model"))
         head, words = model.get_output_embeddings(), model.get_input_embeddings()
         tied = head is None or getattr(head, "weight", None) is getattr(words, "weight", None)
         self._modules: dict[str, Any] = {} if tied else {"output": head}
@@ -44,10 +51,7 @@ class Cascade:
         for name, module in self._modules.items():
             for parameter in module.parameters():
                 if not parameter.is_floating_point() or parameter.is_meta:
-                    raise MapError(
-                        f"the weights of {name} are quantised or kept elsewhere, so they cannot be made random: load "
-                        "the model whole, in float32 or bfloat16"
-                    )
+                    raise MapError(_WHOLE.format(name))
 
     def randomise(self, stage: str) -> None:
         """Make a stage random."""

@@ -6,13 +6,17 @@ Numbers of different ways are not to be compared.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from vlmattn.core.errors import MapError, SpecError
+
+if TYPE_CHECKING:
+    from vlmattn.faithfulness.cells import Cells
 
 Baseline = Literal["mean", "black", "blur", "inpaint", "imputed"]
 BASELINES: tuple[str, ...] = get_args(Baseline)
@@ -55,6 +59,39 @@ def without(
         return image
     colours = np.asarray(image.convert("RGB"))
     return Image.fromarray(np.where(mask[..., None], _other(image, colours, mask, baseline, rng), colours))
+
+
+class Changed(Sequence[Image.Image]):
+    """A picture without each of some sets of regions, made when it is looked at: thousands need no room at once.
+
+    Args:
+        image: upright original. cells: its regions. gone: numbers of the regions that each picture lacks. baseline: one
+            of :data:`BASELINES`. seed: of the noise of ``imputed``, other in every picture, the same every time.
+    """
+
+    def __init__(
+        self,
+        image: Image.Image,
+        cells: Cells,
+        gone: Sequence[NDArray[np.integer]],
+        baseline: Baseline,
+        seed: int = 0,
+    ) -> None:
+        self._image, self._cells, self._gone, self._baseline, self._seed = image, cells, gone, baseline, seed
+
+    def __len__(self) -> int:
+        return len(self._gone)
+
+    @overload
+    def __getitem__(self, at: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Image.Image]: ...
+    def __getitem__(self, at: int | slice) -> Image.Image | list[Image.Image]:
+        if isinstance(at, slice):
+            return [self[k] for k in range(*at.indices(len(self)))]
+        number = range(len(self))[at]
+        rng = np.random.default_rng((self._seed, number))
+        return without(self._image, self._cells.mask(self._gone[number]), self._baseline, rng=rng)
 
 
 def _other(
@@ -105,10 +142,18 @@ def _solved(colours: NDArray[np.uint8], mask: NDArray[np.bool_], rng: np.random.
 def linear_imputation(values: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(H, W, C) with every masked pixel the weighted mean of its eight neighbours, 1/6 beside and 1/12 across, weights
     beyond the border left out (Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods",
-    ICML 2022, before the noise)."""
+    ICML 2022, before the noise).
+
+    Raises:
+        MapError: a mask of everything.
+    """
     from scipy.sparse import coo_matrix, csr_matrix
     from scipy.sparse.linalg import spsolve
 
+    if not mask.any():
+        return values.copy()
+    if mask.all():
+        raise MapError("every pixel is to be imputed, so there is none to start from")
     height, width = mask.shape
     number = np.full(mask.shape, -1)
     number[mask] = np.arange(mask.sum())

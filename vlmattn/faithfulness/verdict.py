@@ -50,9 +50,18 @@ class Evidence:
         return float(np.clip(self.drop - others, -_MOST, _MOST))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        told = asdict(self) | {"controls": list(self.controls), "box_xyxy": list(self.box_xyxy)}
-        return told | {"excess": self.excess}
+        """Plain values; None for what is not a finite number."""
+        return {
+            "drop": _known(self.drop),
+            "controls": [_known(one) for one in self.controls],
+            "log_probability": _known(self.log_probability),
+            "box_xyxy": list(self.box_xyxy),
+            "excess": _known(self.excess),
+        }
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 @dataclass(frozen=True)
@@ -189,8 +198,9 @@ def squares(
     if not 0 < share < 1:
         raise SpecError(f"the square's share must be above 0 and below 1, got {share}")
     width, height = image_wh
-    side = (share * width * height) ** 0.5
-    w, h = max(1, min(width, round(side))), max(1, min(height, round(side)))
+    area = share * width * height
+    w, h = max(1, min(width, round(area**0.5))), max(1, min(height, round(area**0.5)))
+    w, h = min(width, max(w, round(area / h))), min(height, max(h, round(area / w)))
     left = int(np.clip(round(peak_xy[0] - w / 2), 0, width - w))
     top = int(np.clip(round(peak_xy[1] - h / 2), 0, height - h))
     found = [(left, top, left + w, top + h)]
