@@ -335,9 +335,7 @@ def _resampled(table: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.
     return np.concatenate(blocks)
 
 
-def _percentile(
-    value: float, values: NDArray[np.float64], level: float, seed: int, clusters: int
-) -> Interval:
+def _percentile(value: float, values: NDArray[np.float64], level: float, seed: int, clusters: int) -> Interval:
     import numpy as np
 
     kept = values[np.isfinite(values)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from vlmattn.core.errors import SpecError
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
 from vlmattn.hallucination.records import find_images, listed
 from vlmattn.hallucination.synonyms import SynonymTable, check_objects, coco_synonyms
-from vlmattn.hallucination.words import NamedObjects, find_family, named_objects
+from vlmattn.hallucination.words import WORD_FAMILIES, NamedObjects, find_family, named_objects
 from vlmattn.hallucination.yesno import share
 
 COCO = "cocodataset.org (val2014.zip, annotations_trainval2014.zip)"
@@ -129,6 +129,10 @@ class Chair:
             Item(one, places[self._file(one)], ask, one, {"objects": sorted(objects)})
             for one, objects in self.truth.items()
         ]
+
+    def readings(self) -> dict[str, Chair]:
+        """The same captions by every word family, by name; the truth stays as it is."""
+        return {name: replace(self, family=name) for name in WORD_FAMILIES}
 
     def score(self, answers: Mapping[str, str]) -> Score:
         """CHAIR_s and CHAIR_i with recall, length, precision and F1 beside them: see :func:`chair_metrics`.

@@ -68,7 +68,9 @@ def load_truth(path: str | Path) -> dict[str, frozenset[str]]:
 
 def _add_instances(path: str | Path, truth: dict[str, set[str]], table: SynonymTable) -> set[str]:
     data = read_object(path, published=COCO)
-    names = {row["id"]: table.node(field(row, "name", f"{path}: a category")) for row in _rows(data, "categories", path)}
+    names = {
+        row["id"]: table.node(field(row, "name", f"{path}: a category")) for row in _rows(data, "categories", path)
+    }
     seen = set()
     for row in _rows(data, "annotations", path):
         one = str(field(row, "image_id", f"{path}: an instance", int))

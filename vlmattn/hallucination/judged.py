@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,7 +204,7 @@ def _ratings(reply: str) -> list[int]:
     if not isinstance(reply, str):
         raise SpecError(f"a judge must reply with text, got {type(reply).__name__}")
     low = reply.lower()
-    return [n for n in range(7) if re.search(f"rating: {n}", low)]
+    return [n for n in range(7) if f"rating: {n}" in low]
 
 
 def _mmhal(row: Mapping[str, Any], number: int, where: str) -> MmhalQuestion:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,15 @@ from vlmattn.core.errors import FileError, SpecError
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
 from vlmattn.hallucination.parsers import Verdict
 from vlmattn.hallucination.records import field, find_images, listed, read_rows, unique
-from vlmattn.hallucination.yesno import YesNoProtocol, cell, confusion, find_protocol, share, understood
+from vlmattn.hallucination.yesno import (
+    YES_NO_PROTOCOLS,
+    YesNoProtocol,
+    cell,
+    confusion,
+    find_protocol,
+    share,
+    understood,
+)
 
 PUBLISHED = "github.com/RUCAIBox/POPE (output/coco), and its pictures as COCO val2014 at cocodataset.org"
 REPOPE = "github.com/YanNeu/RePOPE"
@@ -89,10 +97,13 @@ class Pope:
         places = find_images(self.images, [q.image for q in self.questions], published=PUBLISHED)
         around = POPE_PROMPTS[self.prompt]
         return [
-            Item(q.id, places[q.image], around.format(q.text), q.image, {"label": q.label, "split": q.split,
-                 "question": q.text})
+            Item(q.id, places[q.image], around.format(q.text), q.image, {"label": q.label, "split": q.split, "question": q.text})
             for q in self.questions
         ]  # fmt: skip
+
+    def readings(self) -> dict[str, Pope]:
+        """The same questions by every protocol, by name."""
+        return {name: replace(self, protocol=name) for name in YES_NO_PROTOCOLS}
 
     def score(self, answers: Mapping[str, str]) -> Score:
         """Accuracy, precision, recall, F1, yes ratio and unparsed share; of all answers, and of each split if several.
@@ -104,7 +115,7 @@ class Pope:
         Raises:
             SpecError: answers are missing or belong to no question.
         """
-        check_answers(self.items() if self.images is None else [Item(q.id, (), q.text) for q in self.questions], answers)
+        check_answers([Item(q.id, (), q.text) for q in self.questions], answers)
         protocol = find_protocol(self.protocol)
         said = {q.id: understood(answers[q.id], q.label, protocol) for q in self.questions}
         metrics = self._metrics(said, protocol)
@@ -148,9 +159,7 @@ def same_question(text: str) -> str:
     return text.split("\n")[0].strip().replace("imange", "image")
 
 
-def load_pope(
-    folder: str | Path, splits: Iterable[str] = ("random", "popular", "adversarial"), **options: Any
-) -> Pope:
+def load_pope(folder: str | Path, splits: Iterable[str] = ("random", "popular", "adversarial"), **options: Any) -> Pope:
     """POPE from the official files in a folder: ``coco_pope_random.json`` and so on, or one file for each split.
 
     Both layouts are read: JSON lines (COCO) and arrays (A-OKVQA, GQA). The file of October 2023 has 3,000 questions in
@@ -197,9 +206,7 @@ def relabel(pope: Pope, rows: Sequence[Mapping[str, Any]]) -> Pope:
     strange = [f"{image}: {text}" for image, text in labels if (image, text) not in known]
     if strange:
         raise SpecError(f"{len(strange)} labels belong to no question of {pope.name}: {listed(strange)}")
-    kept = tuple(
-        PopeQuestion(q.id, q.split, q.image, q.text, labels[q.key]) for q in pope.questions if q.key in labels
-    )
+    kept = tuple(PopeQuestion(q.id, q.split, q.image, q.text, labels[q.key]) for q in pope.questions if q.key in labels)
     return Pope(kept, pope.images, pope.protocol, pope.prompt, "repope")
 
 

@@ -121,5 +121,7 @@ def _things(
 def _any(image: str, taken: set[str], counted: PopeStatistics, draw: random.Random) -> str:
     left = [one for one in counted.often if one not in taken]
     if not left:
-        raise SpecError(f"nothing is absent from {image}, which has {listed(sorted(taken))}: give more kinds of objects")
+        raise SpecError(
+            f"nothing is absent from {image}, which has {listed(sorted(taken))}: give more kinds of objects"
+        )
     return draw.choice(left)
