@@ -10,6 +10,7 @@
     │   │   └── WordNotFound    a word or phrase does not occur; lists those that do
     │   ├── SpecError           a layer, head, row rule, preset or option does not exist
     │   └── FileError           a file is missing, half written, or of another format
+    │       └── RunInProgress   another run is writing the same folder
     ├── ModelError              the model or its processor cannot be used
     │   ├── ModelLoadError      a name, folder or object does not give model and processor
     │   ├── UnsupportedModel    the family is not supported; says why
@@ -71,6 +72,10 @@ class SpecError(InputError):
 
 class FileError(InputError):
     """A file is missing, half written, or of another format."""
+
+
+class RunInProgress(FileError):
+    """Another run is writing the same folder."""
 
 
 class ModelError(VlmattnError):

@@ -19,8 +19,8 @@ class Item:
     Attributes:
         id: unique in its benchmark, and the same in every run of it. images: of the prompt, in order: paths, or
             pictures held in memory. prompt: the user's words, as the benchmark's protocol has them. image_id: which
-            picture it is about, for statistics clustered by picture; empty for none. truth: what the scorer knows of it,
-            plain values.
+            picture it is about, for statistics clustered by picture; empty for none. truth: what the scorer knows of
+            it, plain values.
 
     Raises:
         SpecError: an empty id.
@@ -43,9 +43,9 @@ class Score:
 
     Attributes:
         benchmark: its name. metrics: numbers by name; NaN where one is not defined. outcomes: per item id, the number
-            that each metric's mean is taken of, for paired tests: ``{"accuracy": {"17": 1.0, …}}``. settings: how it was
-            scored: parser, scorer, protocol, tables, with whatever makes two scores comparable. notes: what else is to
-            be known, such as how many answers were not understood.
+            that each metric's mean is taken of, for paired tests: ``{"accuracy": {"17": 1.0, …}}``. settings: how it
+            was scored: parser, scorer, protocol, tables, with whatever makes two scores comparable. notes: what else
+            is to be known, such as how many answers were not understood.
     """
 
     benchmark: str
@@ -66,9 +66,9 @@ class Score:
 class Benchmark(Protocol):
     """Items and their scorer.
 
-    A runner asks for :meth:`items`, whose order and ids must be the same every time for the same data, has them answered
-    in any order, by any number of processes, and gives all answers by id to :meth:`score`. Loading checks the data: by
-    the time there is a benchmark, every picture that an item names exists.
+    A runner asks for :meth:`items`, whose order and ids must be the same every time for the same data, has them
+    answered in any order, by any number of processes, and gives all answers by id to :meth:`score`. Loading checks the
+    data: by the time there is a benchmark, every picture that an item names exists.
     """
 
     @property
