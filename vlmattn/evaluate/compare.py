@@ -36,9 +36,10 @@ _OF_AMBER: dict[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
     "cover": ({"covered": 100}, {"truth": 1}),
     "cog": ({"imagined": 100}, {"hallu": 1}),
 }
-_COUNTS = frozenset(
-    "tp fp tn fn lost_yes lost_no hallucinated objects kinds truth recalled speaks nouns covered imagined hallu".split()
-)
+_COUNTS = frozenset((
+    "tp", "fp", "tn", "fn", "lost_yes", "lost_no", "hallucinated", "objects", "kinds", "truth", "recalled",
+    "speaks", "nouns", "covered", "imagined", "hallu",
+))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two scores compared. Attributes: benchmark: its name. items, clusters: how many. differences: of each metric. notes:
+    """Two scores compared.
+
+    Attributes: benchmark: its name. items, clusters: how many. differences: of each metric. notes:
     what else is to be known, such as settings that differ."""
 
     benchmark: str

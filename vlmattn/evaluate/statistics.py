@@ -129,7 +129,7 @@ def paired_bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of ``statistic(a) - statistic(b)`` with the same clusters drawn for both; arguments as :func:`bootstrap`.
+    """Interval of ``statistic(a) - statistic(b)`` with the same clusters drawn for both; see :func:`bootstrap`.
 
     Raises:
         SpecError: as there, or a and b are of different shapes.

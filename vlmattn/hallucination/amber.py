@@ -90,11 +90,13 @@ class AmberGenerative:
 
     Attributes:
         pictures: what is on each. related: for each word, those that mean much the same. harmless: words that are never
-            a hallucination. similarity: of two words, 0 to 1; more than 0.8 counts as the same. nouns: of a text. images: the
+            a hallucination. similarity: of two words, 0 to 1; more than 0.8 counts as the same. nouns: of a text.
+            images: the
             folder with ``AMBER_1.jpg`` and so on; None where only scores are wanted.
 
     Raises:
-        SpecError: no pictures, ids that occur twice, or a word without an entry in ``related``. FileError: pictures are missing.
+        SpecError: no pictures, ids that occur twice, or a word without an entry in ``related``. FileError: pictures
+        are missing.
     """
 
     pictures: tuple[AmberImage, ...]

@@ -81,7 +81,7 @@ class AmberDiscriminative:
         return {name: replace(self, parser=name) for name in AMBER_PARSERS}
 
     def score(self, answers: Mapping[str, str]) -> Score:
-        """Accuracy, precision, recall and F1 in percent with one decimal, of all and of each kind, as officially printed.
+        """Accuracy, precision, recall and F1 in percent with one decimal, of all and each kind, as printed officially.
 
         ``attribute_…`` is of state, number and action together. Precision is of the answers *no*; of ``existence``,
         where *no* is always right, it is 100 as soon as there is one. ``unparsed`` is a share in [0, 1].

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from vlmattn.hallucination.pope import same_question
 from vlmattn.hallucination.records import Row, listed, read_rows
 
 _TEXTS = (
-    "prediction", "filtered_resps", "response", "caption", "model_answer", "model_prediction", "text", "answer", "resps",
+    "prediction", "filtered_resps", "response", "caption", "model_answer", "model_prediction", "text", "answer",
+    "resps",
 )  # fmt: skip
-_IDS = ("question_id", "image_id", "id", "index", "doc_id")
+_IDS = ("question_id", "image_id", "id")
+_PLACES = ("index", "doc_id")
+"""Numbers of rows, which are ids only where there is nothing better: they often look like another file's ids."""
 _HALLUSION = ("category", "subcategory", "set_id", "figure_id", "question_id")
 
 
@@ -40,7 +44,7 @@ def read_answers(path: str | Path, items: Sequence[Item]) -> dict[str, str]:
     """
     rows = read_rows(path)
     text = _text_field(rows, path)
-    ids = {item.id for item in items}
+    ids = {item.id: item for item in items}
     named = [_ids_of(row) for row in rows]
     if not any(one in ids for names in named for one in names):
         return _by_question(rows, text, items, path)
@@ -49,6 +53,7 @@ def read_answers(path: str | Path, items: Sequence[Item]) -> dict[str, str]:
         one = next((name for name in names if name in ids), None)
         if one is None:
             raise SpecError(f"{path}: row {number} is of no item: its id is {listed(names) or 'missing'}")
+        _check_question(row, ids[one], path, number)
         _add(answers, one, _answer(row, text, path, number), path)
     return answers
 
@@ -59,7 +64,8 @@ def write_answers(
     """Write answers as another program has them, so that its scorer can be run on them.
 
     Args:
-        path: the file. items: of the benchmark, in the order to write. answers: by id. layout: ``"llava"`` (JSON lines of
+        path: the file. items: of the benchmark, in the order to write. answers: by id. layout: ``"llava"`` (JSON lines
+        of
             question_id, prompt, text, as POPE, VCD and LLaVA use), ``"chair"`` (JSON lines of image_id and caption),
             ``"amber"`` (an array of id and response), ``"lmms-eval"`` (sample log) or ``"vlmevalkit"`` (a table).
             model: its name, where the layout has a place for it.
@@ -70,7 +76,7 @@ def write_answers(
     if layout not in ANSWER_LAYOUTS:
         raise SpecError(f"layout {layout!r} does not exist; layouts are {', '.join(ANSWER_LAYOUTS)}")
     check_answers(items, answers)
-    rows = [ANSWER_LAYOUTS[layout](number, item, answers[item.id], model) for number, item in enumerate(items)]
+    rows = [ANSWER_LAYOUTS[layout](_Said(number, item, answers[item.id], model)) for number, item in enumerate(items)]
     if layout == "vlmevalkit":
         return atomic_write_text(path, _tab_separated(rows))
     if layout == "amber":
@@ -103,6 +109,8 @@ def _ids_of(row: Row) -> list[str]:
         return ["_".join(str(row[name]) for name in _HALLUSION)]
     inner = [v for v in row.values() if isinstance(v, Mapping)]
     found = [str(r[name]) for r in (row, *inner) for name in _IDS if isinstance(r.get(name), (str, int))]
+    if not found and None in _picture_and_question(row):
+        found = [str(row[name]) for name in _PLACES if isinstance(row.get(name), (str, int))]
     split = next((str(r["category"]) for r in (row, *inner) if r.get("category")), "")
     ahead = [f"{split}-{one}" for one in found] if split else []
     return list(dict.fromkeys((*ahead, *found)))
@@ -115,9 +123,8 @@ def _by_question(rows: Sequence[Row], text: str, items: Sequence[Item], path: st
         wanted.setdefault((Path(item.image_id).stem, same_question(question)), []).append(item.id)
     answers: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
-        image = row.get("image_path") or row.get("image") or row.get("image_id")
-        question = row.get("question") or row.get("prompt") or row.get("query")
-        if not isinstance(image, (str, int)) or not isinstance(question, str):
+        image, question = _picture_and_question(row)
+        if image is None or question is None:
             raise SpecError(
                 f"{path}: no row has the id of an item, and row {number} has not both picture and question, so that it "
                 "could only be joined by position: add the ids"
@@ -126,8 +133,25 @@ def _by_question(rows: Sequence[Row], text: str, items: Sequence[Item], path: st
         if found is None:
             raise SpecError(f"{path}: row {number} is of no item: {question!r} about {image}")
         for one in found:
-            _add(answers, one, _answer(row, text, path, number), path)
+            said = _answer(row, text, path, number)
+            if answers.get(one) != said:
+                _add(answers, one, said, path)
     return answers
+
+
+def _picture_and_question(row: Row) -> tuple[str | None, str | None]:
+    image = row.get("image_path") or row.get("image")
+    question = row.get("question") or row.get("prompt") or row.get("query")
+    return (image if isinstance(image, str) else None), (question if isinstance(question, str) else None)
+
+
+def _check_question(row: Row, item: Item, path: str | Path, number: int) -> None:
+    question, asked = _picture_and_question(row)[1], item.truth.get("question")
+    if question is not None and asked is not None and same_question(question) != same_question(str(asked)):
+        raise SpecError(
+            f"{path}: row {number} has the id {item.id}, but asks {question!r} where the item asks {asked!r}: it is "
+            "the answer file of another version of the benchmark"
+        )
 
 
 def _add(answers: dict[str, str], one: str, text: str, path: str | Path) -> None:
@@ -138,32 +162,52 @@ def _add(answers: dict[str, str], one: str, text: str, path: str | Path) -> None
     answers[one] = text
 
 
-def _llava(number: int, item: Item, text: str, model: str) -> dict[str, Any]:
-    row = {"question_id": item.id, "prompt": item.prompt, "text": text, "image": item.image_id, "model_id": model}
+@dataclass(frozen=True)
+class _Said:
+    number: int
+    item: Item
+    text: str
+    model: str
+
+
+def _llava(said: _Said) -> dict[str, Any]:
+    row = {
+        "question_id": said.item.id,
+        "prompt": said.item.prompt,
+        "text": said.text,
+        "image": said.item.image_id,
+        "model_id": said.model,
+    }
     return row | {"metadata": {}}
 
 
-def _chair(number: int, item: Item, text: str, model: str) -> dict[str, Any]:
-    return {"image_id": int(item.id) if item.id.isdigit() else item.id, "caption": text}
+def _chair(said: _Said) -> dict[str, Any]:
+    return {"image_id": int(said.item.id) if said.item.id.isdigit() else said.item.id, "caption": said.text}
 
 
-def _amber(number: int, item: Item, text: str, model: str) -> dict[str, Any]:
-    return {"id": int(item.id) if item.id.isdigit() else item.id, "response": text}
+def _amber(said: _Said) -> dict[str, Any]:
+    return {"id": int(said.item.id) if said.item.id.isdigit() else said.item.id, "response": said.text}
 
 
-def _lmms_eval(number: int, item: Item, text: str, model: str) -> dict[str, Any]:
-    label = str(item.truth.get("label", ""))
-    inner = {"question_id": item.id, "prediction": text, "ground_truth": label}
-    return {"doc_id": number, "target": label, "input": item.prompt, "filtered_resps": [text], "answer_of": inner}
+def _lmms_eval(said: _Said) -> dict[str, Any]:
+    label = str(said.item.truth.get("label", ""))
+    inner = {"question_id": said.item.id, "prediction": said.text, "ground_truth": label}
+    return {
+        "doc_id": said.number,
+        "target": label,
+        "input": said.item.prompt,
+        "filtered_resps": [said.text],
+        "answer_of": inner,
+    }
 
 
-def _vlmevalkit(number: int, item: Item, text: str, model: str) -> dict[str, Any]:
-    question = str(item.truth.get("question", item.prompt))
-    row = {"index": item.id, "image_path": item.image_id, "question": question}
-    return row | {"answer": str(item.truth.get("label", "")), "prediction": text}
+def _vlmevalkit(said: _Said) -> dict[str, Any]:
+    question = str(said.item.truth.get("question", said.item.prompt))
+    row = {"index": said.item.id, "image_path": said.item.image_id, "question": question}
+    return row | {"answer": str(said.item.truth.get("label", "")), "prediction": said.text}
 
 
-ANSWER_LAYOUTS: dict[str, Callable[[int, Item, str, str], dict[str, Any]]] = {
+ANSWER_LAYOUTS: dict[str, Callable[[_Said], dict[str, Any]]] = {
     "llava": _llava,
     "chair": _chair,
     "amber": _amber,

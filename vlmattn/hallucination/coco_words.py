@@ -1,7 +1,8 @@
 """Words for the 80 categories of COCO, chosen for this package from plain English; for each object, its other words.
 
 Only words that name the object, or a kind of it, wherever they stand alone; none that mostly mean something else (such
-as ``glass``, ``light`` or ``orange`` for a colour's sake). Plurals are not listed: captions are brought to the singular.
+as ``glass``, ``light`` or ``orange`` for a colour's sake). Plurals are not listed: captions are brought to the
+singular.
 """
 
 from __future__ import annotations

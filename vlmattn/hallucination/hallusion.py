@@ -17,7 +17,7 @@ HALLUSION = "github.com/tianyi-lab/HallusionBench"
 Judgement = Literal["correct", "incorrect", "unclear"]
 Judge = Callable[["HallusionQuestion", str], Judgement]
 HALLUSION_RULES: tuple[str, ...] = ("yes_substring", "vlmevalkit", "strict")
-"""Ways to judge without a language model: an answer says yes if the letters occur (else no); or a parser's yes or no."""
+"""Ways to judge without a model: an answer says yes if the letters occur (else no); or a parser's yes or no."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ OBJECT_HALBENCH = "github.com/RLHF-V/RLHF-V (eval/)"
 
 @dataclass(frozen=True)
 class MmhalQuestion:
-    """One of MMHal-Bench's questions. Attributes: id: its place. kind: the type of question. text: the question. answer:
+    """One of MMHal-Bench's questions.
+
+    Attributes: id: its place. kind: the type of question. text: the question. answer:
     the right one. objects: on the picture. image: its file name."""
 
     id: str
@@ -125,7 +127,8 @@ class ObjectHalBench:
             images: file of each item, in ``folder``. folder: with the pictures; None where only scores are wanted.
 
     Raises:
-        SpecError: no items, other ids in ``prompts`` or ``images``, or an unknown object. FileError: pictures are missing.
+        SpecError: no items, other ids in ``prompts`` or ``images``, or an unknown object. FileError: pictures are
+        missing.
     """
 
     truth: Mapping[str, frozenset[str]]

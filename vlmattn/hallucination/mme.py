@@ -23,7 +23,9 @@ MME_PARSERS: tuple[str, ...] = ("lmms_eval_mme", "vlmevalkit", "repope", "strict
 
 @dataclass(frozen=True)
 class MmeQuestion:
-    """One question. Attributes: subtask: such as ``count``. image: the picture's file name. text, label: the question and
+    """One question.
+
+    Attributes: subtask: such as ``count``. image: the picture's file name. text, label: the question and
     its right answer. number: 1 or 2, of the picture."""
 
     subtask: str
@@ -47,7 +49,8 @@ class Mme:
             images: the folder with one folder of pictures for each subtask; None where only scores are wanted.
 
     Raises:
-        SpecError: no questions, a picture without exactly two, or a parser that does not fit. FileError: pictures are missing.
+        SpecError: no questions, a picture without exactly two, or a parser that does not fit. FileError: pictures are
+        missing.
     """
 
     questions: tuple[MmeQuestion, ...]
@@ -127,7 +130,8 @@ class Mme:
 def load_mme(folder: str | Path, subtasks: Sequence[str] = MME_PERCEPTION, **options: Any) -> Mme:
     """Subtasks from ``SUBTASK.txt`` files of tab-separated picture, question and right answer.
 
-    Result files, with the model's answer as a fourth column, are read, too; the answers are left to ``read_mme_answers``.
+    Result files, with the model's answer as a fourth column, are read, too; the answers are left to
+    ``read_mme_answers``.
 
     Raises:
         FileError: a file is missing, or a line has not three or four columns.

@@ -62,13 +62,17 @@ def find_parser(name: str) -> YesNoParser:
     return YES_NO_PARSERS[name]
 
 
-def _pope(text: str, label: Verdict | None) -> Verdict:
+def _blind(read: Callable[[str], Verdict | None]) -> Parse:
+    return lambda text, _: read(text)
+
+
+def _pope(text: str) -> Verdict:
     # Only the first sentence; a line break glues words together, and case counts.
     tokens = text.split(".", 1)[0].replace(",", "").split(" ")
     return "no" if any(t in ("No", "no", "not") for t in tokens) else "yes"
 
 
-def _opera(text: str, label: Verdict | None) -> Verdict:
+def _opera(text: str) -> Verdict:
     tokens = text.replace(".", "").replace(",", "").split(" ")
     return "no" if any(t in ("No", "not", "no", "NO") or t.endswith("n't") for t in tokens) else "yes"
 
@@ -80,17 +84,17 @@ def _vcd(text: str, label: Verdict | None) -> Verdict:
     return "no" if "no" in low else "yes"
 
 
-def _substring(text: str, label: Verdict | None) -> Verdict | None:
+def _substring(text: str) -> Verdict | None:
     # "not" holds "no", so a third test for it changes nothing.
     low = text.lower()
     return "yes" if "yes" in low else "no" if "no" in low else None
 
 
-def _exact(text: str, label: Verdict | None) -> Verdict | None:
+def _exact(text: str) -> Verdict | None:
     return _as_verdict(text.lower().strip())
 
 
-def _mme(text: str, label: Verdict | None) -> Verdict | None:
+def _mme(text: str) -> Verdict | None:
     low = text.lower().strip().replace(".", "")
     if low in ("yes", "y"):
         return "yes"
@@ -99,7 +103,7 @@ def _mme(text: str, label: Verdict | None) -> Verdict | None:
     return "yes" if "yes" in low[:4] else "no" if "no" in low[:4] else None
 
 
-def _vlmevalkit(text: str, label: Verdict | None) -> Verdict | None:
+def _vlmevalkit(text: str) -> Verdict | None:
     tokens = _without_punctuation(text.lower()).split()
     return _only(tokens)
 
@@ -114,16 +118,16 @@ def _without_punctuation(text: str) -> str:
     return re.sub(r"\.(?!\d)", "", out, count=32)
 
 
-def _openchair(text: str, label: Verdict | None) -> Verdict | None:
+def _openchair(text: str) -> Verdict | None:
     tokens = re.sub(r"[,.;]", "", text.lower()).replace("\n", " ").split()
     return "yes" if "yes" in tokens else "no" if "no" in tokens or "not" in tokens else None
 
 
-def _amber(text: str, label: Verdict | None) -> Verdict | None:
+def _amber(text: str) -> Verdict | None:
     return _as_verdict(text.lower()) if text in ("Yes", "No") else None
 
 
-def _strict(text: str, label: Verdict | None) -> Verdict | None:
+def _strict(text: str) -> Verdict | None:
     return _only([w.casefold() for w in _WORD.findall(text)])
 
 
@@ -143,36 +147,40 @@ YES_NO_PARSERS: dict[str, YesNoParser] = {
             "pope",
             "no if the first sentence, split at spaces, holds No, no or not; else yes",
             "POPE, evaluate.py; LLaVA, eval_pope.py",
-            _pope,
+            _blind(_pope),
         ),
         YesNoParser(
             "opera",
             "no if the text, split at spaces, holds No, no, NO, not or a word in n't; else yes",
             "OPERA, PAI",
-            _opera,
+            _blind(_opera),
         ),
         YesNoParser("vcd", "the right answer if it occurs anywhere, even inside words; else the wrong one", "VCD",
                     _vcd, needs_label=True),
-        YesNoParser("repope", "yes if it occurs anywhere, else no if it does, else nothing", "RePOPE", _substring),
-        YesNoParser("dash_b", "yes if it occurs anywhere, else no if it does, else nothing", "DASH-B", _substring),
-        YesNoParser("lmms_eval_pope", "the whole answer is yes or no, in any case", "lmms-eval, pope", _exact),
+        YesNoParser("repope", "yes if it occurs anywhere, else no if it does, else nothing", "RePOPE",
+        _blind(_substring)),
+        YesNoParser("dash_b", "yes if it occurs anywhere, else no if it does, else nothing", "DASH-B",
+        _blind(_substring)),
+        YesNoParser("lmms_eval_pope", "the whole answer is yes or no, in any case", "lmms-eval, pope", _blind(_exact)),
         YesNoParser(
             "lmms_eval_mme",
             "yes, no, y or n without full stops, or yes or no within the first four characters",
             "lmms-eval, mme",
-            _mme,
+            _blind(_mme),
         ),
-        YesNoParser("lmms_eval_amber", "yes if it occurs anywhere, else no if it does", "lmms-eval, amber", _substring),
+        YesNoParser("lmms_eval_amber", "yes if it occurs anywhere, else no if it does", "lmms-eval, amber",
+        _blind(_substring)),
         YesNoParser(
             "vlmevalkit",
             "the word yes without the word no, or the other way round, after VQA's removal of punctuation",
             "VLMEvalKit, YOrN_Extraction",
-            _vlmevalkit,
+            _blind(_vlmevalkit),
         ),
-        YesNoParser("openchair", "the word yes, else the word no or not, else nothing", "OpenCHAIR, judge", _openchair),
-        YesNoParser("amber", "exactly Yes or No", "AMBER, inference.py", _amber),
+        YesNoParser("openchair", "the word yes, else the word no or not, else nothing", "OpenCHAIR, judge",
+        _blind(_openchair)),
+        YesNoParser("amber", "exactly Yes or No", "AMBER, inference.py", _blind(_amber)),
         YesNoParser("strict", "the word yes without the word no, or the other way round, in any case", "vlmattn",
-                    _strict),
+                    _blind(_strict)),
     )
 }  # fmt: skip
 """Every parser by name."""

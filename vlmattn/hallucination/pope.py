@@ -1,4 +1,4 @@
-"""POPE: is there a … in the image? (Li et al., 2023, arXiv:2305.10355), with RePOPE's labels (Neuhaus and Hein, 2025)."""
+"""POPE: is there a … in the image? (Li et al., 2023, arXiv:2305.10355), with RePOPE's labels."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ class Pope:
         places = find_images(self.images, [q.image for q in self.questions], published=PUBLISHED)
         around = POPE_PROMPTS[self.prompt]
         return [
-            Item(q.id, places[q.image], around.format(q.text), q.image, {"label": q.label, "split": q.split, "question": q.text})
+            Item(q.id, places[q.image], around.format(q.text), q.image, {"label": q.label, "split": q.split,
+            "question": q.text})
             for q in self.questions
         ]  # fmt: skip
 

@@ -48,7 +48,8 @@ def build_pope(
         objects: names on each picture, in the order of its annotations. strategy: as above. images: how many to choose;
             all where there are fewer is an error. each: things there. seed: of every choice.
 
-    >>> built = build_pope({"a.jpg": ["cat", "dog", "bed"], "b.jpg": ["cup", "cat", "tie"]}, "popular", images=2, each=1)
+    >>> built = build_pope({"a.jpg": ["cat", "dog", "bed"], "b.jpg": ["cup", "cat", "tie"]}, "popular", images=2,
+    each=1)
     >>> [(q.text, q.label) for q in built][:2]
     [('Is there a cat in the image?', 'yes'), ('Is there a dog in the image?', 'no')]
 
@@ -73,7 +74,7 @@ def build_pope(
 
 
 def pope_statistics(lists: Sequence[Sequence[str]]) -> PopeStatistics:
-    """How often objects occur, and with which others; an object listed twice counts twice, as in the official program."""
+    """How often objects occur, and with which others; an object listed twice counts twice."""
     often: dict[str, int] = {}
     together: dict[str, dict[str, int]] = {}
     for names in lists:

@@ -116,7 +116,7 @@ def find_images(folder: str | Path | None, names: Sequence[str], *, published: s
         FileError: pictures are missing; says which, and where they are published.
     """
     if folder is None:
-        return {name: () for name in names}
+        return dict.fromkeys(names, ())
     root = Path(folder)
     missing = sorted({name for name in names if not (root / name).is_file()})
     if missing:

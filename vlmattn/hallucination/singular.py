@@ -9,24 +9,22 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_UNCHANGED = tuple(
-    """
-    aircraft antelope bison bream breeches britches carp chassis christmas clippers cod contretemps corps debris
-    diabetes djinn eland elk flounder gallows georgia graffiti headquarters herpes high-jinks homework innings
-    jackanapes mackerel measles mews moose mumps news pincers pliers proceedings rabies salmon scissors series shears
-    species swine swiss trout tuna whiting wildebeest
-    advice bread butter cannabis cheese electricity equipment fruit furniture garbage gravel happiness information
-    ketchup knowledge love luggage mathematics mayonnaise meat mustard news progress research rice sand software
-    understanding water
-    """.split()
-)
-_IE = tuple(
-    """
-    algerie auntie beanie birdie bogie bombie bookie collie cookie cutie doggie eyrie freebie goonie groupie hankie
-    hippie hoagie hottie indie junkie laddie laramie lingerie meanie nightie oldie pixie quickie reverie rookie
-    softie sortie stoolie sweetie techie toughie valkyrie veggie weenie yuppie zombie
-    """.split()
-)
+_UNCHANGED = (
+    "aircraft", "antelope", "bison", "bream", "breeches", "britches", "carp", "chassis", "christmas", "clippers",
+    "cod", "contretemps", "corps", "debris", "diabetes", "djinn", "eland", "elk", "flounder", "gallows", "georgia",
+    "graffiti", "headquarters", "herpes", "high-jinks", "homework", "innings", "jackanapes", "mackerel", "measles",
+    "mews", "moose", "mumps", "news", "pincers", "pliers", "proceedings", "rabies", "salmon", "scissors", "series",
+    "shears", "species", "swine", "swiss", "trout", "tuna", "whiting", "wildebeest", "advice", "bread", "butter",
+    "cannabis", "cheese", "electricity", "equipment", "fruit", "furniture", "garbage", "gravel", "happiness",
+    "information", "ketchup", "knowledge", "love", "luggage", "mathematics", "mayonnaise", "meat", "mustard",
+    "news", "progress", "research", "rice", "sand", "software", "understanding", "water",
+)  # fmt: skip
+_IE = (
+    "algerie", "auntie", "beanie", "birdie", "bogie", "bombie", "bookie", "collie", "cookie", "cutie", "doggie",
+    "eyrie", "freebie", "goonie", "groupie", "hankie", "hippie", "hoagie", "hottie", "indie", "junkie", "laddie",
+    "laramie", "lingerie", "meanie", "nightie", "oldie", "pixie", "quickie", "reverie", "rookie", "softie",
+    "sortie", "stoolie", "sweetie", "techie", "toughie", "valkyrie", "veggie", "weenie", "yuppie", "zombie",
+)  # fmt: skip
 _IRREGULAR = {
     "atlantes": "atlas", "atlases": "atlas", "axes": "axe", "beeves": "beef", "brethren": "brother",
     "children": "child", "corpora": "corpus", "corpuses": "corpus", "feet": "foot", "ganglia": "ganglion",
@@ -36,12 +34,12 @@ _IRREGULAR = {
     "people": "person", "sexes": "sex", "soliloquies": "soliloquy", "teeth": "tooth", "trilbys": "trilby",
     "turves": "turf", "zoa": "zoon",
 }  # fmt: skip
-_PREPOSITIONS = frozenset(
-    """
-    about above across after among around at athwart before behind below beneath beside besides between betwixt beyond
-    but by during except for from in into near of off on onto out over since than till to under until unto upon with
-    """.split()
-)
+_PREPOSITIONS = frozenset((
+    "about", "above", "across", "after", "among", "around", "at", "athwart", "before", "behind", "below", "beneath",
+    "beside", "besides", "between", "betwixt", "beyond", "but", "by", "during", "except", "for", "from", "in",
+    "into", "near", "of", "off", "on", "onto", "out", "over", "since", "than", "till", "to", "under", "until",
+    "unto", "upon", "with",
+))  # fmt: skip
 _RULES = tuple(
     (re.compile(ending, re.IGNORECASE if case == "any" else 0), put)
     for case, ending, put in (

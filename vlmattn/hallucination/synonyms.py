@@ -60,7 +60,7 @@ class SynonymTable:
 
     @property
     def never_found(self) -> tuple[str, ...]:
-        """Words of the table that no caption can match: with capitals or stray spaces, of words that are never joined."""
+        """Words of the table that no caption can match: with capitals, stray spaces, or parts never joined."""
         joined = {word for pair, word in self.pairs.items() if pair.count(" ") == 1}
         return tuple(w for w in self.nodes if w != w.lower() or w != w.strip() or (" " in w and w not in joined))
 
