@@ -2,23 +2,67 @@
 
 from __future__ import annotations
 
+from vlmattn.evaluate.compare import (
+    Comparison,
+    Difference,
+    clusters_of,
+    compare,
+    intervals,
+    load_score,
+    save_score,
+)
 from vlmattn.evaluate.manifest import Manifest, environment, manifest_of, prompts_hash
 from vlmattn.evaluate.plan import batches, seed_of
 from vlmattn.evaluate.runner import Decoding, Finished, evaluate
+from vlmattn.evaluate.statistics import (
+    Interval,
+    McNemar,
+    auroc,
+    benjamini_hochberg,
+    bootstrap,
+    holm,
+    mcnemar,
+    mean,
+    paired_bootstrap,
+    permutation_test,
+    ratio,
+    standard_error,
+    wilson,
+)
 from vlmattn.evaluate.store import Answer, Store, locked, read_results
 
 __all__ = [
     "Answer",
+    "Comparison",
     "Decoding",
+    "Difference",
     "Finished",
+    "Interval",
     "Manifest",
+    "McNemar",
     "Store",
+    "auroc",
     "batches",
+    "benjamini_hochberg",
+    "bootstrap",
+    "clusters_of",
+    "compare",
     "environment",
     "evaluate",
+    "holm",
+    "intervals",
+    "load_score",
     "locked",
     "manifest_of",
+    "mcnemar",
+    "mean",
+    "paired_bootstrap",
+    "permutation_test",
     "prompts_hash",
+    "ratio",
     "read_results",
+    "save_score",
     "seed_of",
+    "standard_error",
+    "wilson",
 ]
