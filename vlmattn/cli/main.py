@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmattn.cli import ask, demo, heads, lens, models, refine, scenes, score, sinks, verify
+from vlmattn.cli import ask, demo, evaluate, heads, lens, models, refine, scenes, score, sinks, verify
 from vlmattn.core.errors import (
     BudgetExceeded,
     DependencyMissing,
@@ -43,6 +43,7 @@ app.command("lens")(lens.lens)
 app.command("refine")(refine.refine)
 app.command("models")(models.models)
 app.command("verify")(verify.verify)
+app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(score.compare)
 app.add_typer(scenes.app, name="scenes")

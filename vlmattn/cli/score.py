@@ -63,7 +63,7 @@ def score(
     if readings:
         _show_readings(benchmark, said, json=json, quiet=quiet)
         return
-    _show_score(benchmark, said, out, draws, seed, json=json, quiet=quiet)
+    show_score(benchmark, said, out, draws, seed, json=json, quiet=quiet)
 
 
 def compare(
@@ -97,9 +97,10 @@ def _answers(bench: str, path: Path, benchmark: Benchmark) -> dict[str, str]:
     return read_answers(path, benchmark.items())
 
 
-def _show_score(
+def show_score(
     benchmark: Benchmark, said: Mapping[str, str], out: Path | None, draws: int, seed: int, *, json: bool, quiet: bool
 ) -> None:
+    """Score answers, write the score, and show it with intervals over pictures."""
     from vlmattn.evaluate import clusters_of, intervals, save_score
 
     found = benchmark.score(said)

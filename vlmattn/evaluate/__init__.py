@@ -13,7 +13,7 @@ from vlmattn.evaluate.compare import (
 )
 from vlmattn.evaluate.manifest import Manifest, environment, manifest_of, prompts_hash
 from vlmattn.evaluate.plan import batches, seed_of
-from vlmattn.evaluate.runner import Decoding, Finished, evaluate
+from vlmattn.evaluate.runner import Decoding, Finished, evaluate, processes
 from vlmattn.evaluate.statistics import (
     Interval,
     McNemar,
@@ -58,6 +58,7 @@ __all__ = [
     "mean",
     "paired_bootstrap",
     "permutation_test",
+    "processes",
     "prompts_hash",
     "ratio",
     "read_results",

@@ -71,7 +71,7 @@ class Manifest:
             told = "; ".join(
                 f"{name}: {_short(mine.get(name))} before, {_short(theirs.get(name))} now" for name in names
             )
-            raise SpecError(f"the folder holds answers of another run ({told}): give another folder, or say replace")
+            raise SpecError(f"the folder holds answers of another run ({told}): give another folder")
         return Manifest(self.settings, (*self.environments, *other.environments))
 
 
