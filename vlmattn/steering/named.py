@@ -33,9 +33,7 @@ def steering_of(text: str) -> Steering:
             raise SpecError(f"{name} has no preset {told!r}; there are {', '.join(PRESETS)}")
         return NAMED[name].preset(told)
     try:
-        return NAMED[name](
-            **{key.strip(): _value(value) for key, _, value in (p.partition("=") for p in told.split(","))}
-        )
+        return NAMED[name](**dict(_pair(one) for one in told.split(",")))
     except TypeError as error:
         raise SpecError(f"the settings {told!r} do not go with {name}: {error}") from error
 
