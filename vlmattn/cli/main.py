@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmattn.cli import ask, demo, models, refine, scenes, sinks, verify
+from vlmattn.cli import ask, demo, faithfulness, models, refine, scenes, sinks, verify
 from vlmattn.core.errors import (
     BudgetExceeded,
     DependencyMissing,
@@ -38,6 +38,7 @@ app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("map")(ask.map_command)
 app.command("sinks")(sinks.sinks)
+app.command("faithfulness")(faithfulness.faithfulness)
 app.command("refine")(refine.refine)
 app.command("models")(models.models)
 app.command("verify")(verify.verify)
