@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.faithfulness import Cells, deletion, drop_and_rise, erasure, insertion, road
+from vlmattn.core.layout import ImageLayout, Tile
+from vlmattn.faithfulness import Cells, cells_of, deletion, drop_and_rise, erasure, insertion, road
+from vlmattn.grid import PatchMap
 
 WORTH = np.array([0.4, 0.3, 0.2, 0.1])
 COLUMNS = np.repeat(np.array([[0, 1, 2, 3]]), 3, axis=0)
@@ -123,3 +125,35 @@ def test_pixels_never_seen_never_go() -> None:
     assert not mine.mask(np.arange(3))[:, 3].any()
     assert mine.mask(np.array([2])).any(axis=0).tolist() == [False, False, True, False]
     assert mine.pixels()[0].tolist() == [1, 2, 3, 0]
+
+
+def test_cells_of_a_crop_leave_out_what_was_cut() -> None:
+    layout = ImageLayout((6, 2), (Tile("base", (1, 2), (1, 0, 5, 2)),))
+    found = cells_of(PatchMap((np.array([[1.0, 3.0]]),), layout))
+    assert found.labels_hw.tolist() == [[-1, 0, 0, 1, 1, -1]] * 2
+    assert found.values[1] == pytest.approx(3 * found.values[0])
+
+
+def test_cells_of_tiles_are_the_smallest_that_hold_a_pixel() -> None:
+    tiles = (Tile("base", (1, 2), (0, 0, 8, 4)), Tile("tiles", (2, 2), (4, 0, 8, 4)))
+    values = (np.array([[1.0, 1.0]]), np.array([[0.0, 0.0], [0.0, 5.0]]))
+    found = cells_of(PatchMap(values, ImageLayout((8, 4), tiles)))
+    assert np.ptp(found.labels_hw[:, :4]) == 0
+    assert len(np.unique(found.labels_hw[:, 4:])) == 4
+    assert found.order()[0] == found.labels_hw[3, 7]
+    left, plain = found.values[found.labels_hw[0, 0]], found.values[found.labels_hw[0, 7]]
+    assert left == pytest.approx(plain)  # the base counts below the tiles too
+
+
+def test_a_picture_smaller_than_its_patches() -> None:
+    found = cells_of(
+        PatchMap((np.arange(16.0).reshape(4, 4),), ImageLayout((1, 1), (Tile("base", (4, 4), (0, 0, 1, 1)),)))
+    )
+    assert len(found.values) == 1
+    assert found.is_flat
+
+
+def test_a_hidden_patch_is_no_region() -> None:
+    layout = ImageLayout((4, 2), (Tile("base", (1, 2), (0, 0, 4, 2)),))
+    found = cells_of(PatchMap((np.array([[5.0, 1.0]]),), layout, visible=(np.array([[False, True]]),)))
+    assert found.labels_hw.tolist() == [[-1, -1, 0, 0]] * 2
