@@ -31,7 +31,7 @@ def scene_run() -> Any:
 
 def plain(vlm: Any, picture: Image.Image, question: str, ids: list[int]) -> np.ndarray:
     """Log-probabilities of an answer, without anything of the engine."""
-    inputs = dict(vlm.encode([[picture]], [question]).inputs)
+    inputs = dict(vlm.encode([[va.load_image(picture)]], [question]).inputs)
     shape = inputs["input_ids"].shape
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor) and value.shape == shape:
