@@ -10,7 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmattn import adapters, capture, grid, heads, maps, overlay, refine, scene, sinks, steering, trace
+    from vlmattn import (
+        adapters,
+        capture,
+        faithfulness,
+        grid,
+        heads,
+        maps,
+        overlay,
+        refine,
+        scene,
+        sinks,
+        steering,
+        trace,
+    )
     from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
@@ -40,6 +53,7 @@ __all__ = [
     "adapters",
     "capture",
     "errors",
+    "faithfulness",
     "grid",
     "heads",
     "load",

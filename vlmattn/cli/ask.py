@@ -62,6 +62,10 @@ def ask(
     method: Method = "raw",
     layers: Layers = None,
     heads: Heads = None,
+    ground: Annotated[
+        bool,
+        typer.Option("--ground", help="Test whether each word rests on what it looks at: six pictures more a word."),
+    ] = False,
     answer: Answer = None,
     system: System = None,
     max_new_tokens: MaxNewTokens = 64,
@@ -92,9 +96,9 @@ def ask(
         )
     files = _write_words(run, out, wanted) if out is not None else None
     if json:
-        print_json(run.to_dict(**wanted.read) | {"files": [str(f) for f in files or ()]})
+        print_json(run.to_dict(**wanted.read, test=ground) | {"files": [str(f) for f in files or ()]})
     elif not quiet:
-        _print_run(run, wanted, files)
+        _print_run(run, wanted, files, ground)
 
 
 def map_command(
@@ -211,11 +215,13 @@ def _looks(run: Run, wanted: Choice) -> list[tuple[str, Look]]:
     return found
 
 
-def _print_run(run: Run, wanted: Choice, files: list[Path] | None) -> None:
+def _print_run(run: Run, wanted: Choice, files: list[Path] | None, ground: bool) -> None:
     typer.echo(run.answer or "(the model gave no answer)")
-    words = run.grounding(**wanted.read)
+    words = run.grounding(**wanted.read, test=ground)
     if words:
-        typer.echo(table(_head(len(run.pictures)), [_row(word) for word in words]))
+        typer.echo(table(_head(len(run.pictures), ground), [_row(word) for word in words]))
+    if words and ground:
+        typer.echo(words[0].threshold)
     for line in _frame_tables(run, words):
         typer.echo(line)
     chosen = [f"{name} {value}" for name, value in wanted.read.items() if value not in (None, "raw")]
@@ -241,17 +247,33 @@ def _frame_tables(run: Run, words: list[WordGrounding]) -> list[str]:
     return found
 
 
-def _head(pictures: int) -> list[str]:
+def _head(pictures: int, ground: bool) -> list[str]:
     shares = ["picture"] if pictures == 1 else [f"picture {n}" for n in range(pictures)]
     peaks = ["peak (x, y)"] if pictures == 1 else [f"peak in {n}" for n in range(pictures)]
-    return ["word", *shares, "question", "system", "log p", *peaks]
+    return [
+        "word",
+        *shares,
+        "question",
+        "system",
+        "log p",
+        *peaks,
+        *(["verdict", "lost with it", "chance"] if ground else []),
+    ]
 
 
 def _row(word: WordGrounding) -> list[str]:
     system = word.shares.get("bos", 0.0) + word.shares.get("system", 0.0)
     shares = [*word.image_shares, word.shares.get("question", 0.0), system]
     peaks = ["flat" if xy is None else f"{xy[0]:.0f}, {xy[1]:.0f}" for xy in word.peaks_xy]
-    return [word.word, *(f"{share:.0%}" for share in shares), f"{word.log_probability:.2f}", *peaks]
+    return [word.word, *(f"{share:.0%}" for share in shares), f"{word.log_probability:.2f}", *peaks, *_tested(word)]
+
+
+def _tested(word: WordGrounding) -> list[str]:
+    """Verdict, log-probability lost with the peak over elsewhere, and chance; dashes where nothing could be tested."""
+    if not word.threshold:
+        return []
+    excess = "-" if word.evidence is None else f"{word.evidence.excess:+.2f}"
+    return [word.verdict or "-", excess, "-" if word.chance is None else f"{word.chance:.0%}"]
 
 
 def _print_look(run: Run, look: Look, out: str) -> None:
