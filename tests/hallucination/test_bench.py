@@ -84,7 +84,7 @@ def test_what_every_benchmark_keeps_to(bench: Benchmark, answers: dict[str, str]
     assert all(set(own) <= set(ids) for own in score.outcomes.values())
     json.dumps(score.to_dict(), allow_nan=False)
     with pytest.raises(SpecError, match="have no answer"):
-        bench.score({one: "Yes" for one in ids[1:]})
+        bench.score(dict.fromkeys(ids[1:], "Yes"))
     with pytest.raises(SpecError, match="of no item"):
         bench.score(answers | {"unknown": "Yes"})
 
@@ -268,10 +268,32 @@ def test_captions_come_back(tmp_path: Path) -> None:
 
 
 def test_a_table_of_another_numbering_is_joined_by_question(tmp_path: Path) -> None:
-    rows = [q for q in reversed(pope().questions)]
+    rows = list(reversed(pope().questions))
     lines = [f"{n}\t{q.image}\t{q.text}\t{q.label}\t{q.id} says no" for n, q in enumerate(rows)]
     (tmp_path / "t.tsv").write_text("\n".join(["index\timage_path\tquestion\tanswer\tprediction", *lines]))
     assert read_answers(tmp_path / "t.tsv", pope().items()) == {str(n): f"{n} says no" for n in range(1, 5)}
+
+
+def test_sample_logs_are_joined_by_the_inner_id(tmp_path: Path) -> None:
+    said = {"4": "No", "3": "Yes", "2": "no", "1": "yes"}
+    logs = [
+        {"doc_id": n, "target": "yes", "filtered_resps": [[text]], "input": "Is it?", "doc_hash": "0",
+         "pope_accuracy": {"question_id": one, "score": 1.0, "prediction": text, "ground_truth": "yes"}}
+        for n, (one, text) in enumerate(said.items(), 1)
+    ]  # fmt: skip
+    (tmp_path / "samples.jsonl").write_text(rows(*logs))
+    assert read_answers(tmp_path / "samples.jsonl", pope().items()) == said
+
+
+def test_sheets_keep_the_words_none_and_na(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    said = {"1": "None", "2": "NA", "3": "", "4": "No"}
+    book.active.append(["index", "image_path", "question", "prediction"])
+    for q in pope().questions:
+        book.active.append([int(q.id) + 70, q.image, q.text, said[q.id] or None])
+    book.save(tmp_path / "model_POPE.xlsx")
+    assert read_answers(tmp_path / "model_POPE.xlsx", pope().items()) == said
 
 
 def rows(*given: Mapping[str, Any]) -> str:
@@ -313,10 +335,12 @@ def test_answer_files_that_cannot_be_used(tmp_path: Path, text: str, told: str) 
         (rows({"question_id": 1, "text": "Is there?"}), "has no 'label'"),
         (rows({**QUESTION, "text": ["a", "b"], "label": ["yes"]}), "2 questions and 1 labels"),
         (rows(QUESTION)[:-9], "not whole JSON"),
+        (rows(QUESTION), "has 1 questions and should have 3000 or 2910"),
     ],
 )
 def test_pope_files_that_cannot_be_used(tmp_path: Path, text: str, told: str) -> None:
-    (tmp_path / "coco_pope_random.json").write_text(text)
+    name = "coco_pope_random.json" if "3000" in told else "part_random.json"
+    (tmp_path / name).write_text(text)
     with pytest.raises(VlmattnError, match=told):
         load_pope(tmp_path, ["random"])
 

@@ -246,7 +246,7 @@ def test_amber_questions(folder: Path, case: str) -> None:
     for block, name in zip(
         text.split("\n\n"), ("", "existence_", "attribute_", "state_", "number_", "action_", "relation_"), strict=True
     ):
-        want = {k: v for k, v in printed(block.split("\n", 1)[1]).items()}
+        want = dict(printed(block.split("\n", 1)[1]).items())
         assert {k: found[name + k] for k in want} == want, name
 
 
