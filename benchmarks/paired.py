@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+
+from vlmattn.evaluate import statistics
 
 
 def cpu_seconds(run: Callable[[], Any]) -> float:
@@ -19,11 +20,7 @@ def cpu_seconds(run: Callable[[], Any]) -> float:
 
 def mcnemar(before: Sequence[bool], after: Sequence[bool]) -> float:
     """Exact two-sided p-value that as many questions got better as worse (McNemar, 1947); 1 where none changed."""
-    better = sum(bool(b and not a) for a, b in zip(before, after, strict=True))
-    worse = sum(bool(a and not b) for a, b in zip(before, after, strict=True))
-    if better + worse == 0:
-        return 1.0
-    return float(min(1.0, 2 * binom.cdf(min(better, worse), better + worse, 0.5)))
+    return statistics.mcnemar(after, before).p
 
 
 def difference(

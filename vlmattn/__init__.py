@@ -10,20 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmattn import (
-        adapters,
-        capture,
-        faithfulness,
-        grid,
-        heads,
-        maps,
-        overlay,
-        refine,
-        scene,
-        sinks,
-        steering,
-        trace,
-    )
+    from vlmattn import (         adapters, ), adapters, capture, faithfulness, grid, hallucination, heads, maps, overlay, refine, scene, sinks, steering, trace
     from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
@@ -56,6 +43,7 @@ __all__ = [
     "faithfulness",
     "grid",
     "heads",
+    "hallucination",
     "load",
     "load_clip",
     "load_image",

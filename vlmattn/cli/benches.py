@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmattn.core.errors import SpecError
 
@@ -38,7 +38,7 @@ class Chosen:
             raise SpecError(f"--data is needed: {what}")
         return self.data
 
-    def given(self, *names: str, **renamed: str) -> dict[str, str | Path]:
+    def given(self, *names: str, **renamed: str) -> dict[str, Any]:
         """Those of the named options that were given, under their names or other ones."""
         wanted = dict(zip(names, names, strict=True)) | renamed
         held = {to: getattr(self, name) for name, to in wanted.items()}

@@ -206,7 +206,7 @@ def _difference(
     gap = paired_bootstrap(first, second, ratio, clusters=groups, draws=draws, seed=seed)
     p = permutation_test(first, second, ratio, clusters=groups, draws=draws, seed=seed)
     alone = groups is None or len(set(groups)) == len(ids)
-    exact = mcnemar(first[:, 0] > 0, second[:, 0] > 0).p if alone and _is_binary(first, second) else None
+    exact = mcnemar(first[:, 0].tolist(), second[:, 0].tolist()).p if alone and _is_binary(first, second) else None
     return Difference(metric, _whole(first), _whole(second), gap, p, p, exact)
 
 

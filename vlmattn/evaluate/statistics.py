@@ -179,13 +179,8 @@ def permutation_test(
     return far / total if exact else (1 + far) / (1 + total)
 
 
-def mean(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Statistic of columns (outcomes, ones): the mean."""
-    return ratio(sums)
-
-
 def ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Statistic of columns (part, whole): their ratio, NaN over nothing. Also for CHAIR_i, recall and precision."""
+    """Statistic of columns (part, whole): their ratio, NaN over nothing; a mean where the second is of ones."""
     import numpy as np
 
     whole = sums[:, 1]
@@ -339,7 +334,7 @@ def _percentile(value: float, values: NDArray[np.float64], level: float, seed: i
     import numpy as np
 
     kept = values[np.isfinite(values)]
-    low, high = np.percentile(kept, [50 * (1 - level), 50 * (1 + level)]) if len(kept) else (np.nan, np.nan)
+    low, high = np.percentile(kept, [50 - 50 * level, 50 + 50 * level]) if len(kept) else (np.nan, np.nan)
     lost = 1 - len(kept) / len(values)
     return Interval(value, float(low), float(high), level, len(values), seed, clusters, lost)
 

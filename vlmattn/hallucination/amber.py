@@ -67,7 +67,7 @@ def spacy_similarity(model: str = "en_core_web_lg") -> Similarity:
     Raises:
         DependencyMissing: spaCy or the model is not installed.
     """
-    spacy = require("spacy", extra="hallucination")
+    spacy = require("spacy", extra="amber")
     try:
         pipeline = spacy.load(model)
     except OSError as error:

@@ -119,8 +119,8 @@ def _ids_of(row: Row) -> list[str]:
 def _by_question(rows: Sequence[Row], text: str, items: Sequence[Item], path: str | Path) -> dict[str, str]:
     wanted: dict[tuple[str, str], list[str]] = {}
     for item in items:
-        question = str(item.truth.get("question", item.prompt))
-        wanted.setdefault((Path(item.image_id).stem, same_question(question)), []).append(item.id)
+        asked = str(item.truth.get("question", item.prompt))
+        wanted.setdefault((Path(item.image_id).stem, same_question(asked)), []).append(item.id)
     answers: dict[str, str] = {}
     for number, row in enumerate(rows, 1):
         image, question = _picture_and_question(row)

@@ -95,4 +95,4 @@ def _add_captions(path: str | Path, truth: dict[str, set[str]], table: SynonymTa
 
 
 def _rows(data: Mapping[str, Any], name: str, path: str | Path) -> list[Any]:
-    return field(data, name, str(path), list)  # type: ignore[no-any-return]
+    return field(data, name, str(path), list)

@@ -158,12 +158,14 @@ def load_hallusionbench(path: str | Path, **options: Any) -> HallusionBench:
 
 def _question(row: Mapping[str, Any], where: str) -> HallusionQuestion:
     names = ("category", "subcategory", "set_id", "figure_id", "question_id", "question")
-    parts = [field(row, name, where) for name in names]
+    category, subcategory, set_id, figure_id, question_id, text = (field(row, name, where) for name in names)
     label = field(row, "gt_answer", where)
     if label not in ("0", "1"):
         raise FileError(f"{where}: gt_answer is {label!r}, and not 0 or 1")
     file = row.get("filename") or ""
-    return HallusionQuestion(*parts, label="yes" if label == "1" else "no", file=str(file).removeprefix("./"))
+    right: Verdict = "yes" if label == "1" else "no"
+    place = str(file).removeprefix("./")
+    return HallusionQuestion(category, subcategory, set_id, figure_id, question_id, text, right, place)
 
 
 def _all_right(rows: Sequence[tuple[tuple[str, ...], bool]]) -> float:

@@ -171,12 +171,15 @@ def load_pope(folder: str | Path, splits: Iterable[str] = ("random", "popular", 
         folder: with the files. splits: which. options: fields of :class:`Pope`.
 
     Raises:
-        FileError: a file is missing, cut short, mixed, or of an impossible number of questions.
+        FileError: a file is missing, cut short, of several schemas, or bears the name of an official file but has
+            not its number of questions.
     """
     names = tuple(splits)
     found: list[PopeQuestion] = []
     for split in names:
-        rows = read_rows(_file(Path(folder), split), published=PUBLISHED)
+        path = _file(Path(folder), split)
+        rows = read_rows(path, published=PUBLISHED)
+        _check_whole(path, split, len(rows))
         found += questions_of(rows, split, before=f"{split}-" if len(names) > 1 else "")
     return Pope(tuple(found), **options)
 
@@ -220,6 +223,17 @@ def _file(folder: Path, split: str) -> Path:
         named = f"{len(found)} files" if found else "no file"
         raise FileError(f"{named} in {folder} for the split {split!r} (*_{split}.json); published at {PUBLISHED}")
     return found[0]
+
+
+def _check_whole(path: Path, split: str, count: int) -> None:
+    # JSON lines that end early are still JSON lines; only the official files have a known number of them.
+    whole = (3000, 2910) if split == "random" else (3000,)
+    official = path.name.removesuffix(".gz") in (f"coco_pope_{split}.json", f"coco_pope_{split}.jsonl")
+    if official and count not in whole:
+        raise FileError(
+            f"{path} has {count} questions and should have {' or '.join(map(str, whole))}: get it again from "
+            f"{PUBLISHED}, or give a part of it another name"
+        )
 
 
 def _flat(row: Mapping[str, Any], number: int) -> list[Mapping[str, Any]]:

@@ -48,10 +48,10 @@ def build_pope(
         objects: names on each picture, in the order of its annotations. strategy: as above. images: how many to choose;
             all where there are fewer is an error. each: things there. seed: of every choice.
 
-    >>> built = build_pope({"a.jpg": ["cat", "dog", "bed"], "b.jpg": ["cup", "cat", "tie"]}, "popular", images=2,
-    each=1)
-    >>> [(q.text, q.label) for q in built][:2]
-    [('Is there a cat in the image?', 'yes'), ('Is there a dog in the image?', 'no')]
+    >>> objects = {"a.jpg": ["cat", "dog"], "b.jpg": ["cat", "cup"]}
+    >>> built = build_pope(objects, "popular", images=2, each=1)
+    >>> sorted(q.text for q in built if q.label == "no")
+    ['Is there a cup in the image?', 'Is there a dog in the image?']
 
     Raises:
         SpecError: too few pictures, an unknown strategy, or a picture with every object, of which nothing is absent.

@@ -152,7 +152,7 @@ def _lemma(text: str) -> list[str]:
 @lru_cache(maxsize=1)
 def _treebank() -> Callable[[str], list[str]]:
     destructive = require("nltk.tokenize.destructive", extra="hallucination")
-    return destructive.NLTKWordTokenizer().tokenize  # type: ignore[no-any-return]
+    return destructive.NLTKWordTokenizer().tokenize
 
 
 @lru_cache(maxsize=1)
@@ -163,13 +163,13 @@ def _sentences() -> Callable[[str], list[str]]:
         tokenize.sent_tokenize("")
     except LookupError:
         return _packaged_punkt()
-    return tokenize.sent_tokenize  # type: ignore[no-any-return]
+    return tokenize.sent_tokenize
 
 
 @lru_cache(maxsize=1)
 def _packaged_punkt() -> Callable[[str], list[str]]:
     try:
-        return require("punkt", extra="hallucination").sent_tokenize  # type: ignore[no-any-return]
+        return require("punkt", extra="hallucination").sent_tokenize
     except (DependencyMissing, AttributeError) as error:
         raise _no_data("punkt_tab", error) from error
 
