@@ -10,7 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmattn import (         adapters, ), adapters, capture, faithfulness, grid, hallucination, heads, maps, overlay, refine, scene, sinks, steering, trace
+    from vlmattn import (
+        adapters,
+        capture,
+        evaluate,
+        faithfulness,
+        grid,
+        hallucination,
+        heads,
+        maps,
+        overlay,
+        refine,
+        scene,
+        sinks,
+        steering,
+        trace,
+    )
     from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
@@ -40,10 +55,11 @@ __all__ = [
     "adapters",
     "capture",
     "errors",
+    "evaluate",
     "faithfulness",
     "grid",
-    "heads",
     "hallucination",
+    "heads",
     "load",
     "load_clip",
     "load_image",
