@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from vlmattn.steering.knock_out import KnockOut
+from vlmattn.steering.scale_heads import ScaleHeads
 from vlmattn.steering.var import PRESETS, VAR
 
-__all__ = ["PRESETS", "VAR"]
+__all__ = ["PRESETS", "VAR", "KnockOut", "ScaleHeads"]
