@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from vlmattn.capture import AttentionSite
 
 
-
 def head_circuits(
     vlm: Vlm,
     tokens: Sequence[str | int] | None = None,
@@ -197,7 +196,9 @@ def unembedding(vlm: Vlm) -> torch.Tensor:
     head = get() if callable(get) else None
     weight = getattr(head, "weight", None)
     if weight is None or weight.ndim != 2 or weight.is_meta or not weight.is_floating_point():
-        raise UnsupportedModel(f"{vlm.name} has no unembedding that is a plain float matrix, so no words can be read off")
+        raise UnsupportedModel(
+            f"{vlm.name} has no unembedding that is a plain float matrix, so no words can be read off"
+        )
     return weight.detach().float().cpu()
 
 

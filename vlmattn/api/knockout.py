@@ -102,7 +102,9 @@ def _listed(samples: Samples) -> list[Any]:
     if hasattr(samples, "trace") and hasattr(samples, "request"):
         return [samples]
     if not isinstance(samples, (list, tuple)) or not samples:
-        raise SpecError("a sweep needs a run, or a list of runs and of (picture, question) or (picture, question, answer)")
+        raise SpecError(
+            "a sweep needs a run, or a list of runs and of (picture, question) or (picture, question, answer)"
+        )
     return list(samples)
 
 

@@ -45,7 +45,9 @@ def token_parts(
 def _first_block(decoder: Any, site: AttentionSite) -> Any:
     name, number = stack_of(site)
     if number < 0:
-        raise UnsupportedAttention(f"the layers of {type(decoder).__name__} are not in one list, so none can be run alone")
+        raise UnsupportedAttention(
+            f"the layers of {type(decoder).__name__} are not in one list, so none can be run alone"
+        )
     return decoder.get_submodule(name)[0]
 
 
@@ -72,7 +74,7 @@ def _one_pass(decoder: Any, first: Any, placed: list[tuple[AttentionSite, Any]],
         decoder(input_ids=ids[:, None], use_cache=False)
     if held[0].ndim != 3 or len(calls) < len(placed):
         raise UnsupportedAttention(
-            f"{type(decoder).__name__} keeps its residual stream in another form than (batch, tokens, width), or leaves "
-            "layers out: its circuits cannot be read from embeddings"
+            f"{type(decoder).__name__} keeps its residual stream in another form than (batch, tokens, width), or "
+            "leaves layers out: its circuits cannot be read from embeddings"
         )
     return calls

@@ -77,7 +77,9 @@ class ValueNorms:
         return squared.clamp_min(0).sqrt()
 
 
-def head_projection(site: AttentionSite, heads: int, dim: int, *, instead: str = "leave this layer out") -> torch.Tensor:
+def head_projection(
+    site: AttentionSite, heads: int, dim: int, *, instead: str = "leave this layer out"
+) -> torch.Tensor:
     """(D, H, D_v) float32: W_O by head, of plain, quantised, off-loaded and PEFT layers.
 
     Args:

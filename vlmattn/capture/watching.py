@@ -101,7 +101,9 @@ def rows_in_parts(call: AttentionCall, rows: slice) -> Iterator[tuple[slice, tor
 
 
 @contextmanager
-def watching_mixed(sites: Sequence[AttentionSite], look: Callable[[AttentionSite, torch.Tensor], None]) -> Iterator[None]:
+def watching_mixed(
+    sites: Sequence[AttentionSite], look: Callable[[AttentionSite, torch.Tensor], None]
+) -> Iterator[None]:
     """Show ``look`` what enters each layer's output projection W_O, (B, Q, H, D_v): head outputs, gates included.
 
     Raises:

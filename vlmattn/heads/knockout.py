@@ -80,9 +80,7 @@ class Block:
         pictures = (TokenKind.IMAGE, TokenKind.LATENT) if self.target == "image" else (_KINDS[self.target],)
         return real & ~written & np.isin(kinds, pictures)
 
-    def columns(
-        self, layout: TokenLayout, positions: NDArray[np.int64], kinds: NDArray[np.int8]
-    ) -> NDArray[np.bool_]:
+    def columns(self, layout: TokenLayout, positions: NDArray[np.int64], kinds: NDArray[np.int8]) -> NDArray[np.bool_]:
         """(K,) whether the block hides columns at these positions (-1: none), of these kinds (-1: no token)."""
         if self.source == "answer":
             return kinds == TokenKind.ANSWER
@@ -229,7 +227,9 @@ class KnockoutSweep:
         for w, name in enumerate(self.window_names()):
             cells = [f"{self.log_change_bw[b, w]:.2f} ({self.changed_bw[b, w]:.0%})" for b in range(len(self.blocks))]
             lines.append(name.ljust(6) + "  " + "  ".join(cell.rjust(wide) for cell in cells))
-        return "\n".join([*lines, f"change of log-probability in nats (answers changed), mean of {len(self.questions)}"])
+        return "\n".join(
+            [*lines, f"change of log-probability in nats (answers changed), mean of {len(self.questions)}"]
+        )
 
     def curve_svg(self) -> str:
         """A picture of :attr:`log_change_bw` over windows, one line per block, as SVG text."""

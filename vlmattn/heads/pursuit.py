@@ -46,7 +46,12 @@ class Pursued:
 
 
 def matching_pursuit(
-    written_nd: NDArray[Any], dictionary_vd: NDArray[Any], steps: int = 5, *, normalise: bool = True, centre: bool = False
+    written_nd: NDArray[Any],
+    dictionary_vd: NDArray[Any],
+    steps: int = 5,
+    *,
+    normalise: bool = True,
+    centre: bool = False,
 ) -> Pursued:
     """Rows of a dictionary that together explain most of what was written.
 
@@ -73,10 +78,13 @@ def matching_pursuit(
         written = written - written.mean(axis=0)
     total = float(np.square(written).sum())
     lengths = np.linalg.norm(words, axis=1)
-    scale = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0) if normalise else np.ones_like(lengths)
+    scale = (
+        np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0) if normalise else np.ones_like(lengths)
+    )
     atoms: list[int] = []
     shares: list[float] = []
-    weights, rest = np.zeros((len(written), 0)), written
+    weights: NDArray[np.float64] = np.zeros((len(written), 0))
+    rest = written
     while len(atoms) < min(steps, len(words)) and float(np.square(rest).sum()) > 1e-12 * total:
         fits = _fit(rest, words) * scale
         fits[atoms] = -1.0
@@ -154,10 +162,10 @@ class HeadPursuit:
 
     def table(self, count: int = 10) -> str:
         """A line per head, best first."""
-        lines = ["layer  head  explained  words"]
-        for one in self.best(min(count, len(self.heads))):
-            lines.append(f"{one.layer:5d} {one.head:5d} {one.share:10.3f}  {' '.join(w.strip() or repr(w) for w in one.words)}")
-        return "\n".join(lines)
+        best = self.best(min(count, len(self.heads)))
+        said = [" ".join(word.strip() or repr(word) for word in one.words) for one in best]
+        lines = [f"{h.layer:5d} {h.head:5d} {h.share:10.3f}  {text}" for h, text in zip(best, said, strict=True)]
+        return "\n".join(["layer  head  explained  words", *lines])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""

@@ -83,7 +83,9 @@ class KnockOut(Steering):
         padded = np.arange(keys) + where.first_column
         for item, (layout, pad) in enumerate(zip(where.layouts, where.pad_left, strict=True)):
             # Keys beside the tokens come first and are not padded on the left.
-            columns = np.where(padded >= pad + layout.memory, padded - pad, np.where(padded < layout.memory, padded, -1))
+            columns = np.where(
+                padded >= pad + layout.memory, padded - pad, np.where(padded < layout.memory, padded, -1)
+            )
             positions = np.where(rows[item] < 0, -1, rows[item] - pad)
             for block in self._cut:
                 hit, hidden = block.rows(layout, positions), block.columns(layout, columns, kinds[item])
@@ -107,5 +109,3 @@ class KnockOut(Steering):
         cut = ", ".join(str(block) for block in self._cut)
         where = "all layers" if self.layers is None else f"layers {', '.join(str(layer) for layer in self.layers)}"
         return f"KnockOut: {cut} in {where}"
-
-

@@ -60,7 +60,9 @@ class ScaleHeads(Steering):
         counts = {s.layer_idx: s.heads for s in model_sites(getattr(vlm, "model", vlm)).attention}
         for layer, head in self.heads:
             if head >= counts.get(layer, math.inf):
-                raise SpecError(f"head {head} of layer {layer} does not exist; the layer has heads 0 to {counts[layer] - 1}")
+                raise SpecError(
+                    f"head {head} of layer {layer} does not exist; the layer has heads 0 to {counts[layer] - 1}"
+                )
         known = replace(self)
         object.__setattr__(known, "_counts", counts)
         return known
