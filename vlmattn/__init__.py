@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vlmattn import adapters, capture, grid, maps, overlay, refine, scene, sinks, steering, trace
+    from vlmattn import adapters, capture, grid, heads, maps, overlay, refine, scene, sinks, steering, trace
     from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
@@ -41,6 +41,7 @@ __all__ = [
     "capture",
     "errors",
     "grid",
+    "heads",
     "load",
     "load_clip",
     "load_image",

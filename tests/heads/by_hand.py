@@ -13,8 +13,8 @@ import torch
 from transformers import AttentionInterface
 
 import vlmattn as va
-from tests.tiny_models import FAMILIES, tiny
 from tests.capture.asked import picture
+from tests.tiny_models import FAMILIES, tiny
 
 __all__ = ["FAMILIES", "answered", "by_hand", "loaded", "picture", "run_of"]
 ANSWER = list(range(70, 94))
@@ -48,7 +48,9 @@ def run_of(family: str, question: str = "What is it?") -> va.Run:
 
 
 @contextmanager
-def by_hand(run: va.Run, hide: Callable[[int, int], torch.Tensor] | None = None) -> Iterator[tuple[Any, dict[int, Any]]]:
+def by_hand(
+    run: va.Run, hide: Callable[[int, int], torch.Tensor] | None = None
+) -> Iterator[tuple[Any, dict[int, Any]]]:
     """(logits (N, V) of the whole sequence, what each layer made) of a copy of the model."""
     vlm = run.vlm
     twin = copy.deepcopy(vlm.model)

@@ -64,17 +64,43 @@ def test_circuits_equal_products_of_weights(family: str) -> None:
                 assert (pairs[0].source, pairs[0].other) == (names[best[0]], names[best[1]])
             values = np.linalg.eigvals(ov.double().numpy())  # tokens x tokens, as in the paper
             assert one.copying == pytest.approx(values.real.sum() / np.abs(values).sum(), abs=1e-4)
-            assert one.ov_diagonal == pytest.approx((ov.argmax(1) == torch.arange(len(IDS))).float().mean(), abs=1e-6)
-            assert one.qk_diagonal == pytest.approx((qk.argmax(1) == torch.arange(len(IDS))).float().mean(), abs=1e-6)
+            assert one.ov_diagonal == pytest.approx(
+                float((ov.argmax(1) == torch.arange(len(IDS))).float().mean()), abs=1e-6
+            )
+            assert one.qk_diagonal == pytest.approx(
+                float((qk.argmax(1) == torch.arange(len(IDS))).float().mean()), abs=1e-6
+            )
 
 
 @torch.no_grad()
 def test_fused_projections_need_no_names() -> None:
-    vlm = tiny_of("molmo2")
-    site = model_sites(vlm.model).attention[0]
-    fused = [n for n, m in site.module.named_children() if isinstance(m, torch.nn.Linear)]
-    assert not {"q_proj", "k_proj"} & set(fused), "no longer a family with fused projections"
-    assert len(head_circuits(vlm, IDS, layers=[site.layer_idx]).heads) == site.heads
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, Phi3Config
+
+    from tests.tiny_models import tiny
+
+    model, processor = tiny("llava")
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = Phi3Config(**sizes, num_key_value_heads=2, vocab_size=model.config.text_config.vocab_size, pad_token_id=0)
+    config = LlavaConfig(
+        text_config=text,
+        vision_config=model.config.vision_config,
+        image_token_index=model.config.image_token_index,
+        vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+        vision_feature_layer=-2,
+    )
+    torch.manual_seed(0)
+    vlm = va.load(LlavaForConditionalGeneration(config).eval(), processor)
+    found = head_circuits(vlm, IDS, pairs=1)
+    block = vlm.model.model.language_model.layers[1]
+    states = block.input_layernorm(vlm.model.get_input_embeddings()(torch.tensor(IDS)))
+    q, k, v = block.self_attn.qkv_proj(states).split([64, 32, 32], -1)
+    for head in range(4):
+        key = k[:, head // 2 * 16 : head // 2 * 16 + 16]
+        want = float((q[:, head * 16 : head * 16 + 16] @ key.T).max()) / 4
+        assert found.of(1, head).qk[0].value == pytest.approx(want, rel=1e-5)
+        out = block.self_attn.o_proj.weight[:, head * 16 : head * 16 + 16]
+        ov = v[:, head // 2 * 16 : head // 2 * 16 + 16] @ (vlm.model.get_output_embeddings().weight[IDS] @ out).T
+        assert found.of(1, head).ov[0].value == pytest.approx(float(ov.max()), rel=1e-5)
 
 
 def test_a_whole_vocabulary_in_parts_equals_it_at_once() -> None:
@@ -86,20 +112,19 @@ def test_a_whole_vocabulary_in_parts_equals_it_at_once() -> None:
         assert [str(p) for p in one.ov] == [str(p) for p in other.ov]
 
 
+@torch.no_grad()
 def test_a_planted_copying_head_is_found() -> None:
     from tests.tiny_models import build
 
     model, processor = build("llava")
     vlm = va.load(model, processor)
-    attention, words = model.model.language_model.layers[1].self_attn, model.get_output_embeddings().weight
+    block, rows = model.model.language_model.layers[1], model.get_output_embeddings().weight[IDS]
     before = head_circuits(vlm, IDS, layers=[1]).of(1, 0).copying
-    with torch.no_grad():
-        written = torch.linalg.lstsq(words, model.get_input_embeddings().weight).solution  # unembeds to embeddings
-        basis = torch.linalg.svd(written)[2][:16]
-        attention.v_proj.weight[:16] = basis
-        attention.o_proj.weight[:, :16] = torch.linalg.pinv(written.T @ basis.T @ basis).T @ basis.T
-        attention.o_proj.weight[:, :16] = words.T @ words @ basis.T * 0 + (words.T @ model.get_input_embeddings().weight) @ basis.T
-    assert head_circuits(vlm, IDS, layers=[1]).of(1, 0).copying > max(0.9, before)
+    values = block.self_attn.v_proj(block.input_layernorm(model.get_input_embeddings()(torch.tensor(IDS))))[:, :16]
+    # What is written for a token has the logits that its values have with those of all: OV = v v^T.
+    block.self_attn.o_proj.weight[:, :16] = torch.linalg.lstsq(rows, values).solution
+    assert before < 0.9
+    assert head_circuits(vlm, IDS, layers=[1]).of(1, 0).copying > 0.99
 
 
 def test_shares_and_pairs_of_small_matrices() -> None:

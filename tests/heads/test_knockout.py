@@ -26,7 +26,7 @@ ROWS: dict[str, Any] = {
     "all": lambda lay, n: np.ones(n, dtype=bool),
 }
 COLUMNS: dict[str, Any] = {
-    "image": lambda lay: lay.kinds == TokenKind.IMAGE,
+    "image": lambda lay: lay.image >= 0,
     "question": lambda lay: lay.kinds == TokenKind.QUESTION,
     "answer": lambda lay: lay.kinds == TokenKind.ANSWER,
     "prompt": lambda lay: np.arange(len(lay)) < lay.answer_start,
@@ -109,6 +109,20 @@ def test_one_of_two_pictures_is_cut() -> None:
         vlm.ask(picture(), "Is it?", answer=[50], steering=cut)
 
 
+def test_keys_that_are_tokens_and_pictures_in_one_are_cut() -> None:
+    vlm = tiny_of("t5gemma2")
+    merged = [s.layer_idx for s in va.capture.model_sites(vlm.model).attention if s.kind == "merged"]
+    spec = va.CaptureSpec(rows="answer", dtype="float32")
+    run = vlm.ask(picture(), "Is it?", answer=[20, 21, 22], capture=spec, steering=[KnockOut("image->answer")])
+    plain = vlm.ask(picture(), "Is it?", answer=[20, 21, 22], capture=spec)
+    slots = [run.trace.layers.index(layer) for layer in merged]
+    image, own = run.trace.segments.index("image:0"), run.trace.segments.index("answer")
+    assert run.trace.mass_lhqs[slots][..., image].max() == 0
+    assert plain.trace.mass_lhqs[slots][..., image].max() > 0
+    assert (run.trace.mass_lhqs[slots][:, :, -1, own] > 0).any()
+    assert np.allclose(run.trace.mass_lhqs.sum(-1), 1, atol=1e-4)
+
+
 def test_a_batch_of_ragged_prompts_is_cut_as_each_alone() -> None:
     vlm, cut = loaded("llava"), [KnockOut(("image->question", "question->answer"))]
     items = [(picture(0), "Is it?"), (picture(1), "What is left of the spoon?")]
@@ -151,8 +165,8 @@ def test_layers_without_attention_are_passed_over() -> None:
     layers = [s.layer_idx for s in va.capture.model_sites(vlm.model).attention]
     sweep = knockout_sweep(vlm, [(picture(), "Is it?", [20, 21])], ["image->answer"], window=1)
     assert sweep.windows == tuple((layer,) for layer in layers)
+    missing = next(n for n in range(20) if n not in layers)
     with pytest.raises(SpecError, match="no attention to act on"):
-        missing = next(n for n in range(20) if n not in layers)
         vlm.ask(picture(), "Is it?", answer=[20], steering=[KnockOut(("image->answer",), layers=(missing,))])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import vlmattn as va
 from tests.capture.asked import loaded as tiny_of
 from tests.heads.by_hand import FAMILIES, by_hand, loaded, picture, run_of
 from vlmattn.api import joint_embedding, reasoning_of
+from vlmattn.api.reading import _points
 from vlmattn.core.errors import DependencyMissing, FileError, MapError, SpecError
-from vlmattn.core.layout import TokenKind
+from vlmattn.core.layout import TokenKind, plain_layout
 from vlmattn.heads import aligned, reduced, trend
 from vlmattn.steering import KnockOut
 
@@ -123,14 +125,17 @@ def test_steered_runs_and_prompts_without_pictures() -> None:
     run = loaded("llava").ask(picture(), "Is it?", answer=[50, 51, 52], steering=[KnockOut()])
     with pytest.raises(SpecError, match="was steered"):
         reasoning_of(run, near=1)
-    alone = loaded("llava").ask([], "Is it?", answer=[50, 51, 52])
-    found = reasoning_of(alone, near=1)
-    assert np.isfinite(found.waad()).all()
-    assert found.to_dict()["image_share"] is None
-    with pytest.raises(MapError, match="no picture"):
-        found.image_share()
+    run = loaded("llava").ask(picture(), "Is it?", answer=[50, 51, 52])
+    found = reasoning_of(run, near=1)
+    layout = found.layout
+    alone = replace(found, layout=replace(plain_layout(layout.input_ids), answer_start=layout.answer_start))
+    assert np.isfinite(alone.waad()).all()
+    assert alone.to_dict()["image_share"] is None
+    for ask in (alone.image_share, alone.image_trend, alone.lookback, alone.position_profile):
+        with pytest.raises(MapError, match="no picture"):
+            ask()
     with pytest.raises(SpecError, match="no image tokens"):
-        joint_embedding(alone)
+        _points(alone.layout, None)
 
 
 def test_cross_attention_and_hybrids() -> None:
@@ -142,7 +147,9 @@ def test_cross_attention_and_hybrids() -> None:
         found.image_share()
     assert {layer for layer, _ in joint_embedding(run).heads} == cross
     hybrid = tiny_of("lfm2_vl").ask(picture(), "Is it?", answer=[20, 21, 22, 23])
-    assert reasoning_of(hybrid, near=1).layers == tuple(s.layer_idx for s in va.capture.model_sites(hybrid.vlm.model).attention)
+    assert reasoning_of(hybrid, near=1).layers == tuple(
+        s.layer_idx for s in va.capture.model_sites(hybrid.vlm.model).attention
+    )
 
 
 # -- joint embedding ---------------------------------------------------------------------------------------------------

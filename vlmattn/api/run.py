@@ -15,6 +15,7 @@ from vlmattn.api.look import Look
 from vlmattn.api.methods import make_map
 from vlmattn.api.request import Request
 from vlmattn.api.sinks import check_keep, roles_of, sinks_of
+from vlmattn.api.studies import AnswerStudies
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
 from vlmattn.api.video_look import VideoLook, look_at
 from vlmattn.core.errors import MapError, SpecError
@@ -36,7 +37,7 @@ def _told(seen: Visual) -> dict[str, Any]:
     return {"name": seen.name, "wh": list(seen.wh), "notes": list(seen.notes)} | times
 
 
-class Run:
+class Run(AnswerStudies):
     """A picture, a question, the answer, and the attention that was kept.
 
     Attributes:

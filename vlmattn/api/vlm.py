@@ -17,6 +17,7 @@ from vlmattn.api.endings import end_tokens, setting, written_answers
 from vlmattn.api.general import GeneralPasses
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
+from vlmattn.api.studies import HeadStudies
 from vlmattn.api.tower import seen_apart
 from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
 from vlmattn.capture.cost import home_of
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from vlmattn.sinks import Rules, SinkCoordinates
 
 
-class Vlm:
+class Vlm(HeadStudies):
     """A model with its processor; made by :func:`vlmattn.load`.
 
     Attributes:

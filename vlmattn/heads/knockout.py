@@ -40,7 +40,8 @@ class Block:
 
     Attributes:
         source: columns: a segment of the prompt (``bos``, ``system``, ``image`` for all pictures, ``image:0`` for one,
-            ``separator``, ``question``), ``answer`` (tokens written) or ``prompt`` (all of it).
+            ``separator``, ``question``), ``answer`` (tokens written) or ``prompt`` (all of it). A picture is hidden
+            with its tokens without a place, such as ends of rows and class tokens.
         target: rows: a segment by the same names; ``answer``: the rows that predict the answer, which are the last row
             of the prompt and those of the tokens written; ``generated``: the latter alone; ``last``: the former alone;
             ``text``: rows of the prompt after the last image token, without its last; ``all``.
@@ -86,11 +87,11 @@ class Block:
             return kinds == TokenKind.ANSWER
         if self.source == "prompt":
             return (kinds >= 0) & (kinds != TokenKind.ANSWER)
-        number = _picture_number(self.source)
-        if not number:
+        if not self.source.startswith("image"):
             return np.asarray(kinds == _KINDS[self.source])
         inside = (positions >= 0) & (positions < len(layout)) & (kinds >= 0)
-        return inside & (layout.image[np.clip(positions, 0, len(layout) - 1)] == int(number[1]))
+        picture, number = layout.image[np.clip(positions, 0, len(layout) - 1)], _picture_number(self.source)
+        return inside & (picture == int(number[1]) if number else picture >= 0)
 
     def __str__(self) -> str:
         return f"{self.source}->{self.target}"

@@ -9,7 +9,7 @@ CVPR 2025, arXiv 2411.17491.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,6 +46,7 @@ class KnockOut(Steering):
 
     blocks: Sequence[str | Block] = ("image->answer",)
     layers: tuple[int, ...] | None = None
+    _merged: frozenset[int] = field(default=frozenset(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         given = [self.blocks] if isinstance(self.blocks, (str, Block)) else list(self.blocks)
@@ -80,7 +81,7 @@ class KnockOut(Steering):
         # (B, 1, R, K) bool: what is cut.
         rows, kinds = where.rows.cpu().numpy(), where.column_kinds.cpu().numpy()
         out = np.zeros((*rows.shape, keys), dtype=np.bool_)
-        padded = np.arange(keys) + where.first_column
+        padded = self._padded(where, keys)
         for item, (layout, pad) in enumerate(zip(where.layouts, where.pad_left, strict=True)):
             # Keys beside the tokens come first and are not padded on the left.
             columns = np.where(
@@ -93,16 +94,19 @@ class KnockOut(Steering):
             out[item] &= positions[:, None] != columns[None]
         return torch.as_tensor(out, device=where.rows.device)[:, None]
 
-    def for_model(self, vlm: Any) -> KnockOut:
-        """Itself, if it can tell pictures apart in ``vlm``.
+    def _padded(self, where: Where, keys: int) -> np.ndarray:
+        # (K,) padded position of each column. Merged keys are the tokens, then those beside them.
+        if where.layer_idx not in self._merged:
+            return np.arange(keys) + where.first_column
+        beside = max(layout.memory for layout in where.layouts)
+        return np.concatenate([np.arange(keys - beside) + where.first_column, np.arange(beside)])
 
-        Raises:
-            SpecError: a block of one picture, in layers whose keys are tokens and pictures in one.
-        """
-        one = [str(block) for block in self._cut if block.source.startswith("image:")]
-        if one and any(site.kind == "merged" for site in model_sites(getattr(vlm, "model", vlm)).attention):
-            raise SpecError(f"this model's keys are tokens and pictures in one: cut image->… instead of {one[0]}")
-        return self
+    def for_model(self, vlm: Any) -> KnockOut:
+        """One that knows in which layers of ``vlm`` (or of a model) keys are tokens and pictures in one."""
+        sites = model_sites(getattr(vlm, "model", vlm)).attention
+        known = replace(self)
+        object.__setattr__(known, "_merged", frozenset(site.layer_idx for site in sites if site.kind == "merged"))
+        return known
 
     def describe(self) -> str:
         """One phrase for provenance."""
