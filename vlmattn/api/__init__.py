@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from vlmattn.api.circuits import head_circuits, pursue_heads
 from vlmattn.api.clip import Clip, load_clip
 from vlmattn.api.grounding import WordGrounding
+from vlmattn.api.knockout import knockout_cost, knockout_sweep
 from vlmattn.api.loading import load
 from vlmattn.api.look import Look
+from vlmattn.api.reading import joint_embedding, reasoning_of
 from vlmattn.api.refinement import Refinement
 from vlmattn.api.run import Run
 from vlmattn.api.searching import Searched
@@ -23,6 +26,12 @@ __all__ = [
     "VideoLook",
     "Vlm",
     "WordGrounding",
+    "head_circuits",
+    "joint_embedding",
+    "knockout_cost",
+    "knockout_sweep",
     "load",
     "load_clip",
+    "pursue_heads",
+    "reasoning_of",
 ]

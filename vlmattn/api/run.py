@@ -16,6 +16,7 @@ from vlmattn.api.own_heads import own_heads
 from vlmattn.api.request import Request
 from vlmattn.api.sheets import words_by_layers
 from vlmattn.api.sinks import check_keep, roles_of, sinks_of
+from vlmattn.api.studies import AnswerStudies
 from vlmattn.api.tower import check_flow, check_kind, look_at_tower, tower_map
 from vlmattn.api.video_look import look_at
 from vlmattn.api.whole import one_pass
@@ -39,7 +40,7 @@ def _told(seen: Visual) -> dict[str, Any]:
     return {"name": seen.name, "wh": list(seen.wh), "notes": list(seen.notes)} | times
 
 
-class Run:
+class Run(AnswerStudies):
     """A picture, a question, the answer, and the attention that was kept.
 
     Attributes:

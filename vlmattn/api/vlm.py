@@ -18,6 +18,7 @@ from vlmattn.api.findings import Findings
 from vlmattn.api.general import GeneralPasses
 from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
+from vlmattn.api.studies import HeadStudies
 from vlmattn.api.tower import seen_apart
 from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
 from vlmattn.capture.cost import home_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from vlmattn.sinks import SinkCoordinates
 
 
-class Vlm(Findings):
+class Vlm(Findings, HeadStudies):
     """A model with its processor; made by :func:`vlmattn.load`.
 
     Attributes:

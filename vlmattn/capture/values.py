@@ -69,18 +69,32 @@ class ValueNorms:
     @staticmethod
     def _projected(value: torch.Tensor, heads: int, site: AttentionSite) -> torch.Tensor:
         dim = value.shape[-1]
-        weight = _weight(site.output_projection, heads * dim)
-        plain = isinstance(weight, torch.Tensor) and weight.is_floating_point() and not weight.is_meta
-        if not plain or weight.shape[1:] != (heads * dim,):
-            raise UnsupportedAttention(
-                f"the output projection of {site.name} is not a plain float matrix at hand; use value_norms='value'"
-            )
-        out = weight.detach().float().view(weight.shape[0], heads, dim)
+        out = head_projection(site, heads, dim, instead="use value_norms='value'")
         gram = torch.einsum("ohd,ohe->hde", out, out).to(value.device)
         groups = heads // value.shape[1]
         per_head = value.repeat_interleave(groups, dim=1)
         squared = (torch.matmul(per_head, gram) * per_head).sum(-1)
         return squared.clamp_min(0).sqrt()
+
+
+def head_projection(
+    site: AttentionSite, heads: int, dim: int, *, instead: str = "leave this layer out"
+) -> torch.Tensor:
+    """(D, H, D_v) float32: W_O by head, of plain, quantised, off-loaded and PEFT layers.
+
+    Args:
+        heads: H. dim: D_v. instead: what to do where it cannot be had, for the error.
+
+    Raises:
+        UnsupportedAttention: it is not found, or no plain float matrix can be made of it.
+    """
+    weight = _weight(site.output_projection, heads * dim)
+    plain = isinstance(weight, torch.Tensor) and weight.is_floating_point() and not weight.is_meta
+    if not plain or weight.shape[1:] != (heads * dim,):
+        raise UnsupportedAttention(
+            f"the output projection of {site.name} is not a plain float matrix at hand; {instead}"
+        )
+    return weight.detach().float().view(weight.shape[0], heads, dim)
 
 
 def _weight(projection: Any, width: int) -> Any:

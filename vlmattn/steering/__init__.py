@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from vlmattn.steering.knock_out import KnockOut
 from vlmattn.steering.named import NAMED, steering_of
 from vlmattn.steering.replace_heads import ReplaceHeads
+from vlmattn.steering.scale_heads import ScaleHeads
 from vlmattn.steering.var import PRESETS, VAR
 
-__all__ = ["NAMED", "PRESETS", "VAR", "ReplaceHeads", "steering_of"]
+__all__ = ["NAMED", "PRESETS", "VAR", "KnockOut", "ReplaceHeads", "ScaleHeads", "steering_of"]
