@@ -13,7 +13,7 @@ REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = (
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/vlmattn demo",
-    ".venv/bin/pip install '.[test]' && .venv/bin/python -m pytest",
+    ".venv/bin/pip install '.[test]' && .venv/bin/python -m pytest -n auto --dist loadfile",
 )
 
 

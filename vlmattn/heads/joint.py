@@ -153,7 +153,8 @@ class JointEmbedding:
             arrays = {name: getattr(self, name) for name in ("xy_hnc", "is_key_n", "positions_n", "places_n")}
             texts = {"labels": np.array(self.labels), "kinds": np.array(self.kinds)}
             made = np.array([self.reduction, str(self.moved), str(self.scaled)])
-            np.savez_compressed(target, heads=np.array(self.heads), made=made, **arrays, **texts)
+            held: dict[str, Any] = {"heads": np.array(self.heads), "made": made, **arrays, **texts}
+            np.savez_compressed(target, **held)
         elif target.suffix == ".json":
             target.write_text(json.dumps(self.to_dict(), ensure_ascii=False), encoding="utf-8")
         else:

@@ -92,7 +92,7 @@ def matching_pursuit(
         if fits[best] <= 1e-9 * total**0.5:
             break
         atoms.append(best)
-        weights = np.linalg.lstsq(words[atoms].T, written.T, rcond=None)[0].T
+        weights = np.asarray(np.linalg.lstsq(words[atoms].T, written.T, rcond=None)[0].T, dtype=np.float64)
         rest = written - weights @ words[atoms]
         shares.append(1 - float(np.square(rest).sum()) / total)
     return Pursued(np.array(atoms, dtype=np.int64), np.array(shares), weights)
