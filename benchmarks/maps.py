@@ -52,6 +52,19 @@ PLAIN: dict[str, Settings] = {
     "flow": ("flow", {}),
 }
 """Rows without a choice."""
+FOUND: dict[str, Settings] = {
+    "raw, pointing heads": ("raw", {"heads": "pointing"}),
+    "raw, localization heads": ("raw", {"heads": "localization"}),
+    "raw, visual heads": ("raw", {"heads": "visual"}),
+}
+"""Heads that were found on the validation split before, see ``benchmarks/heads.py``."""
+SLOW: dict[str, Settings] = {
+    "token activation": ("tam", {}),
+    "logit lens": ("logit_lens", {}),
+    "integrated gradients of patches": ("integrated_gradients", {"of": "patches", "n_steps": 16}),
+    "occlusion": ("occlusion", {}),
+}
+"""Rows that are measured on the first questions only, and paired with the same ones."""
 
 
 def hits(look: va.Look, box: tuple[int, int, int, int]) -> bool:
@@ -164,6 +177,7 @@ def markdown(found: dict[str, Any], command: str) -> str:
     ]
     for name, row in found["rows"].items():
         options = ", ".join(f"{k}={v}" for k, v in row["options"].items())
+        options += f" ({row['n']} questions)" * (row["n"] < some)
         span = f"{row['hit']:.3f} ({row['hit_low']:.2f} to {row['hit_high']:.2f})"
         cells = [_two(row[k]) for k in ("energy", "iou", "best_iou", "auc", "deletion", "insertion")]
         p = "" if name == BASE else f"{row['p']:.2g}"
@@ -181,7 +195,8 @@ def markdown(found: dict[str, Any], command: str) -> str:
     stages = found["stages"]
     lines += ["| map | " + " | ".join(stages) + " |", "|---" * (len(stages) + 1) + "|"]
     for name, row in found["rows"].items():
-        lines.append(f"| {name} | " + " | ".join(_two(v) for v in row["random"]) + " |")
+        if row["random"]:
+            lines.append(f"| {name} | " + " | ".join(_two(v) for v in row["random"]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -196,11 +211,12 @@ def study(scenes: int, choose_on: int, removal: int, random: int) -> dict[str, A
     part = asked(vlm, "test", scenes)
     rows: dict[str, Any] = {}
     base: list[dict[str, Any]] = []
-    for name, settings in (PLAIN | chosen).items():
-        records = measured(part, settings, removal=removal)
+    for name, settings in (PLAIN | chosen | FOUND | SLOW).items():
+        asked_of = part[:removal] if name in SLOW else part
+        records = measured(asked_of, settings, removal=removal)
         base = base or records
-        rows[name] = summary(records, base) | {"method": settings[0], "options": settings[1]}
-        rows[name]["random"] = randomised(part[:random], settings)
+        rows[name] = summary(records, base[: len(records)]) | {"method": settings[0], "options": settings[1]}
+        rows[name]["random"] = [] if name in SLOW else randomised(part[:random], settings)
         print(name, settings, f"{rows[name]['hit']:.3f}", flush=True)
     stages = part[0][2].randomisation(0).stages
     boxes = [(s, s.objects[q.targets[0]].box_xyxy) for s, q, _ in part]
