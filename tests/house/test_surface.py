@@ -58,6 +58,7 @@ def test_top_level_names_resolve() -> None:
         ("vlmattn", (*HEAVY, "numpy", "PIL")),
         ("vlmattn.cli", HEAVY),
         ("vlmattn.grid", ("torch", "transformers")),
+        ("vlmattn.heads", ("torch", "transformers")),
         ("vlmattn.maps", ("torch", "transformers")),
         ("vlmattn.overlay", ("torch", "transformers")),
         ("vlmattn.refine", ("torch", "transformers")),
