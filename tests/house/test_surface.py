@@ -59,6 +59,7 @@ def test_top_level_names_resolve() -> None:
         ("vlmattn.cli", HEAVY),
         ("vlmattn.faithfulness", ("torch", "transformers", "scipy")),
         ("vlmattn.grid", ("torch", "transformers")),
+        ("vlmattn.heads", ("torch", "transformers")),
         ("vlmattn.maps", ("torch", "transformers")),
         ("vlmattn.overlay", ("torch", "transformers")),
         ("vlmattn.refine", ("torch", "transformers")),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from vlmattn.core.errors import SpecError
+from vlmattn.core.whole import is_whole
 
-
-def is_whole(value: Any) -> bool:
-    """Whether ``value`` is a whole number; True and False are none."""
-    return isinstance(value, Integral) and not isinstance(value, (bool, np.bool_))
+__all__ = ["are_whole", "check_budget", "check_heads", "check_numbers", "check_one_of", "is_whole"]
 
 
 def are_whole(values: Any) -> bool:

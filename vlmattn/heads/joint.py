@@ -150,11 +150,10 @@ class JointEmbedding:
 
     def _write(self, target: Path) -> None:
         if target.suffix == ".npz":
-            arrays = {name: getattr(self, name) for name in ("xy_hnc", "is_key_n", "positions_n", "places_n")}
-            texts = {"labels": np.array(self.labels), "kinds": np.array(self.kinds)}
-            made = np.array([self.reduction, str(self.moved), str(self.scaled)])
-            held: dict[str, Any] = {"heads": np.array(self.heads), "made": made, **arrays, **texts}
-            np.savez_compressed(target, **held)
+            names = ("heads", "xy_hnc", "is_key_n", "labels", "kinds", "positions_n", "places_n")
+            arrays: dict[str, Any] = {name: np.array(getattr(self, name)) for name in names}
+            arrays["made"] = np.array([self.reduction, str(self.moved), str(self.scaled)])
+            np.savez_compressed(target, **arrays)
         elif target.suffix == ".json":
             target.write_text(json.dumps(self.to_dict(), ensure_ascii=False), encoding="utf-8")
         else:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.capture.choices import is_whole
 from vlmattn.core.errors import SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
+from vlmattn.core.whole import is_whole
 
 _KINDS = {
     "bos": TokenKind.BOS,

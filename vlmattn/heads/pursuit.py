@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.capture.choices import is_whole
 from vlmattn.core.errors import SpecError
+from vlmattn.core.whole import is_whole
 
 _CHUNK = 4096
 
@@ -83,7 +83,7 @@ def matching_pursuit(
     )
     atoms: list[int] = []
     shares: list[float] = []
-    weights: NDArray[np.float64] = np.zeros((len(written), 0))
+    weights: NDArray[Any] = np.zeros((len(written), 0))
     rest = written
     while len(atoms) < min(steps, len(words)) and float(np.square(rest).sum()) > 1e-12 * total:
         fits = _fit(rest, words) * scale

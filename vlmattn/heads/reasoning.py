@@ -26,9 +26,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.capture.choices import is_whole
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
+from vlmattn.core.whole import is_whole
 
 HeadClass = Literal["all", "local", "global"]
 
