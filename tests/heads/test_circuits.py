@@ -16,8 +16,9 @@ from tests.capture.asked import loaded as tiny_of
 from tests.heads.by_hand import FAMILIES, by_hand, loaded, picture, run_of
 from vlmattn.api import head_circuits, pursue_heads
 from vlmattn.api.circuits import head_contributions, unembedding
+from vlmattn.api.knockout import _request
 from vlmattn.capture import model_sites
-from vlmattn.core.errors import InputError, SpecError
+from vlmattn.core.errors import InputError, SpecError, UnsupportedModel
 from vlmattn.heads import HeadPursuit, PursuedHead, eigenvalue_shares, matching_pursuit
 from vlmattn.heads.circuits import highest_pairs
 from vlmattn.steering import ScaleHeads
@@ -151,6 +152,27 @@ def test_bad_circuits_are_refused(options: dict[str, Any], said: str) -> None:
         head_circuits(loaded("llava"), **options)
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+def test_quantised_weights_are_read_and_a_quantised_unembedding_is_refused() -> None:
+    from tests.tiny_models import build
+
+    model, processor = build("llava")
+    decoder = model.model.language_model
+    torch.ao.quantization.quantize_dynamic(decoder, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
+    vlm = va.load(model, processor)
+    found, plain = head_circuits(vlm, IDS), head_circuits(loaded("llava"), IDS)
+    for one, other in zip(found.heads, plain.heads, strict=True):
+        assert one.copying == pytest.approx(other.copying, abs=0.1)  # int8 weights, and inputs rounded to as many steps
+    held = head_contributions(vlm, [_request((picture(), "Is it?"))], model_sites(model).attention)
+    assert all(np.isfinite(rows).all() and np.abs(rows).max() > 0 for rows in held.values())
+    model.lm_head = torch.ao.quantization.quantize_dynamic(
+        torch.nn.Sequential(model.lm_head), {torch.nn.Linear}, dtype=torch.qint8
+    )[0]
+    with pytest.raises(UnsupportedModel, match="no unembedding"):
+        head_circuits(vlm, IDS)
+
+
 def test_models_that_look_at_no_tokens_of_their_own_are_refused() -> None:
     with pytest.raises(SpecError, match="keys beside the decoder"):
         head_circuits(tiny_of("florence2"), IDS)
@@ -211,8 +233,6 @@ def test_contributions_equal_hooked_outputs_and_one_step_is_the_logit_lens(famil
     vlm.ask(picture(), "Is it?", max_new_tokens=1)
     hook.remove()
     mixed, whole = held[0]
-    from vlmattn.api.knockout import _request
-
     rows = head_contributions(vlm, [_request((picture(), "Is it?"))], [site])
     width = mixed.shape[0] // site.heads
     for head in range(site.heads):

@@ -192,10 +192,12 @@ def unembedding(vlm: Vlm) -> torch.Tensor:
     Raises:
         UnsupportedModel: the model has none that is a plain float matrix.
     """
+    import torch
+
     get = getattr(vlm.model, "get_output_embeddings", None)
-    head = get() if callable(get) else None
-    weight = getattr(head, "weight", None)
-    if weight is None or weight.ndim != 2 or weight.is_meta or not weight.is_floating_point():
+    weight: Any = getattr(get() if callable(get) else None, "weight", None)
+    plain = isinstance(weight, torch.Tensor) and weight.is_floating_point() and not weight.is_meta
+    if not plain or weight.ndim != 2:
         raise UnsupportedModel(
             f"{vlm.name} has no unembedding that is a plain float matrix, so no words can be read off"
         )
