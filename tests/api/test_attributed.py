@@ -282,12 +282,12 @@ def test_bad_requests(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
         ({"values": "all"}, SpecError, "values must be one of"),
         ({"sinks": "drop"}, SpecError, "reads no attention"),
         ({"layers": [1]}, SpecError, "layers goes with"),
-        ({"part": "question"}, MapError, "explains what was written"),
+        ({"part": "question"}, SpecError, "explains what was written"),
     ]
     for options, kind, message in refused:
         with pytest.raises(kind, match=message):
             run.map("cup", method=method, **options)
-    with pytest.raises(MapError, match="of the question"):
+    with pytest.raises(SpecError, match="of the question"):
         run.map("Is", method=method)
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     with pytest.raises(DependencyMissing, match=r"vlmattn\[attribution\]"):

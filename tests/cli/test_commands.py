@@ -100,7 +100,9 @@ def test_map_options(photo: str, tmp_path: Path, options: list[str], capsys: pyt
     assert "red: peak at" in told.out
 
 
-COMMANDS = ("demo", "ask", "map", "refine", "sinks", "heads", "models", "verify", "scenes")
+COMMANDS = ("demo", "ask", "map", "refine", "sinks", "heads", "models", "verify", "scenes", "lens", "faithfulness")
+ON_BENCHMARKS = ("evaluate", "score", "compare")
+"""Tested by themselves."""
 
 
 def test_the_table_of_commands_is_whole() -> None:
@@ -108,7 +110,7 @@ def test_the_table_of_commands_is_whole() -> None:
 
     from vlmattn.cli.main import app
 
-    assert set(get_command(app).commands) == set(COMMANDS)  # type: ignore[attr-defined]
+    assert set(get_command(app).commands) == {*COMMANDS, *ON_BENCHMARKS}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("flag", ["-q", "--json"])
@@ -122,6 +124,8 @@ def test_every_command_can_be_quiet_and_can_speak_json(
         "map": [photo, QUESTION, "red", "--answer", "no", "-o", str(tmp_path / "m.png")],
         "refine": [photo, QUESTION, "--out", str(tmp_path / "refined")],
         "sinks": [photo, QUESTION, "--answer", "no"],
+        "lens": [photo, QUESTION, "--answer", "no"],
+        "faithfulness": [photo, QUESTION, "--answer", "no", "--metrics", "deletion"],
         "heads": ["--image", photo, "--question", QUESTION, "--answer", "no", "--score", "mass"],
         "verify": ["--image", photo, "--no-contract"],
         "scenes": [str(tmp_path / "scenes"), "--count", "1"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_part_is_not_scored(tmp_path: Path) -> None:
         ("vax", "steering 'vax' does not exist; there are var"),
         ("var:best", "no preset 'best'; there are general"),
         ("var:q=1", "do not go with var"),
-        ("var:p=2", "p must be"),
+        ("var:p=2", "p of VAR must be"),
     ],
 )
 def test_steering_that_does_not_exist(text: str, match: str) -> None:
@@ -54,9 +55,13 @@ def test_steering_that_does_not_exist(text: str, match: str) -> None:
 
 
 def test_steering_by_name() -> None:
-    assert steering_of("var") == VAR()
-    assert steering_of("var:general") == VAR.preset("general")
-    assert steering_of("var:p=0.5,rho=0.4,except_last_layer=false") == VAR(p=0.5, rho=0.4, except_last_layer=False)
+    wanted = {
+        "var": VAR(),
+        "var:general": VAR.preset("general"),
+        "var:p=0.5,rho=0.4,except_last_layer=false": VAR(p=0.5, rho=0.4, except_last_layer=False),
+    }
+    for text, steering in wanted.items():
+        assert asdict(steering_of(text)) == asdict(steering)
 
 
 @pytest.mark.parametrize("value", ["do_sample", "1=2"])

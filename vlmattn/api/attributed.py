@@ -235,7 +235,7 @@ def _asked(run: Run, what: Any, image: int, options: dict[str, Any], method: str
         raise SpecError(f"method={method!r} is of the model as it is: ask without steering, or take method='raw'")
     span = span_of(run, what, options)
     if span.part == "question":
-        raise MapError(
+        raise SpecError(
             f"{method} explains what was written, and {span.text!r} is of the question: take a word of the answer, or "
             "method='raw' or 'tam'"
         )

@@ -122,7 +122,7 @@ def _asked(
         raise MapError(f"no token carries {span.text!r}, so no row stands for it: ask for a word")
     explains = method in ("relevancy", "gradient")
     if span.part == "question" and explains:
-        raise MapError(
+        raise SpecError(
             f"{method} explains what was written, and {span.text!r} is of the question: take a word of the answer, or "
             "'raw', 'rollout' or 'flow'"
         )
