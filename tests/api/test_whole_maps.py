@@ -209,7 +209,7 @@ def test_options_that_cannot_be_used(method: str, options: dict[str, Any], messa
 
 @pytest.mark.parametrize("method", ["gradient", "relevancy"])
 def test_words_of_the_question_have_no_score(method: str) -> None:
-    with pytest.raises(MapError, match="of the question"):
+    with pytest.raises(SpecError, match="of the question"):
         made("llava").map("the", method=method)
 
 
