@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vlmattn.adapters.own_attention import own_attention
 from vlmattn.capture.door import AttentionCall
-from vlmattn.capture.rows import apply_mask, row_mask, row_probabilities, row_scores, rows_per_chunk
+from vlmattn.capture.rows import attention_rows, rows_per_chunk
 from vlmattn.capture.spec import CaptureSpec
 from vlmattn.capture.tower import views_of, views_run
 from vlmattn.core.errors import CaptureError, SpecError
@@ -89,7 +89,7 @@ def own_call(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
 
 
 def _mean_rows(call: AttentionCall, rows: slice) -> torch.Tensor:
-    probs = row_probabilities(call, apply_mask(row_scores(call, rows), row_mask(call, rows)), rows)
+    probs = attention_rows(call, rows)
     return probs.mean(1).cpu()
 
 

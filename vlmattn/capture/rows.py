@@ -165,6 +165,11 @@ def row_probabilities(call: AttentionCall, scores: torch.Tensor, rows: RowIndex)
     return torch.softmax(torch.cat([scores, column], dim=-1), dim=-1)[..., :-1]
 
 
+def attention_rows(call: AttentionCall, rows: RowIndex) -> torch.Tensor:
+    """(B, H, R, K) float32 attention of these rows: scores, mask and softmax in one."""
+    return row_probabilities(call, apply_mask(row_scores(call, rows), row_mask(call, rows)), rows)
+
+
 def _sink_column(call: AttentionCall, scores: torch.Tensor, rows: RowIndex) -> torch.Tensor | None:
     """The sinks' logits of these rows, (B, H, R, 1): one per head, or one per head and query."""
     per_head, per_query = call.options.get("s_aux"), call.options.get("sinks")

@@ -21,6 +21,7 @@ from vlmattn.capture.received import check_received
 from vlmattn.capture.recording import Recording
 from vlmattn.capture.rows import (
     apply_mask,
+    attention_rows,
     check_all_rows,
     check_call,
     row_mask,
@@ -340,8 +341,7 @@ class Session:
     ) -> None:
         count = call.query.shape[2]
         if recording.gathers and count == 1 and not recording.visible.masked:
-            scores = apply_mask(row_scores(call, kept.index), row_mask(call, kept.index))
-            recording.gather(site, kept, row_probabilities(call, scores, kept.index))
+            recording.gather(site, kept, attention_rows(call, kept.index))
             return
         for part in kept.split(rows_per_chunk(call)):
             scores = row_scores(call, part.index)

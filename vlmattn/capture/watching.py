@@ -13,14 +13,7 @@ import torch
 
 from vlmattn.capture import door
 from vlmattn.capture.door import AttentionCall
-from vlmattn.capture.rows import (
-    apply_mask,
-    check_call,
-    row_mask,
-    row_probabilities,
-    row_scores,
-    rows_per_chunk,
-)
+from vlmattn.capture.rows import attention_rows, check_call, rows_per_chunk
 from vlmattn.capture.sites import AttentionSite, ModelSites, model_sites
 from vlmattn.core.errors import SpecError, UnsupportedAttention
 
@@ -97,7 +90,7 @@ def rows_in_parts(call: AttentionCall, rows: slice) -> Iterator[tuple[slice, tor
     size = rows_per_chunk(call)
     for begin in range(rows.start, rows.stop, size):
         part = slice(begin, min(begin + size, rows.stop))
-        yield part, row_probabilities(call, apply_mask(row_scores(call, part), row_mask(call, part)), part)
+        yield part, attention_rows(call, part)
 
 
 @contextmanager

@@ -17,15 +17,7 @@ import torch
 
 from vlmattn.capture import door
 from vlmattn.capture.door import AttentionCall
-from vlmattn.capture.rows import (
-    apply_mask,
-    check_all_rows,
-    check_call,
-    row_mask,
-    row_probabilities,
-    row_scores,
-    rows_per_chunk,
-)
+from vlmattn.capture.rows import attention_rows, check_all_rows, check_call, rows_per_chunk
 from vlmattn.capture.sites import AttentionSite, model_sites, unwrap
 from vlmattn.core.errors import CaptureError, MapError, SpecError
 
@@ -50,8 +42,7 @@ class HeldLayer:
     @torch.no_grad()
     def attention(self, rows: slice) -> torch.Tensor:
         """(H, R, K) float32 attention of some rows."""
-        scores = apply_mask(row_scores(self.call, rows), row_mask(self.call, rows))
-        return row_probabilities(self.call, scores, rows)[0]
+        return attention_rows(self.call, rows)[0]
 
     @torch.no_grad()
     def attention_slope(self, rows: slice) -> torch.Tensor:
