@@ -19,6 +19,7 @@ import vlmattn as va
 from tests.evaluate.asked import Presence
 from vlmattn.core.errors import CaptureError, FileError, ImageError, SpecError
 from vlmattn.evaluate import Decoding, Manifest, Store, batches, evaluate, read_results, seed_of
+from vlmattn.evaluate.plan import mine
 from vlmattn.hallucination import Benchmark, Item
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,3 +178,9 @@ def test_killed_at_any_moment_by_any_number_of_processes_the_results_are_the_sam
     assert (tmp_path / "killed" / "results.jsonl").read_bytes() == whole
     lines = [json.loads(line) for line in whole.splitlines()]
     assert [line["id"] for line in lines] == [item.id for item in Presence().items()]
+
+
+def test_processes_share_what_is_left_and_answer_nothing_twice() -> None:
+    parts = [mine(11, [0, 4, 5], rank, 3) for rank in range(3)]
+    assert sorted(number for part in parts for number in part) == [1, 2, 3, 6, 7, 8, 9, 10]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
