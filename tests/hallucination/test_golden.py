@@ -202,6 +202,22 @@ def test_traced_words(folder: Path) -> None:
         assert list(join_and_find(row["pattern"], table).merged) == row["double_merged_pattern"]
 
 
+@pytest.mark.skipif(NO_NLTK, reason="NLTK is not installed")
+def test_traced_tokens_and_lemmas(folder: Path) -> None:
+    from vlmattn.core.errors import DependencyMissing
+    from vlmattn.hallucination.words import lemma, lemmas_of, tokens_of
+
+    rows = load(folder / "chair/token_trace_40.json.gz")
+    for row in rows:
+        assert tokens_of(row["caption"].lower()) == row["tokens"]
+    try:
+        lemma("dogs", "n")
+    except DependencyMissing as error:
+        pytest.skip(str(error))
+    for row in rows:
+        assert lemmas_of(row["tokens"], row["pos"]) == row["lemma"]
+
+
 def stub(a: str, b: str) -> float:
     near = {frozenset(("automobile", "car")): 0.85, frozenset(("puppy", "dog")): 0.86}
     return 1.0 if a == b else near.get(frozenset((a, b)), 0.0)

@@ -16,8 +16,14 @@ from vlmattn.core.errors import DependencyMissing, SpecError
 from vlmattn.core.optional import require
 from vlmattn.hallucination.singular import pattern_singular
 from vlmattn.hallucination.synonyms import SynonymTable
+from vlmattn.hallucination.tagging import english_tags
 
 _PLAIN = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*|'s|\S")
+_WORD = "[a-z0-9]+(?:-[a-z0-9]+)*"
+_SIMPLE = re.compile(rf"(?:{_WORD},? )*{_WORD}\.?")
+"""A sentence whose words NLTK cuts at spaces, before commas and before the last full stop alone."""
+_CONTRACTED = re.compile("cannot|gimme|gonna|gotta|lemme|wanna")
+"""What NLTK cuts inside of."""
 _POS = {"J": "a", "V": "v", "N": "n", "R": "r"}
 
 
@@ -106,8 +112,15 @@ def tokens_of(text: str) -> list[str]:
     Raises:
         DependencyMissing: NLTK, or its Punkt data for English, is not there.
     """
-    tokenizer = _treebank()
-    return [token for sentence in _sentences()(text) for token in tokenizer(sentence)]
+    return [token for sentence in _sentences()(text) for token in _cut(sentence)]
+
+
+def _cut(sentence: str) -> list[str]:
+    if not _SIMPLE.fullmatch(sentence) or _CONTRACTED.search(sentence):
+        return _treebank()(sentence)
+    if sentence[-1] == ".":
+        return [*sentence[:-1].replace(",", " ,").split(" "), "."]
+    return sentence.replace(",", " ,").split(" ")
 
 
 def tagged(tokens: Sequence[str]) -> list[tuple[str, str]]:
@@ -116,8 +129,7 @@ def tagged(tokens: Sequence[str]) -> list[tuple[str, str]]:
     Raises:
         DependencyMissing: NLTK, or the data of its tagger, is not there.
     """
-    nltk = require("nltk", extra="hallucination")
-    return _with_data(lambda: nltk.pos_tag(list(tokens)), "averaged_perceptron_tagger_eng")
+    return _with_data(lambda: english_tags()(tokens), "averaged_perceptron_tagger_eng")
 
 
 @lru_cache(maxsize=1 << 16)
