@@ -236,6 +236,10 @@ def test_amber_captions(folder: Path) -> None:
     said = {str(row["id"]): row["response"] for row in want["responses"]}
     some = replace(whole, pictures=tuple(p for p in whole.pictures if p.id in said))
     assert some.score(said).metrics == printed(want["stdout"])
+    harness = replace(some, sums="lmms_eval").score(said).metrics
+    for name, value in some.score(said).metrics.items():
+        assert harness[name] == pytest.approx(value, abs=0.3)
+        assert harness[name] != value
     for row in want["per_sample"]:
         one = replace(whole, pictures=tuple(p for p in whole.pictures if p.id == str(row["id"])))
         assert one.score({one.pictures[0].id: said[one.pictures[0].id]}).metrics == printed(row["stdout_single"])
@@ -264,6 +268,10 @@ def test_amber_questions(folder: Path, case: str) -> None:
     ):
         want = dict(printed(block.split("\n", 1)[1]).items())
         assert {k: found[name + k] for k in want} == want, name
+    groups = [found[f"vlmevalkit_{name}"] for name in ("attribute", "existence", "relation")]
+    assert found["vlmevalkit_average"] == pytest.approx(sum(groups) / 3)
+    assert groups[0] == pytest.approx(found["attribute_accuracy"], abs=0.06)
+    assert groups[1] == pytest.approx(found["existence_accuracy"], abs=0.06)
 
 
 def test_hallusionbench(folder: Path) -> None:
@@ -278,3 +286,12 @@ def test_hallusionbench(folder: Path) -> None:
     assert (found["a_acc"], found["q_acc"]) == (want["aAcc"], want["qAcc"])
     assert found["f_acc"] == want["fAcc_official_skips_VS_figure0"]
     assert found["f_acc_all"] == want["fAcc_intern_all_figures"]
+    drawn = [q for q in some.questions if q.file]
+    right = {q.id: ("yes" if "yes" in said[q.id].lower() else "no") == q.label for q in drawn}
+    pairs = {(q.subcategory, q.set_id, q.question_id) for q in drawn}
+    both = [p for p in pairs if all(right[q.id] for q in drawn if (q.subcategory, q.set_id, q.question_id) == p)]
+    assert found["vlmevalkit_a_acc"] == sum(right.values()) / len(drawn)
+    assert found["vlmevalkit_q_acc"] == len(both) / len(pairs)
+    assert found["vlmevalkit_average"] == pytest.approx(
+        (found["vlmevalkit_a_acc"] + found["vlmevalkit_q_acc"] + found["vlmevalkit_f_acc"]) / 3
+    )

@@ -47,6 +47,8 @@ def evaluate(
                                                             "do_sample=true; repeatable.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of sampling, and of intervals.")] = 0,
     system: System = None,
+    write: Annotated[list[str] | None, typer.Option(help="Write the answers as llava, chair, amber, lmms-eval, "
+                                                         "vlmevalkit or parquet too; repeatable.")] = None,
     draws: Annotated[int, typer.Option(min=100, help="Of pictures, for intervals.")] = 10_000,
     device: Device = None,
     dtype: Dtype = None,
@@ -58,10 +60,11 @@ def evaluate(
     """Have a model answer a benchmark, and score it. Killed runs go on where they stopped; processes started by
     'accelerate launch --multi_gpu -m vlmattn evaluate …' share the work."""
     from vlmattn.cli.benches import Chosen, find_bench
-    from vlmattn.evaluate import Decoding, processes
+    from vlmattn.evaluate import Decoding, check_layouts, processes, write_run
     from vlmattn.evaluate import evaluate as run
     from vlmattn.steering import steering_of
 
+    layouts = check_layouts(write or ())
     changes = [steering_of(one) for one in steering or ()]
     decoding = Decoding(max_new_tokens, system, seed, dict(_pair(one) for one in generate or ()))
     chosen = Chosen(data, tuple(split or ()), protocol, parser, family, synonyms, labels, count, scene_seed, images)
@@ -73,6 +76,9 @@ def evaluate(
         done = run(vlm, benchmark, out, steering=changes, decoding=decoding, batch=batch, limit=limit, progress=tick)
     if not state.is_main_process:
         return
+    written = write_run(out, benchmark.items()[:limit], done.answers, layouts, model=model)
+    if written and not quiet and not json:
+        typer.echo(f"wrote {', '.join(path.name for path in written)} in {out}")
     if limit is not None:
         if not quiet:
             typer.echo(f"{len(done.answers)} answers in {out}; a part of a benchmark is not scored")

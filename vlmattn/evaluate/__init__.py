@@ -11,6 +11,7 @@ from vlmattn.evaluate.compare import (
     load_score,
     save_score,
 )
+from vlmattn.evaluate.layouts import RUN_LAYOUTS, check_layouts, write_run
 from vlmattn.evaluate.manifest import Manifest, environment, manifest_of, prompts_hash
 from vlmattn.evaluate.plan import batches, seed_of
 from vlmattn.evaluate.runner import Decoding, Finished, evaluate, processes
@@ -31,6 +32,7 @@ from vlmattn.evaluate.statistics import (
 from vlmattn.evaluate.store import Answer, Store, locked, read_results
 
 __all__ = [
+    "RUN_LAYOUTS",
     "Answer",
     "Comparison",
     "Decoding",
@@ -44,6 +46,7 @@ __all__ = [
     "batches",
     "benjamini_hochberg",
     "bootstrap",
+    "check_layouts",
     "clusters_of",
     "compare",
     "environment",
@@ -64,4 +67,5 @@ __all__ = [
     "seed_of",
     "standard_error",
     "wilson",
+    "write_run",
 ]

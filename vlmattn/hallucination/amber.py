@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ def spacy_similarity(model: str = "en_core_web_lg") -> Similarity:
     return similar
 
 
+AMBER_SUMS: tuple[str, ...] = ("official", "lmms_eval")
+"""Ways to sum up captions: the official program's, or lmms-eval's, which adds its 0.001 once per picture."""
+
+
 @dataclass(frozen=True)
 class AmberGenerative:
     """AMBER's 1,004 captions.
@@ -91,12 +95,12 @@ class AmberGenerative:
     Attributes:
         pictures: what is on each. related: for each word, those that mean much the same. harmless: words that are never
             a hallucination. similarity: of two words, 0 to 1; more than 0.8 counts as the same. nouns: of a text.
-            images: the
-            folder with ``AMBER_1.jpg`` and so on; None where only scores are wanted.
+            images: the folder with ``AMBER_1.jpg`` and so on; None where only scores are wanted. sums: ``"official"``
+            or ``"lmms_eval"``, whose sums start anew for every picture and whose percents are not rounded.
 
     Raises:
-        SpecError: no pictures, ids that occur twice, or a word without an entry in ``related``. FileError: pictures
-        are missing.
+        SpecError: unknown sums, no pictures, ids that occur twice, or a word without an entry in ``related``.
+        FileError: pictures are missing.
     """
 
     pictures: tuple[AmberImage, ...]
@@ -105,8 +109,11 @@ class AmberGenerative:
     similarity: Similarity = exact_similarity
     nouns: Callable[[str], Sequence[str]] = amber_nouns
     images: str | Path | None = None
+    sums: str = "official"
 
     def __post_init__(self) -> None:
+        if self.sums not in AMBER_SUMS:
+            raise SpecError(f"sums {self.sums!r} do not exist; there are {', '.join(AMBER_SUMS)}")
         if not self.pictures:
             raise SpecError("AMBER needs at least one picture")
         unique((p.id for p in self.pictures), "AMBER's pictures")
@@ -141,8 +148,14 @@ class AmberGenerative:
         for picture in self.pictures:
             kept = [noun for noun in self.nouns(answers[picture.id]) if noun in vocabulary]
             rows[picture.id] = count_nouns(kept, picture, self.related, self.harmless, self.similarity)
-        settings = {"scorer": "amber", "similarity": self._told(), "nouns": self.nouns.__name__}
-        return Score(self.name, _generative_metrics(list(rows.values())), _generative_outcomes(rows), settings)
+        settings = {"scorer": f"amber, {self.sums}", "similarity": self._told(), "nouns": self.nouns.__name__}
+        return Score(
+            self.name, _generative_metrics(list(rows.values()), self.sums), _generative_outcomes(rows), settings
+        )
+
+    def readings(self) -> dict[str, AmberGenerative]:
+        """The same captions with every way to sum up, by name."""
+        return {sums: replace(self, sums=sums) for sums in AMBER_SUMS}
 
     def _told(self) -> str:
         return "exact" if self.similarity is exact_similarity else getattr(self.similarity, "__name__", "given")
@@ -238,18 +251,21 @@ def _words(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
     return words
 
 
-def _generative_metrics(rows: Sequence[AmberCounts]) -> dict[str, float]:
+def _generative_metrics(rows: Sequence[AmberCounts], sums: str) -> dict[str, float]:
+    one_by_one = sums == "lmms_eval"
+
     def percent(part: float, whole: float) -> float:
         # In the official order of operations, on which the last digit depends.
-        return part / (_START + whole) * 100
+        return part / ((_START * len(rows) if one_by_one else _START) + whole) * 100
 
     clean = sum(row.hallucinated == 0 for row in rows)
-    return {
-        "chair": round(percent(sum(r.hallucinated for r in rows), sum(r.nouns for r in rows)), 1),
-        "cover": round(percent(sum(r.covered for r in rows), sum(r.truth for r in rows)), 1),
-        "hal": round(100 - percent(clean, len(rows)), 1),
-        "cog": round(percent(sum(r.imagined for r in rows), sum(r.hallu for r in rows)), 1),
+    found = {
+        "chair": percent(sum(r.hallucinated for r in rows), sum(r.nouns for r in rows)),
+        "cover": percent(sum(r.covered for r in rows), sum(r.truth for r in rows)),
+        "hal": 100 - percent(clean, len(rows)),
+        "cog": percent(sum(r.imagined for r in rows), sum(r.hallu for r in rows)),
     }
+    return found if one_by_one else {name: round(value, 1) for name, value in found.items()}
 
 
 def _generative_outcomes(rows: Mapping[str, AmberCounts]) -> dict[str, dict[str, float]]:

@@ -83,8 +83,10 @@ class AmberDiscriminative:
     def score(self, answers: Mapping[str, str]) -> Score:
         """Accuracy, precision, recall and F1 in percent with one decimal, of all and each kind, as printed officially.
 
-        ``attribute_…`` is of state, number and action together. Precision is of the answers *no*; of ``existence``,
-        where *no* is always right, it is 100 as soon as there is one. ``unparsed`` is a share in [0, 1].
+        ``vlmevalkit_…`` are the accuracies that VLMEvalKit prints instead, in percent and not rounded, by
+        :func:`harness_accuracies`; its own parser is ``vlmevalkit``. ``attribute_…`` is of state, number and action
+        together. Precision is of the answers *no*; of ``existence``, where *no* is always right, it is 100 as soon as
+        there is one. ``unparsed`` is a share in [0, 1].
 
         Raises:
             SpecError: answers are missing or belong to no question.
@@ -100,6 +102,7 @@ class AmberDiscriminative:
             metrics |= _named("attribute", amber_metrics(attributes, said))
         lost = [q.id for q in self.questions if said[q.id] is None]
         notes = (f"{len(lost)} answers are neither yes nor no and count as wrong: {listed(lost)}",) if lost else ()
+        metrics |= harness_accuracies(self.questions, said)
         metrics["unparsed"] = len(lost) / len(self.questions)
         settings = {"scorer": "amber", "parser": self.parser, "questions": str(len(self.questions))}
         right = {q.id: float(said[q.id] == q.label) for q in self.questions}
@@ -119,6 +122,17 @@ def amber_metrics(questions: Sequence[AmberQuestion], said: Mapping[str, Verdict
     little = 0.001 if {q.kind for q in questions} == {"existence"} else 0.0001
     f1 = round(2 * p * r / (p + r + little) * 100, 1)
     return {"accuracy": _percent(right, len(questions)), "precision": precision, "recall": recall, "f1": f1}
+
+
+def harness_accuracies(questions: Sequence[AmberQuestion], said: Mapping[str, Verdict | None]) -> dict[str, float]:
+    """Accuracy by group as VLMEvalKit prints it, in percent: of attributes (state, number and action together),
+    existence and relations, and ``average``, the mean of the groups there are, each counted once, however large."""
+    groups: dict[str, list[bool]] = {}
+    for question in questions:
+        group = "attribute" if question.kind in _ATTRIBUTES else question.kind
+        groups.setdefault(group, []).append(said[question.id] == question.label)
+    found = {f"vlmevalkit_{group}": 100 * sum(right) / len(right) for group, right in groups.items()}
+    return found | {"vlmevalkit_average": sum(found.values()) / len(found)}
 
 
 def amber_score(chair: float, f1: float) -> float:

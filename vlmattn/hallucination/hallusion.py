@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -101,7 +102,9 @@ class HallusionBench:
         """``a_acc`` of questions, ``q_acc`` of pairs and ``f_acc`` of figures, in [0, 1].
 
         An answer is right if judged correct; unclear is right, too, for a question without the figure it supplements.
-        ``f_acc`` leaves those questions out, as the official program does; ``f_acc_all`` does not.
+        ``f_acc`` leaves those questions out, as the official program does; ``f_acc_all`` does not. ``vlmevalkit_…`` are
+        of questions with a figure alone, where unclear is wrong, as that harness has them; see
+        :func:`harness_accuracies`.
 
         Raises:
             SpecError: answers are missing or belong to no question, or a judge said something else.
@@ -117,6 +120,7 @@ class HallusionBench:
             "q_acc": _all_right([(q.pair, right[q.id]) for q in self.questions]),
             "f_acc": _all_right([(q.figure, right[q.id]) for q in drawn]),
             "f_acc_all": _all_right([(q.figure, right[q.id]) for q in self.questions]),
+            **harness_accuracies(self.questions, {one: said == "correct" for one, said in told.items()}),
             "unparsed": len(unclear) / len(right),
         }
         settings = {"scorer": "hallusionbench", "rule": self._told(), "questions": str(len(right))}
@@ -141,6 +145,24 @@ class HallusionBench:
 
     def _places(self) -> dict[str, tuple[Path, ...]]:
         return find_images(self.images, [q.file for q in self.questions if q.file], published=HALLUSION)
+
+
+def harness_accuracies(questions: Sequence[HallusionQuestion], right: Mapping[str, bool]) -> dict[str, float]:
+    """VLMEvalKit's numbers, in [0, 1], of questions with a figure; its headline is ``vlmevalkit_average``, their mean.
+
+    Pairs and figures are told apart by subcategory, set and number. NaN where no question has a figure.
+    """
+    drawn = [q for q in questions if q.file]
+    if not drawn:
+        return dict.fromkeys(
+            ("vlmevalkit_a_acc", "vlmevalkit_q_acc", "vlmevalkit_f_acc", "vlmevalkit_average"), math.nan
+        )
+    found = {
+        "vlmevalkit_a_acc": sum(right[q.id] for q in drawn) / len(drawn),
+        "vlmevalkit_q_acc": _all_right([((q.subcategory, q.set_id, q.question_id), right[q.id]) for q in drawn]),
+        "vlmevalkit_f_acc": _all_right([((q.subcategory, q.set_id, q.figure_id), right[q.id]) for q in drawn]),
+    }
+    return found | {"vlmevalkit_average": sum(found.values()) / len(found)}
 
 
 def load_hallusionbench(path: str | Path, **options: Any) -> HallusionBench:
