@@ -230,7 +230,7 @@ def test_degrees(width: float, cm: float, distance: float, a: float, b: float) -
     shift = screen.distance_px * np.tan(np.radians([[a, 0], [b, 0]]))
     assert float(screen.angle(middle + shift[0], middle + shift[1])) == pytest.approx(abs(a - b), abs=1e-9)
     one = screen.pixels_per_degree / 2
-    assert float(screen.angle(middle - [one, 0], middle + [one, 0])) == pytest.approx(1.0)
+    assert float(screen.angle(middle - np.array([one, 0]), middle + np.array([one, 0]))) == pytest.approx(1.0)
     big = screen.scaled(2.0, offset_xy=(10.0, 20.0))
     p, q = np.array([3.0, 4.0]), np.array([50.0, 70.0])
     corner = np.array([10.0, 20.0])
