@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,13 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import SpecError
 from vlmattn.gaze.density import gaussian
 from vlmattn.gaze.fixations import Fixations
-from vlmattn.gaze.held_map import Gaze, points_of
+from vlmattn.gaze.held_map import Gaze, counted, pixels_of, points_of, shares
 from vlmattn.gaze.units import check_wh, inside
 
 Array = NDArray[np.float64]
-MapScore = Callable[[Array, Fixations], float]
-"""A measure of a map (H, W) against fixations of one picture."""
+Scored = TypeVar("Scored")
+MapScore = Callable[[Array, Fixations], Scored]
+"""A measure, or several, of a map (H, W) against fixations of one picture."""
 
 
 def uniform_map(image_wh: tuple[int, int]) -> Array:
@@ -69,7 +71,9 @@ def centre_bias(
     return _density(points, image_wh, sigma, share)
 
 
-def leave_one_out(fixations: Fixations, score: MapScore, *, sigma: float, share: float = 0.01) -> dict[str, float]:
+def leave_one_out(
+    fixations: Fixations, score: MapScore[Scored], *, sigma: float, share: float = 0.01
+) -> dict[str, Scored]:
     """For each subject of one picture, ``score`` of the density of all others at this one's fixations.
 
     Their mean is what people reach among themselves; as a ceiling it grows with their number.
@@ -95,7 +99,7 @@ def leave_one_out(fixations: Fixations, score: MapScore, *, sigma: float, share:
 
 def split_half(
     fixations: Fixations,
-    score: MapScore,
+    score: MapScore[float],
     *,
     sigma: float,
     share: float = 0.01,
@@ -158,8 +162,5 @@ def _subjects(fixations: Fixations) -> dict[str, Fixations]:
 def _density(points: Gaze, image_wh: tuple[int, int], sigma: float, share: float) -> Array:
     if not 0 <= share < 1:
         raise SpecError(f"share must be from 0 to below 1, got {share}")
-    width, height = image_wh
-    columns, rows = np.floor(np.asarray(points)).astype(np.int64).T
-    counts = np.bincount(rows * width + columns, minlength=width * height).astype(np.float64)
-    smeared = gaussian(counts.reshape(height, width), sigma)
-    return np.asarray((1 - share) * smeared / smeared.sum() + share / (width * height))
+    smeared = gaussian(counted(pixels_of(points, image_wh), image_wh), sigma)
+    return (1 - share) * shares(smeared) + share / smeared.size

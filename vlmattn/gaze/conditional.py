@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.gaze.auc import Map, auc
 from vlmattn.gaze.fixations import Scanpath
 from vlmattn.gaze.held_map import HeldMap, held_map
 from vlmattn.gaze.map_metrics import information_gain, nss
+from vlmattn.gaze.roc import Map, auc
 from vlmattn.gaze.units import inside
 
 Array = NDArray[np.float64]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.errors import SpecError
 from vlmattn.gaze.fixations import Fixations, Scanpath
-from vlmattn.gaze.held_map import Gaze, pixels_of
+from vlmattn.gaze.held_map import Gaze, counted, pixels_of, shares
 from vlmattn.gaze.screen import Screen
 from vlmattn.gaze.units import check_wh
 
@@ -78,26 +79,38 @@ def fixation_density(
     wh = _size(gaze, image_wh)
     chosen = _blur(blur)
     counts = _counts(gaze, wh, weight, chosen.once)
-    if not counts.any():
-        return np.full((wh[1], wh[0]), 1 / (wh[0] * wh[1]))
     if sigma is None and chosen.fourier is not None:
         smeared = fourier_blur(counts, chosen.fourier)
     else:
         width = chosen.sigma if sigma is None else sigma
         smeared = gaussian(counts, _degree(gaze, screen) if width is None else width, chosen.border)
-    smeared = np.maximum(smeared, 0.0)
-    return np.asarray(smeared / smeared.sum())
+    return shares(np.maximum(smeared, 0.0))
 
 
 def gaussian(counts: Array, sigma: float, border: str = "nearest") -> Array:
-    """Counts smeared by a Gaussian of ``sigma`` pixels, cut at four sigmas as in scipy; unchanged for 0."""
+    """Counts smeared by a Gaussian of ``sigma`` pixels, cut at four sigmas; what scipy's ``gaussian_filter`` gives, by
+    products of matrices with one column per fixated pixel. Unchanged for 0."""
     if not (np.isfinite(sigma) and sigma >= 0):
         raise SpecError(f"sigma must be 0 pixels or more, got {sigma}")
     if sigma == 0:
         return counts
-    from scipy import ndimage
+    down, across = (_smearing(n, float(sigma), border) for n in counts.shape)
+    rows, columns = np.nonzero(counts)
+    if len(rows) > max(counts.shape):
+        return np.asarray(down @ counts @ across.T)
+    return np.asarray((down[:, rows] * counts[rows, columns]) @ across[:, columns].T)
 
-    return np.asarray(ndimage.gaussian_filter(counts, sigma, mode=border))
+
+@lru_cache(maxsize=8)
+def _smearing(n: int, sigma: float, border: str) -> Array:
+    """(n, n) what each of n pixels in a line gets from each."""
+    reach = int(4.0 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    source = np.pad(np.arange(n), reach, mode="edge" if border == "nearest" else "symmetric")
+    matrix = np.zeros((n, n))
+    for shift, weight in enumerate(weights / weights.sum()):
+        matrix[np.arange(n), source[shift : shift + n]] += weight
+    return matrix
 
 
 def fourier_blur(counts: Array, cutoff: float) -> Array:
@@ -139,13 +152,10 @@ def _size(gaze: Gaze, image_wh: tuple[int, int] | None) -> tuple[int, int]:
 def _counts(gaze: Gaze, wh: tuple[int, int], weight: str, once: bool) -> Array:
     if weight not in ("count", "duration"):
         raise SpecError(f"weight must be 'count' or 'duration', got {weight!r}")
-    index, size = pixels_of(gaze, wh), wh[0] * wh[1]
-    if weight == "count":
-        index = np.unique(index) if once else index
-        counts = np.bincount(index, minlength=size)
-    else:
-        counts = np.bincount(index, weights=_durations(gaze), minlength=size)
-    return counts.astype(np.float64).reshape(wh[1], wh[0])
+    index = pixels_of(gaze, wh)
+    if weight == "duration":
+        return counted(index, wh, _durations(gaze))
+    return counted(np.unique(index) if once else index, wh)
 
 
 def _durations(gaze: Any) -> Array:
@@ -167,15 +177,3 @@ def _degree(gaze: Any, screen: Screen | None) -> float:
     if len(known) != 1 or any(path.screen is None for path in paths):
         raise SpecError("how large a degree is, is not known: give sigma in pixels, a screen, or another blur")
     return float(known.pop())
-
-
-def density_from_map(values: ArrayLike) -> Array:
-    """(H, W) a published saliency map as shares of 1.
-
-    Raises:
-        MapError: values below 0, or none above.
-    """
-    held = np.asarray(values, dtype=np.float64)
-    if held.ndim != 2 or not np.isfinite(held).all() or held.min(initial=0.0) < 0 or not held.any():
-        raise MapError(f"a density must be (H, W) values of 0 or more, some above, got {held.shape}")
-    return np.asarray(held / held.sum())

@@ -17,7 +17,8 @@ from vlmattn.grid import PixelMap
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 Gaze = Scanpath | Fixations | ArrayLike
-"""Fixations on one picture: a scanpath, several of the same picture, or (n, 2) points x, y in pixels."""
+"""Fixations on one picture: a scanpath, several of the same picture, (n, 2) points x, y in pixels, or (n,) integers:
+pixels counted row by row."""
 _BUCKETS = 65535
 
 
@@ -87,7 +88,7 @@ class HeldMap:
     @cached_property
     def density(self) -> Array:
         """(H * W,) values as shares of 1: moved up to 0 if any is negative; a map of zeros becomes uniform."""
-        return _shares(self.flat - self.low if self.low < 0 else self.flat)
+        return shares(self.flat - self.low if self.low < 0 else self.flat)
 
     @cached_property
     def spread(self) -> Array:
@@ -98,7 +99,7 @@ class HeldMap:
 
     def lifted(self, lift: float) -> Array:
         """(H * W,) shares of 1 after ``lift`` has been added to every pixel of :attr:`density`'s values."""
-        return _shares((self.flat - self.low if self.low < 0 else self.flat) + lift)
+        return shares((self.flat - self.low if self.low < 0 else self.flat) + lift)
 
     def log_lifted(self, lift: float) -> Array:
         """Natural logarithms of :meth:`lifted`, kept."""
@@ -180,6 +181,10 @@ def points_of(gaze: Gaze, image_wh: tuple[int, int]) -> Array:
 
 def pixels_of(gaze: Gaze, image_wh: tuple[int, int]) -> Index:
     """(n,) the pixel of each fixation on the picture, counted row by row; several fixations may share one."""
+    if isinstance(gaze, np.ndarray) and gaze.ndim == 1 and gaze.dtype.kind in "iu":
+        if len(gaze) and not 0 <= gaze.min() <= gaze.max() < image_wh[0] * image_wh[1]:
+            raise MapError(f"pixels counted row by row must be from 0 to {image_wh[0] * image_wh[1] - 1}")
+        return gaze.astype(np.int64, copy=False)
     points = np.floor(points_of(gaze, image_wh)).astype(np.int64)
     return np.asarray(points[:, 1] * image_wh[0] + points[:, 0])
 
@@ -236,6 +241,13 @@ def counts_below(values: Array, levels: Array, weights: Array | None = None) -> 
     return np.cumsum(under) + np.cumsum(equal) - equal, equal
 
 
-def _shares(values: Array) -> Array:
+def shares(values: Array) -> Array:
+    """Values of 0 or more as shares of 1; uniform if all are 0."""
     total = values.sum()
-    return values / total if total > 0 else np.full(values.shape, 1 / values.size)
+    return np.asarray(values / total if total > 0 else np.full(values.shape, 1 / values.size))
+
+
+def counted(pixels: Index, image_wh: tuple[int, int], weights: Array | None = None) -> Array:
+    """(H, W) how many fixations lie on each pixel, or their weights."""
+    counts = np.bincount(pixels, weights=weights, minlength=image_wh[0] * image_wh[1])
+    return counts.astype(np.float64).reshape(image_wh[1], image_wh[0])

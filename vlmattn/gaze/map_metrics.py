@@ -2,7 +2,7 @@
 
 Bylinskii et al., "What do different evaluation metrics tell us about saliency models?", TPAMI 2019, compares them. The
 same word covers different formulas in the field, so every variant is named. Maps are (H, W) and finite; fixations are
-as in :mod:`vlmattn.gaze.auc`.
+as in :mod:`vlmattn.gaze.roc`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.gaze.auc import Map
 from vlmattn.gaze.held_map import Gaze, HeldMap, held_map, pixels_of
+from vlmattn.gaze.roc import Map
 
 Array = NDArray[np.float64]
 EPSILON = 2.2204e-16
