@@ -1,7 +1,7 @@
 """How fast maps are measured against fixations: ``python benchmarks/gaze_maps.py --maps 1000 --json gaze-maps.json``.
 
-Smooth maps of 1024 x 768 with 150 fixations each (kept as float32, of which a handful are drawn and reused under other
-fixations, so that a thousand do not fill the memory). CPU time of one thread per map, by measure and of all together,
+Smooth maps of 1024 x 768 with 150 fixations each; 20 are drawn and reused under other fixations, so that a
+thousand do not fill the memory. CPU time of one thread per map, by measure and of all together,
 where what one map's measures share is worked out once. pysaliency is timed beside it on the same maps and fixations if
 it can be imported (``--pysaliency N`` maps of them; it needs numpy below 2.4), and its values are compared.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vlmattn.gaze import MAP_METRICS, Fixations, Pictures, Scanpath, score_maps
+from vlmattn.gaze import Fixations, HeldMap, Pictures, Scanpath, score_maps
 from vlmattn.gaze.density import gaussian
 
 WH = (1024, 768)
@@ -36,7 +36,7 @@ MEASURES = (
 def drawn(kinds: int, seed: int = 0) -> list[Any]:
     """Smooth maps that differ."""
     rng = np.random.default_rng(seed)
-    return [gaussian(rng.random(WH[::-1]) ** 8, rng.uniform(8, 30)).astype(np.float32) for _ in range(kinds)]
+    return [gaussian(rng.random(WH[::-1]) ** 8, rng.uniform(8, 30)) for _ in range(kinds)]
 
 
 def looked_at(maps: int, fixations: int, seed: int = 1) -> Fixations:
@@ -53,20 +53,33 @@ def cpu(run: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
+class Timed(Pictures):
+    """Pictures that tell how long their densities took."""
+
+    spent = 0.0
+
+    def density(self, image: str) -> HeldMap:
+        made: list[HeldMap] = []
+        self.spent += cpu(lambda: made.append(Pictures.density(self, image)))
+        return made[0]
+
+
 def ours(count: int, maps: list[Any], looked: Fixations) -> dict[str, Any]:
-    """Milliseconds of CPU time per map: preparing densities, each measure, all together."""
-    pictures = Pictures(looked, sigma=SIGMA)
+    """Milliseconds of CPU time per map: densities of fixations, each measure, all together (without the densities)."""
+    pictures = Timed(looked, sigma=SIGMA)
     pairs = [(name, maps[i % len(maps)]) for i, name in enumerate(pictures.images[:count])]
-    pictures.density(pairs[0][0])  # the first one makes what all share
-    densities = cpu(lambda: [pictures.density(name) for name, _ in pairs]) / count * 1e3
-    few = pairs[: max(1, count // 10)]
-    each = {m: cpu(lambda m=m: score_maps(few, pictures, metrics=[m])) / len(few) * 1e3 for m in MEASURES}
-    for name in MEASURES:
-        if "density" in MAP_METRICS[name].needs:
-            each[name] -= densities
+    score_maps(pairs[:1], pictures, metrics=MEASURES)  # the first one makes what all share
     told: dict[str, Any] = {}
-    whole = cpu(lambda: told.update(scores=score_maps(pairs, pictures, metrics=MEASURES))) / count * 1e3
-    measured = {"density": densities, "each": each, "together": whole - densities}
+
+    def spent(metrics: Sequence[str], some: list[Any]) -> tuple[float, float]:
+        pictures.spent = 0.0
+        whole = cpu(lambda: told.update(scores=score_maps(some, pictures, metrics=metrics)))
+        return (whole - pictures.spent) / len(some) * 1e3, pictures.spent / len(some) * 1e3
+
+    few = pairs[: max(1, count // 10)]
+    each = {name: spent([name], few)[0] for name in MEASURES}
+    together, densities = spent(MEASURES, pairs)
+    measured = {"density": densities, "each": each, "together": together}
     return {**measured, "scores": told["scores"], "pictures": pictures}
 
 
@@ -81,9 +94,16 @@ def theirs(count: int, maps: list[Any], looked: Fixations, pictures: Pictures) -
     rng = np.random.default_rng(2)
     stimuli = pysaliency.Stimuli([rng.integers(0, 255, (*WH[::-1], 3), dtype=np.uint8) for _ in range(count)])
     points = [path.xy for path in looked][:count]
+    everywhere = np.concatenate([path.xy for path in looked])
+    belongs = np.concatenate([np.full(len(path), i) for i, path in enumerate(looked)])
+
+    def elsewhere(_stimuli: Any, held: Any, at: int) -> Any:
+        # What pysaliency's own provider does, with the fixations of all pictures, not only of those it is timed on.
+        kept = belongs != held.n[at]
+        return everywhere[kept, 0].astype(int), everywhere[kept, 1].astype(int)
+
     n = np.concatenate([np.full(len(p), i) for i, p in enumerate(points)])
-    xy = np.concatenate(points)
-    fixations = _fixations(pysaliency, xy, n)
+    fixations = _fixations(pysaliency, np.concatenate(points), n)
 
     class Held(SaliencyMapModel):
         def __init__(self, held: list[Any]) -> None:
@@ -101,7 +121,7 @@ def theirs(count: int, maps: list[Any], looked: Fixations, pictures: Pictures) -
     runs: dict[str, Callable[[], Any]] = {
         "auc[uniform]": lambda: model.AUC_per_image(stimuli, fixations),
         "auc_judd[pysaliency]": lambda: model.AUC_Judd(stimuli, fixations, jitter=False),
-        "sauc[exact]": lambda: model.AUC_per_image(stimuli, fixations, nonfixations="shuffled"),
+        "sauc[exact]": lambda: model.AUC_per_image(stimuli, fixations, nonfixations=elsewhere),
         "nss[pysaliency]": lambda: model.NSSs(stimuli, fixations),
         "cc[pysaliency]": lambda: model.CCs(stimuli, gold),
         "sim[pysaliency]": lambda: model.SIMs(stimuli, gold),
@@ -125,7 +145,7 @@ def differences(mine: dict[str, Any], other: dict[str, Any], count: int) -> Iter
     """The largest difference of each measure that both give per picture."""
     for name in MEASURES:
         values = other["values"][name]
-        if values.shape == (count,) and name != "sauc[exact]":  # theirs has the fixations of fewer pictures
+        if values.shape == (count,):
             yield name, float(np.abs(values - mine["scores"].of(name)[:count]).max())
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmattn.core.errors import MapError
 from vlmattn.gaze.fixations import Fixations, Scanpath
+from vlmattn.gaze.ranks import blocks, counts_below
 from vlmattn.gaze.units import inside
 from vlmattn.grid import PixelMap
 
@@ -19,7 +19,6 @@ Index = NDArray[np.int64]
 Gaze = Scanpath | Fixations | ArrayLike
 """Fixations on one picture: a scanpath, several of the same picture, (n, 2) points x, y in pixels, or (n,) integers:
 pixels counted row by row."""
-_BUCKETS = 65535
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +40,9 @@ class HeldMap:
         values = np.ascontiguousarray(self.values, dtype=np.float64)
         if values.ndim != 2 or not values.size:
             raise MapError(f"a map must have shape (H, W), got {values.shape}")
-        if not np.isfinite(values.sum()) and not np.isfinite(values).all():
-            raise MapError("the map holds values that are no finite numbers: replace NaN and infinity first")
         object.__setattr__(self, "values", values)
+        if not np.isfinite(self.total) and not np.isfinite(values).all():
+            raise MapError("the map holds values that are no finite numbers: replace NaN and infinity first")
 
     @property
     def image_wh(self) -> tuple[int, int]:
@@ -71,65 +70,76 @@ class HeldMap:
         return self.high == self.low
 
     @cached_property
-    def centred(self) -> Array:
-        """(H * W,) values less their mean."""
-        return self.flat - self.flat.mean()
+    def total(self) -> float:
+        """Sum of all pixels."""
+        return float(self.flat.sum())
 
-    @cached_property
+    @property
     def mean(self) -> float:
         """Of all pixels."""
-        return float(self.flat.mean())
+        return self.total / self.flat.size
 
     @cached_property
     def squares(self) -> float:
         """Sum of squared distances from the mean."""
-        return 0.0 if self.is_constant else float(self.centred @ self.centred)
-
-    @cached_property
-    def density(self) -> Array:
-        """(H * W,) values as shares of 1: moved up to 0 if any is negative; a map of zeros becomes uniform."""
-        return shares(self.flat - self.low if self.low < 0 else self.flat)
-
-    @cached_property
-    def spread(self) -> Array:
-        """(H * W,) values from 0 for the lowest to 1 for the highest; NaN for a constant map."""
         if self.is_constant:
-            return np.full(self.flat.shape, np.nan)
-        return (self.flat - self.low) / (self.high - self.low)
+            return 0.0
+        held = 0.0
+        for part, room in blocks(self.flat.size):
+            np.subtract(self.flat[part], self.mean, out=room)
+            held += float(room @ room)
+        return held
 
-    def lifted(self, lift: float) -> Array:
-        """(H * W,) shares of 1 after ``lift`` has been added to every pixel of :attr:`density`'s values."""
-        return shares((self.flat - self.low if self.low < 0 else self.flat) + lift)
+    @property
+    def floor(self) -> float:
+        """What is taken off all values to read the map as a density: its lowest value if that is negative, else 0."""
+        return min(self.low, 0.0)
 
-    def log_lifted(self, lift: float) -> Array:
-        """Natural logarithms of :meth:`lifted`, kept."""
-        held: dict[float, Array] = self.__dict__.setdefault("_logs", {})
-        if lift not in held:
-            held[lift] = np.log(self.lifted(lift))
-        return held[lift]
+    def shares(self, part: slice, out: Array, *, floor: float | None = None, lift: float = 0.0) -> Array:
+        """Values as shares of 1 in a part of the pixels, written to ``out``.
+
+        Args:
+            floor: what is taken off all values first; :attr:`floor` if None. lift: what is added to them then. A map
+                of which nothing is left becomes uniform.
+        """
+        base = self.floor if floor is None else floor
+        mass = self.total - (base - lift) * self.flat.size
+        if self.is_constant or mass <= 0:
+            out[:] = 1 / self.flat.size
+            return out
+        if not base and not lift:
+            return np.divide(self.flat[part], mass, out=out)
+        np.subtract(self.flat[part], base, out=out)
+        out += lift
+        out /= mass
+        return out
+
+    @property
+    def density(self) -> Array:
+        """(H, W) :meth:`shares` of all pixels."""
+        return self.shares(slice(None), np.empty(self.flat.shape)).reshape(self.values.shape)
+
+    @cached_property
+    def spread_total(self) -> float:
+        """Sum of the values from 0 for the lowest to 1 for the highest; NaN for a constant map."""
+        if self.is_constant:
+            return float("nan")
+        return float(((self.flat - self.low) / (self.high - self.low)).sum())
+
+    def spread(self, pixels: Index) -> Array:
+        """(n,) values of pixels, from 0 for the lowest of the map to 1 for the highest; NaN for a constant map."""
+        if self.is_constant:
+            return np.full(len(pixels), np.nan)
+        return (self.flat[pixels] - self.low) / (self.high - self.low)
 
     def ranks(self, levels: Array) -> tuple[Index, Index]:
-        """For each of sorted distinct ``levels``, which occur in the map: how many pixels lie below it, and on it.
-
-        Exact without sorting the map: pixels are counted in 65,536 buckets by value, which keep the order, and only
-        those that share a bucket with a level are sorted.
-        """
-        if self.is_constant:
-            return np.zeros(len(levels), np.int64), np.full(len(levels), self.flat.size)
-        with np.errstate(over="ignore", divide="ignore"):
-            scale = _BUCKETS / (self.high - self.low)
-        if not 0 < scale < np.inf:
-            return _among(np.sort(self.flat), levels)
-        bucket = ((self.flat - self.low) * scale).astype(np.uint16)
-        theirs = ((levels - self.low) * scale).astype(np.uint16)
-        before = np.concatenate([[0], np.cumsum(np.bincount(bucket, minlength=_BUCKETS + 1))])
-        shared = np.zeros(_BUCKETS + 1, np.bool_)
-        shared[theirs] = True
-        near = np.sort(self.flat[shared.take(bucket)])
-        sizes = np.where(shared, np.diff(before), 0)
-        earlier = np.concatenate([[0], np.cumsum(sizes)])[theirs]
-        below, equal = _among(near, levels)
-        return before[theirs] + below - earlier, equal
+        """For each of sorted distinct ``levels``: how many pixels lie below it, and on it. The last answer is kept."""
+        asked = levels.tobytes()
+        kept: tuple[bytes, tuple[Index, Index]] | None = self.__dict__.get("_ranks")
+        if kept is None or kept[0] != asked:
+            kept = asked, counts_below(self.flat, levels)
+            self.__dict__["_ranks"] = kept
+        return kept[1]
 
 
 def held_map(map: HeldMap | PixelMap | ArrayLike) -> HeldMap:
@@ -215,30 +225,6 @@ def resized_map(
     )
     grid = np.meshgrid(rows, columns, indexing="ij")
     return HeldMap(ndimage.map_coordinates(held.values, grid, order=orders[kernel], mode="nearest"))
-
-
-def distinct(values: Array) -> tuple[Array, Index]:
-    """Sorted distinct values and which of them each value is."""
-    levels, inverse = np.unique(values, return_inverse=True)
-    return levels, np.asarray(inverse, dtype=np.int64)
-
-
-def _among(ordered: Array, levels: Array) -> tuple[Index, Index]:
-    """How many of ordered values lie below each level, and on it."""
-    below = np.searchsorted(ordered, levels, side="left")
-    return below, np.searchsorted(ordered, levels, side="right") - below
-
-
-def counts_below(values: Array, levels: Array, weights: Array | None = None) -> tuple[Any, Any]:
-    """For each of sorted distinct ``levels``: how many of any values lie below it, and on it; or their weights."""
-    places = np.searchsorted(levels, values, side="left")
-    on = np.zeros(len(values), np.bool_)
-    on[places < len(levels)] = levels[places[places < len(levels)]] == values[places < len(levels)]
-    n = len(levels) + 1
-    equal = np.bincount(places[on], weights=None if weights is None else weights[on], minlength=n)[:-1]
-    under = np.bincount(places[~on], weights=None if weights is None else weights[~on], minlength=n)[:-1]
-    # A value between two levels lies below the upper one; a value on a level lies below the next.
-    return np.cumsum(under) + np.cumsum(equal) - equal, equal
 
 
 def shares(values: Array) -> Array:

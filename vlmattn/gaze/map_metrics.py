@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.gaze.held_map import Gaze, HeldMap, held_map, pixels_of
+from vlmattn.gaze.ranks import BLOCK, blocks
 from vlmattn.gaze.roc import Map
 
 Array = NDArray[np.float64]
@@ -76,7 +77,10 @@ def cc(map: Map, density: Map, *, variant: Literal["pysaliency", "mit", "gazexpl
     flat = [m.is_constant or (variant == "gazexplain" and _deviation(m) <= 1e-8) for m in (one, other)]
     if any(flat):
         return {"mit": float("nan"), "gazexplain": 1.0}.get(variant, 0.0 if flat == [True, False] else float("nan"))
-    product = one.centred @ other.centred
+    product = 0.0
+    for part, room in blocks(one.flat.size):
+        np.subtract(one.flat[part], one.mean, out=room)
+        product += float(room @ (other.flat[part] - other.mean))
     return float(np.clip(product / np.sqrt(one.squares) / np.sqrt(other.squares), -1.0, 1.0))
 
 
@@ -97,11 +101,14 @@ def sim(map: Map, density: Map, *, variant: Literal["pysaliency", "mit"] = "pysa
     if variant not in ("pysaliency", "mit"):
         raise SpecError(f"variant must be 'pysaliency' or 'mit', got {variant!r}")
     one, other = _pair(map, density)
-    if variant == "pysaliency":
-        return float(np.minimum(one.density, other.density).sum())
-    if one.is_constant or other.is_constant:
+    if variant == "mit" and (one.is_constant or other.is_constant):
         return float("nan")
-    return float(np.minimum(one.spread / one.spread.sum(), other.spread / other.spread.sum()).sum())
+    floors = (None, None) if variant == "pysaliency" else (one.low, other.low)
+    total, theirs = 0.0, np.empty(min(BLOCK, one.flat.size))
+    for part, room in blocks(one.flat.size):
+        mine = one.shares(part, room, floor=floors[0])
+        total += float(np.minimum(mine, other.shares(part, theirs[: len(room)], floor=floors[1]), out=room).sum())
+    return total
 
 
 def kl(
@@ -131,9 +138,24 @@ def kl(
     if not (small > 0 and 0 <= mix < 1):
         raise SpecError(f"epsilon must be above 0 and mix from 0 to below 1, got {small} and {mix}")
     one, other = _pair(_mixed(held_map(map), mix), density)
-    if variant == "mit":
-        return float(other.density @ np.log(small + other.density / (one.density + small)))
-    return max(0.0, float(other.lifted(small) @ (other.log_lifted(small) - one.log_lifted(small))))
+    total, theirs = 0.0, np.empty(min(BLOCK, one.flat.size))
+    for part, room in blocks(one.flat.size):
+        q = theirs[: len(room)]
+        if variant == "mit":
+            total += float(_regularised(one.shares(part, room), other.shares(part, q), small))
+        else:
+            p = np.log(one.shares(part, room, lift=small), out=room)
+            other.shares(part, q, lift=small)
+            total += float(q @ (np.log(q) - p))
+    return total if variant == "mit" else max(0.0, total)
+
+
+def _regularised(p: Array, q: Array, small: float) -> float:
+    """Sum of q log(small + q / (p + small)); p is overwritten."""
+    p += small
+    np.divide(q, p, out=p)
+    p += small
+    return float(q @ np.log(p, out=p))
 
 
 def information_gain(
@@ -190,11 +212,10 @@ def _gain(held: HeldMap, index: NDArray[np.int64], baseline: Map | None, variant
 
 def _density_at(held: HeldMap, index: NDArray[np.int64], variant: str) -> Array:
     if variant == "mit":
-        return np.asarray(held.spread[index] / held.spread.sum())
+        return np.asarray(held.spread(index) / held.spread_total)
     if held.low < 0:
         raise MapError(f"information gain reads the map as a density, but its lowest value is {held.low:.3g}")
-    total = float(held.flat.sum())
-    return np.asarray(held.flat[index] / total) if total > 0 else np.full(len(index), 1 / held.flat.size)
+    return np.asarray(held.flat[index] / held.total) if held.total > 0 else np.full(len(index), 1 / held.flat.size)
 
 
 def fixation_kl(
@@ -242,7 +263,7 @@ def _pair(map: Map, density: Map) -> tuple[HeldMap, HeldMap]:
 def _mixed(held: HeldMap, mix: float) -> HeldMap:
     if not mix:
         return held
-    return HeldMap(((1 - mix) * held.density + mix / held.flat.size).reshape(held.values.shape))
+    return HeldMap((1 - mix) * held.density + mix / held.flat.size)
 
 
 def _deviation(held: HeldMap) -> float:

@@ -8,16 +8,18 @@ so every variant is named.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmattn.core.errors import SpecError
-from vlmattn.gaze.held_map import Gaze, HeldMap, counts_below, distinct, held_map, pixels_of
+from vlmattn.gaze.held_map import Gaze, HeldMap, held_map, pixels_of
+from vlmattn.gaze.ranks import counts_below, distinct
 from vlmattn.grid import PixelMap
 
 Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 Map = HeldMap | PixelMap | ArrayLike
 Negatives = Literal["uniform", "unfixated"] | Gaze
 JITTER = 1e-7
@@ -139,8 +141,8 @@ def auc_borji(
         places = _generator(rng).integers(held.flat.size, size=(splits, len(pixels)))
     else:
         places = _drawn(drawn, held)
-    positives = held.spread[pixels]
-    return float(np.mean([_stepped(positives, held.spread[one], step) for one in places]))
+    positives = held.spread(pixels)
+    return float(np.mean([_stepped(positives, held.spread(one), step) for one in places]))
 
 
 def auc_shuffled(
@@ -182,13 +184,13 @@ def auc_shuffled(
         generator, size = _generator(rng), min(len(pixels), len(pool))
         given = None if drawn is None else _drawn(drawn, held)
         draws = given if given is not None else [generator.permutation(pool)[:size] for _ in range(splits)]
-        return float(np.mean([_stepped(held.spread[pixels], held.spread[one], 0.1) for one in draws]))
+        return float(np.mean([_stepped(held.spread(pixels), held.spread(one), 0.1) for one in draws]))
     pool, counts = np.unique(elsewhere, return_counts=True)
     free = ~np.isin(pool, index)
     if not free.any():
         return float("nan")
     weights = counts[free].astype(np.float64) if variant == "salicon" else np.ones(int(free.sum()))
-    return _stepped(held.spread[index], held.spread[pool[free]], 0.01, weights, top=False)
+    return _stepped(held.spread(index), held.spread(pool[free]), 0.01, weights, top=False)
 
 
 def auc_salicon(map: Map, fixations: Gaze, *, draws: int = 100_000, rng: np.random.Generator | None = None) -> float:
@@ -199,7 +201,7 @@ def auc_salicon(map: Map, fixations: Gaze, *, draws: int = 100_000, rng: np.rand
     if not len(index) or held.is_constant:
         return float("nan")
     random = _generator(rng).integers(held.flat.size, size=draws)
-    return _stepped(held.spread[index], held.spread[random], 0.01, top=False)
+    return _stepped(held.spread(index), held.spread(random), 0.01, top=False)
 
 
 def _given(map: Map, fixations: Gaze) -> tuple[HeldMap, NDArray[np.int64]]:
@@ -215,7 +217,7 @@ def _each(held: HeldMap, index: NDArray[np.int64], negatives: Negatives) -> Arra
     return np.asarray(((below + 0.5 * equal) / total)[inverse])
 
 
-def _negative(held: HeldMap, index: NDArray[np.int64], negatives: Negatives, levels: Array) -> tuple[Any, Any, int]:
+def _negative(held: HeldMap, index: NDArray[np.int64], negatives: Negatives, levels: Array) -> tuple[Index, Index, int]:
     """How many negatives lie below each level, on it, and how many there are."""
     if isinstance(negatives, str):
         if negatives not in ("uniform", "unfixated"):

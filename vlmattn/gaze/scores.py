@@ -99,10 +99,8 @@ class Pictures:
         self.fixations, self.sigma, self.baseline, self.seed = fixations, sigma, baseline, seed
         self._groups = {str(name): group for name, group in fixations.by_image().items()}
         self._points = {name: points_of(group, group[0].image_wh) for name, group in self._groups.items()}
-        ends = np.cumsum([0, *map(len, self._points.values())])
-        self._slices = {name: slice(a, b) for name, a, b in zip(self._points, ends[:-1], ends[1:], strict=True)}
         self._numbers = {name: number for number, name in enumerate(self._points)}
-        self._pools: dict[tuple[int, int], NDArray[np.int64]] = {}
+        self._pools: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._all: dict[tuple[int, int], Array] = {}
 
     @property
@@ -134,15 +132,15 @@ class Pictures:
 
     def others(self, image: str) -> NDArray[np.int64]:
         """(m,) pixels of a picture where people looked on other pictures."""
-        pool, own = self._pool(self.size(image)), self._slices[image]
-        return np.concatenate([pool[: own.start], pool[own.stop :]])
+        pool, belongs = self._pool(self.size(image))
+        return pool[belongs != self._numbers[image]]
 
     def bias(self, image: str) -> HeldMap:
         """The density of fixations on all other pictures, with 1 % uniform."""
         wh = self.size(image)
         if wh not in self._all:
-            self._all[wh] = gaussian(counted(self._pool(wh), wh), self.sigma)
-        own = gaussian(counted(self._pool(wh)[self._slices[image]], wh), self.sigma)
+            self._all[wh] = gaussian(counted(self._pool(wh)[0], wh), self.sigma)
+        own = gaussian(counted(pixels_of(self._points[image], wh), wh), self.sigma)
         return HeldMap(0.99 * shares(np.maximum(self._all[wh] - own, 0.0)) + 0.01 / (wh[0] * wh[1]))
 
     def case(self, image: str, map: Map, needs: Iterable[str] = ("density", "baseline", "others")) -> MapCase:
@@ -162,11 +160,15 @@ class Pictures:
             return None
         return self.bias(image) if self.baseline == "others" else HeldMap(centre_map(self.size(image)))
 
-    def _pool(self, wh: tuple[int, int]) -> NDArray[np.int64]:
-        """(all,) pixels of a picture of that size for every fixation on any picture."""
+    def _pool(self, wh: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(all,) pixels of a picture of that size for every fixation on any picture, in the order of pixels, which
+        makes looking their values up quick; and the number of the picture that each belongs to."""
         if wh not in self._pools:
-            moved = [p * np.divide(wh, self.size(name)) for name, p in self._points.items()]
-            self._pools[wh] = pixels_of(np.concatenate(moved), wh)
+            moved = [points * np.divide(wh, self.size(name)) for name, points in self._points.items()]
+            pixels = pixels_of(np.concatenate(moved), wh)
+            belongs = np.repeat(np.arange(len(moved)), [len(points) for points in moved])
+            order = np.argsort(pixels, kind="stable")
+            self._pools[wh] = pixels[order], belongs[order]
         return self._pools[wh]
 
 
