@@ -19,6 +19,7 @@ from vlmattn.gaze.units import Outside
 Eye = Literal["left", "right"]
 IMAGE_MESSAGE = r"(?:!V IMGLOAD \S+(?: \d+)?|!V TRIAL_VAR image\w*|image:?)\s+(\S+)"
 """How messages usually name the picture."""
+_TRIAL = re.compile(r"MSG\s+\S+\s+TRIALID\b")
 _SCREEN = re.compile(r"(?:DISPLAY_COORDS|GAZE_COORDS)\s+(-?[\d.]+)\s+(-?[\d.]+)\s+(-?[\d.]+)\s+(-?[\d.]+)")
 
 
@@ -109,52 +110,71 @@ def read_eyelink_samples(path: str | Path, *, eye: Eye | None = None) -> list[Sa
 def _trials(
     path: str | Path, image: re.Pattern[str], onset: re.Pattern[str] | None
 ) -> tuple[list[_Trial], tuple[float, float, float, float] | None]:
-    display, picture, eyes = None, None, tuple[str, ...]()
-    trials: list[_Trial] = []
-    open_: _Trial | None = None
-    for number, words, line in _lines(path):
-        place = f"{path}, line {number}"
-        kind = words[0]
-        if kind == "START":
-            open_ = _Trial(number, _number(words, 1, place), image=picture, eyes=_eyes(words))
-            trials.append(open_)
-        elif kind == "END":
-            open_, picture = None, None
-        elif kind == "MSG":
-            if found := _SCREEN.search(line):
-                display = (float(found[1]), float(found[2]), float(found[3]), float(found[4]))
-            if found := image.search(line):
-                picture = found[1]
-            _message(open_, words, line, picture, onset, place)
-        elif kind == "EFIX" and open_ is not None:
-            values = tuple(_number(words, i, place) for i in range(2, 7))
-            open_.fixations.setdefault(_side(words, place), []).append(values)
-        elif kind == "SAMPLES" and open_ is not None:
-            open_.eyes = eyes = _eyes(words)
-        elif open_ is not None and kind[0].isdigit():
-            open_.eyes = open_.eyes or eyes
-            open_.samples.append(tuple(_sample(words, place)))
-    if not trials:
+    lines = [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1) if line.strip()]
+    reading = _Reading(image, onset, any(_TRIAL.match(line) for _, line in lines))
+    for number, line in lines:
+        reading.take(number, line, f"{path}, line {number}")
+    if not reading.trials:
         raise FileError(f"{path} has no trial (a line that begins with START): is it an ASC file of edf2asc?")
-    return trials, display
+    return reading.trials, reading.display
 
 
-def _lines(path: str | Path) -> Iterator[tuple[int, list[str], str]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+class _Reading:
+    """A file as far as it has been read.
+
+    A message that names the picture belongs to the trial that it stands in. Outside of trials, it belongs to the next
+    one; in files with TRIALID messages, to the one of the same TRIALID, which may have ended.
+    """
+
+    def __init__(self, image: re.Pattern[str], onset: re.Pattern[str] | None, ids: bool) -> None:
+        self.image, self.onset, self.ids = image, onset, ids
+        self.trials: list[_Trial] = []
+        self.display: tuple[float, float, float, float] | None = None
+        self.open: _Trial | None = None
+        self.ended: _Trial | None = None
+        self.picture: str | None = None
+        self.eyes: tuple[str, ...] = ()
+
+    def take(self, number: int, line: str, place: str) -> None:
+        """One more line."""
         words = line.split()
-        if words:
-            yield number, words, line
+        if words[0] == "START":
+            self.open = _Trial(number, _number(words, 1, place), image=self.picture, eyes=_eyes(words))
+            self.trials.append(self.open)
+        elif words[0] == "MSG":
+            self.message(words, line, place)
+        elif self.open is not None:
+            self.recorded(self.open, words, place)
 
+    def recorded(self, trial: _Trial, words: list[str], place: str) -> None:
+        """A line of a trial that is no message."""
+        if words[0] == "END":
+            self.open, self.ended, self.picture = None, trial if self.ids else None, None
+        elif words[0] == "EFIX":
+            values = tuple(_number(words, i, place) for i in range(2, 7))
+            trial.fixations.setdefault(_side(words, place), []).append(values)
+        elif words[0] == "SAMPLES":
+            trial.eyes = self.eyes = _eyes(words)
+        elif words[0][0].isdigit():
+            trial.eyes = trial.eyes or self.eyes
+            trial.samples.append(tuple(_sample(words, place)))
 
-def _message(
-    trial: _Trial | None, words: list[str], line: str, picture: str | None, onset: re.Pattern[str] | None, place: str
-) -> None:
-    if trial is None:
-        return
-    trial.messages.append(" ".join(words[2:]))
-    trial.image = picture or trial.image
-    if onset is not None and trial.zero is None and onset.search(line):
-        trial.zero = _number(words, 1, place)
+    def message(self, words: list[str], line: str, place: str) -> None:
+        """A message: the screen's size, the picture's name, the onset of the picture."""
+        if _TRIAL.match(line):
+            self.ended, self.picture = None, None
+        if found := _SCREEN.search(line):
+            self.display = (float(found[1]), float(found[2]), float(found[3]), float(found[4]))
+        if found := self.image.search(line):
+            trial = self.open or self.ended
+            if trial is None:
+                self.picture = found[1]
+            else:
+                trial.image = trial.image or found[1]
+        if self.open is not None:
+            self.open.messages.append(" ".join(words[2:]))
+            if self.onset is not None and self.open.zero is None and self.onset.search(line):
+                self.open.zero = _number(words, 1, place)
 
 
 def _eyes(words: list[str]) -> tuple[str, ...]:

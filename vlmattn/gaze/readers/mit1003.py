@@ -51,7 +51,12 @@ def read_mit1003(
     if initial not in ("keep", "drop"):
         raise SpecError(f"initial must be 'keep' or 'drop', got {initial!r}")
     root, size = Path(data), size_of(stimuli)
-    options = {"method": method, "velocity": velocity, "dispersion": dispersion, "min_duration": min_duration}
+    options: dict[str, Any] = {
+        "method": method,
+        "velocity": velocity,
+        "dispersion": dispersion,
+        "min_duration": min_duration,
+    }
     paths = []
     for file in ordered(list(root.glob("*/*.mat")), "<subject>/<picture>.mat", root):
         image = _picture(file, stimuli)
@@ -71,8 +76,8 @@ def _scanpath(file: Path, wh: tuple[int, int], image: str, options: dict[str, An
             raise FileError(f"{file}: eyeData must have shape (n, 2) or more columns, got {eye.shape}")
         xy = np.where((eye[:, :2] < 0).any(axis=1, keepdims=True), np.nan, eye[:, :2] - 0.5)
         samples = Samples(np.arange(len(xy)) / RATE, xy[:, 0], xy[:, 1])
-    named = {"image": image, "subject": file.parent.name}
-    return find_fixations(samples, wh, screen=Screen(PIXELS_PER_DEGREE), **options, **named)
+    options = {**options, "image": image, "subject": file.parent.name}
+    return find_fixations(samples, wh, screen=Screen(PIXELS_PER_DEGREE), **options)
 
 
 def _picture(file: Path, stimuli: Sizes) -> str:
