@@ -35,7 +35,8 @@ def read_table(
     order.
 
     Args:
-        columns: which column is which of :data:`FIELDS`, as ``{"x": "CURRENT_FIX_X"}``; columns that already have these names need none. ``end`` gives durations with ``start``.
+        columns: which column is which of :data:`FIELDS`, as ``{"x": "CURRENT_FIX_X"}``; columns that already
+            have these names need none. ``end`` gives durations with ``start``.
         sizes: of the pictures, where there are no columns width and height. image, subject: of all rows, where there
             is no such column.
         time_unit: seconds in one unit of time: 0.001 for milliseconds. offset: added to x and y: -0.5 where pixels are
