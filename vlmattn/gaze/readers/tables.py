@@ -51,15 +51,11 @@ def read_table(
     if not Path(path).name.removesuffix(".gz").endswith((".csv", ".tsv")):
         raise FileError(f"{path} must end in .csv or .tsv, or that and .gz, which says how its cells are parted")
     rows = read_rows(path)
-    held: dict[str, list[Any]] = {name: [] for name in FIELDS if mapped[name] in rows[0]} if rows else {}
-    for name in ("x", "y"):
+    there = list(rows[0]) if rows else []
+    held: dict[str, list[Any]] = {name: [] for name in FIELDS if mapped[name] in there}
+    for name in ("x", "y", *(columns or ())):
         if name not in held:
-            raise FileError(
-                f"{path} has no column {mapped[name]!r}; it has {listed(list(rows[0]) if rows else [], 20)}"
-            )
-    for name in columns or ():
-        if name not in held:
-            raise FileError(f"{path} has no column {mapped[name]!r}; it has {listed(list(rows[0]), 20)}")
+            raise FileError(f"{path} has no column {mapped[name]!r}; it has {listed(there, 20) or 'no row'}")
     for number, row in enumerate(rows, 2):
         for name, values in held.items():
             values.append(_value(row[mapped[name]], name, f"{path}, line {number}, column {mapped[name]!r}"))
