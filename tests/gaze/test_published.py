@@ -344,7 +344,7 @@ def test_mhug_maps(tmp_path: Path) -> None:
 
 
 def test_maps_that_are_none(tmp_path: Path) -> None:
-    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))
     np.save(tmp_path / "negative.npy", -np.eye(3))
     np.save(tmp_path / "zero.npy", np.zeros((3, 3)))
     np.save(tmp_path / "cube.npy", np.ones((2, 2, 2)))
