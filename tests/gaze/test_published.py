@@ -288,6 +288,7 @@ def capmit(path: Path) -> Path:
         CREATE TABLE captions(obs_uid, usr_uid, start_time, caption, img_uid);
         CREATE TABLE images(img_uid, img_path);
         CREATE TABLE clicks(click_id INTEGER, obs_uid, x INTEGER, y INTEGER, click_time);
+        CREATE INDEX by_observation ON clicks(obs_uid);
         INSERT INTO images VALUES ('i', 'mit1003/ALLSTIMULI/street.jpeg');
         INSERT INTO captions VALUES ('o1', 'u', 0, 'a street', 'i'), ('o2', 'u', 0, 'nothing clicked', 'i');
         INSERT INTO clicks VALUES (2, 'o1', 30, 40, 0), (1, 'o1', 10, 20, 0);
