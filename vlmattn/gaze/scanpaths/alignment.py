@@ -7,7 +7,7 @@ cell where its own sequences end, which no padding has touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 

@@ -90,7 +90,8 @@ def multimatch(
         [1.0, 1.0, 1.0, 0.95, 0.5]
     """
     values = one_pair(lambda *pairs: multimatch_pairs(*pairs, simplify=simplify, ties=ties), one, other)
-    return MultiMatch(*map(float, values), variant=_named(simplify, ties))
+    shape, direction, length, position, duration = values.tolist()
+    return MultiMatch(shape, direction, length, position, duration, _named(simplify, ties))
 
 
 def _named(simplify: Simplification | None, ties: str) -> str:

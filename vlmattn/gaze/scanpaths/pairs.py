@@ -65,7 +65,7 @@ class Padded:
     def of(cls, sequences: Sequence[NDArray[Any]], dtype: type = np.float64) -> Padded:
         """From one-dimensional arrays."""
         lengths = np.array([len(s) for s in sequences], dtype=np.int64)
-        values = np.zeros((int(lengths.max(initial=0)), len(sequences)), dtype=dtype)
+        values: NDArray[Any] = np.zeros((int(lengths.max(initial=0)), len(sequences)), dtype=dtype)
         for column, sequence in enumerate(sequences):
             values[: len(sequence), column] = sequence
         return cls(values, lengths)

@@ -68,7 +68,8 @@ def simplified(saccades: Saccades, angle_deg: float, amplitude_px: float, durati
 def _gathered(rows: Iterable[Row], times: list[float], fixations: int) -> Saccades:
     held = np.array(list(rows), dtype=np.float64).reshape(-1, 4)
     # The duration of a saccade is that of the fixation it starts at; a surplus entry of the last rule stays unused.
-    return Saccades(*held.T, duration=np.array(times, dtype=np.float64), fixations=fixations)
+    x, y, dx, dy = held.T
+    return Saccades(x, y, dx, dy, np.array(times, dtype=np.float64), fixations)
 
 
 def _joined(one: Row, other: Row) -> Row:
@@ -96,9 +97,7 @@ def _by_direction(rows: list[Row], times: list[float], angle: float, duration: f
     return kept, [*lasting, times[-1]]
 
 
-def _by_length(
-    rows: list[Row], times: list[float], amplitude: float, duration: float
-) -> tuple[list[Row], list[float]]:
+def _by_length(rows: list[Row], times: list[float], amplitude: float, duration: float) -> tuple[list[Row], list[float]]:
     """Joining by length. A last saccade that is short takes the place of the one kept before it, as the sum of the
     last two that came in: if the one before was joined itself, a vector is lost and one duration is left over."""
     if len(rows) < 2:
