@@ -65,7 +65,7 @@ class SaccadeStatistics:
         """How far two sets differ, by value; lower is better, from 0.
 
         Earth mover's distance of both distributions, in the values' own units (:data:`UNITS`); of directions and turns
-        around the circle, at most pi. Of ``returns`` the absolute difference. NaN where one set has no value. Symmetric.
+        around the circle, at most pi. Of ``returns`` the difference. NaN where one set has no value. Symmetric.
 
         Example:
             >>> one = SaccadeStatistics.of([Scanpath([0.0, 30], [0.0, 0], (100, 100))])
