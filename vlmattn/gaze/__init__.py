@@ -14,10 +14,35 @@ from vlmattn.gaze.baselines import (
 )
 from vlmattn.gaze.conditional import conditional_auc, conditional_ig, conditional_nss
 from vlmattn.gaze.density import BLURS, Blur, fixation_density
+from vlmattn.gaze.detection import Samples, find_fixations, idt, ivt
 from vlmattn.gaze.fixations import Fixations, Scanpath
 from vlmattn.gaze.held_map import HeldMap, held_map, pixels_of, points_of, resized_map
 from vlmattn.gaze.map_metrics import cc, fixation_kl, information_gain, kl, nss, nss_each, sim
 from vlmattn.gaze.measures import DEFAULT_METRICS, MAP_METRICS, MapCase, MapMetric
+from vlmattn.gaze.readers import (
+    from_frame,
+    from_pymovements,
+    from_pysaliency,
+    read_air,
+    read_bids,
+    read_bids_samples,
+    read_capmit1003,
+    read_coco_freeview,
+    read_coco_search18,
+    read_eyelink,
+    read_eyelink_samples,
+    read_fixations,
+    read_human_map,
+    read_mit1003,
+    read_osie,
+    read_refcoco_gaze,
+    read_salicon,
+    read_salicon_mat,
+    read_table,
+    read_vqa_hat,
+    read_vqa_mhug_maps,
+    write_fixations,
+)
 from vlmattn.gaze.roc import auc, auc_borji, auc_each, auc_judd, auc_salicon, auc_shuffled
 from vlmattn.gaze.scores import MapScores, Pictures, score_baseline, score_maps
 from vlmattn.gaze.screen import Screen
@@ -35,6 +60,7 @@ __all__ = [
     "MapMetric",
     "MapScores",
     "Pictures",
+    "Samples",
     "Scanpath",
     "Screen",
     "auc",
@@ -49,10 +75,16 @@ __all__ = [
     "conditional_auc",
     "conditional_ig",
     "conditional_nss",
+    "find_fixations",
     "fixation_density",
     "fixation_kl",
+    "from_frame",
+    "from_pymovements",
+    "from_pysaliency",
     "held_map",
+    "idt",
     "information_gain",
+    "ivt",
     "kl",
     "leave_one_out",
     "normalised",
@@ -62,10 +94,29 @@ __all__ = [
     "other_points",
     "pixels_of",
     "points_of",
+    "read_air",
+    "read_bids",
+    "read_bids_samples",
+    "read_capmit1003",
+    "read_coco_freeview",
+    "read_coco_search18",
+    "read_eyelink",
+    "read_eyelink_samples",
+    "read_fixations",
+    "read_human_map",
+    "read_mit1003",
+    "read_osie",
+    "read_refcoco_gaze",
+    "read_salicon",
+    "read_salicon_mat",
+    "read_table",
+    "read_vqa_hat",
+    "read_vqa_mhug_maps",
     "resized_map",
     "score_baseline",
     "score_maps",
     "sim",
     "split_half",
     "uniform_map",
+    "write_fixations",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -50,6 +49,8 @@ def read_capmit1003(path: str | Path, sizes: Sizes, *, outside: Outside = "keep"
 
 
 def _rows(path: Path) -> Iterator[tuple[Any, ...]]:
+    import sqlite3
+
     try:
         # Read only, so that a missing or foreign file is neither made nor changed.
         connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)

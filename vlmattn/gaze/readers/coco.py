@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlmattn.core.errors import FileError
 from vlmattn.core.records import field, read_rows
 from vlmattn.gaze.fixations import Fixations, Scanpath
 from vlmattn.gaze.readers.entries import numbers, one_length, scanpath, text_or_none
@@ -38,8 +37,8 @@ def read_coco_search18(
     several categories. Files hold fixations off the screen, which papers drop (``outside="drop"``).
 
     Args:
-        image_wh: size of the pictures that coordinates are in; None takes 512 x 320 if every fixation of the file that
-            is not negative lies within it, else 1680 x 1050.
+        image_wh: size of the pictures that coordinates are in; None takes 512 x 320 if every fixation of the file lies
+            left of 512 and above 320, else 1680 x 1050.
         shorten: in older test files X and Y end at the first fixation on the target and T goes on; True cuts all to the
             shortest, False refuses. drop_bad: leave out fixations with a missing value or no duration.
 
@@ -70,7 +69,7 @@ def _read(
     searched: bool,
 ) -> Fixations:
     rows = read_rows(path)
-    wh = _size(rows, path) if image_wh is None else image_wh
+    wh = _size(rows) if image_wh is None else image_wh
     paths = []
     for number, row in enumerate(rows):
         place = f"{path}, entry {number}"
@@ -97,9 +96,11 @@ def _scanpath(
     )
 
 
-def _size(rows: list[dict[str, Any]], path: str | Path) -> tuple[int, int]:
-    try:
-        furthest = [max((v for row in rows for v in row.get(axis, [])), default=0.0) for axis in ("X", "Y")]
-    except TypeError as error:
-        raise FileError(f"{path}: X and Y must be lists of numbers: {error}") from error
+def _size(rows: list[dict[str, Any]]) -> tuple[int, int]:
+    furthest = [0.0, 0.0]
+    for i, axis in enumerate(("X", "Y")):
+        for row in rows:
+            values = row.get(axis)
+            known = [v for v in values if isinstance(v, (int, float))] if isinstance(values, list) else []
+            furthest[i] = max(furthest[i], *known) if known else furthest[i]
     return SMALL if furthest[0] < SMALL[0] and furthest[1] < SMALL[1] else SHOWN

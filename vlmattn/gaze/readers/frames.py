@@ -64,11 +64,9 @@ def from_pymovements(
 def _columns(events: Any) -> dict[str, list[Any]]:
     frame = events
     for name in ("events", "frame"):  # a gaze object has events, and those have a frame
-        frame = getattr(frame, name, None) if not hasattr(frame, "columns") or hasattr(frame, name) else frame
-    if frame is None or not hasattr(frame, "columns"):
-        raise SpecError(
-            f"expected a pymovements gaze object, its events or their data frame, got {type(events).__name__}"
-        )
+        frame = getattr(frame, name, frame)
+    if not hasattr(frame, "columns"):
+        raise SpecError(f"expected pymovements' gaze, events or their data frame, got {type(events).__name__}")
     return {str(name): list(frame[name]) for name in frame.columns}
 
 

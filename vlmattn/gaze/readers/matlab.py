@@ -24,10 +24,10 @@ def load_mat(path: str | Path, names: Sequence[str] | None = None) -> dict[str, 
     from scipy.io.matlab import MatReadError
 
     target = Path(path)
+    if not target.is_file():  # scipy has the same error for this as for a file that it cannot read
+        raise FileError(f"{target} does not exist")
     try:
         held = loadmat(target, variable_names=names, struct_as_record=False, squeeze_me=True, appendmat=False)
-    except FileNotFoundError as error:
-        raise FileError(f"{target} does not exist") from error
     except NotImplementedError as error:
         raise FileError(f"{target} is of MATLAB's version 7.3 (HDF5): save it with -v7 first") from error
     except (

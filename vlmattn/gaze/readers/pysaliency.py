@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 def from_pysaliency(
     fixations: Any, stimuli: Any, *, outside: Outside = "keep", duration_unit: float = 1.0
 ) -> Fixations:  # fmt: skip
-    """Scanpaths of pysaliency's ``FixationTrains`` (0.2), ``ScanpathFixations`` or ``Scanpaths`` (0.3), or ``Fixations``.
+    """Scanpaths of pysaliency's ``FixationTrains`` (0.2), ``ScanpathFixations``, ``Scanpaths`` (0.3) or ``Fixations``.
 
     Plain ``Fixations``, which hold no scanpaths, are parted by picture and subject and ordered by time. Pixels are
     pysaliency's: the pixel is the whole part of x and y, as it is here.

@@ -35,7 +35,8 @@ def read_table(
     order.
 
     Args:
-        columns: which column is which of :data:`FIELDS`, as ``{"x": "CURRENT_FIX_X"}``; columns that already have these names need none. ``end`` gives durations with ``start``.
+        columns: which column is which of :data:`FIELDS`, as ``{"x": "CURRENT_FIX_X"}``; columns that already
+            have these names need none. ``end`` gives durations with ``start``.
         sizes: of the pictures, where there are no columns width and height. image, subject: of all rows, where there
             is no such column.
         time_unit: seconds in one unit of time: 0.001 for milliseconds. offset: added to x and y: -0.5 where pixels are
@@ -50,15 +51,11 @@ def read_table(
     if not Path(path).name.removesuffix(".gz").endswith((".csv", ".tsv")):
         raise FileError(f"{path} must end in .csv or .tsv, or that and .gz, which says how its cells are parted")
     rows = read_rows(path)
-    held: dict[str, list[Any]] = {name: [] for name in FIELDS if mapped[name] in rows[0]} if rows else {}
-    for name in ("x", "y"):
+    there = list(rows[0]) if rows else []
+    held: dict[str, list[Any]] = {name: [] for name in FIELDS if mapped[name] in there}
+    for name in ("x", "y", *(columns or ())):
         if name not in held:
-            raise FileError(
-                f"{path} has no column {mapped[name]!r}; it has {listed(list(rows[0]) if rows else [], 20)}"
-            )
-    for name in columns or ():
-        if name not in held:
-            raise FileError(f"{path} has no column {mapped[name]!r}; it has {listed(list(rows[0]), 20)}")
+            raise FileError(f"{path} has no column {mapped[name]!r}; it has {listed(there, 20) or 'no row'}")
     for number, row in enumerate(rows, 2):
         for name, values in held.items():
             values.append(_value(row[mapped[name]], name, f"{path}, line {number}, column {mapped[name]!r}"))
