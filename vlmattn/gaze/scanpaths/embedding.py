@@ -78,7 +78,7 @@ def scaled_time_delay(
     Example:
         >>> path = Scanpath([10.0, 50, 90], [20.0, 60, 10], (100, 100))
         >>> scaled_time_delay(path, path), round(scaled_time_delay(path, path.take([0, 2])), 3)
-        (1.0, 0.891)
+        (1.0, 0.877)
     """
     return float(one_pair(lambda *pairs: scaled_time_delay_pairs(*pairs, form=form), human, simulated)[0])
 

@@ -27,8 +27,8 @@ class ScanMatch:
             authors advise twice the deviation of saccade amplitudes). gap: score of a gap, 0 or below.
         bin_s: with it, each symbol is repeated once per this many seconds of its fixation (0.05 in most papers on
             models); one shorter than half of it vanishes. Without it, durations do not count.
-        variant: how gaps count: ``matlab`` (the authors' toolbox) or ``gazeparser`` (a gap before the start, and the
-            best score anywhere). They agree if ``gap`` is 0.
+        variant: how gaps count: ``matlab`` (the authors' toolbox) or ``gazeparser`` (a gap before the start, so that
+            equal scanpaths get less than 1, and the best score anywhere). They agree if ``gap`` is 0.
     """
 
     columns: int = 16
@@ -98,7 +98,7 @@ def repeats(duration: Array, bin_s: float) -> Index:
 def scanmatch(one: Scanpath, other: Scanpath, settings: ScanMatch | None = None) -> float:
     """Similarity of two scanpaths as aligned strings of grid cells; higher is better, 1 for equal ones.
 
-    At least 0 if gaps cost nothing. Symmetric. Fixations off the picture count in its nearest cell; NaN if a scanpath
+    At least 0 if gaps cost nothing. Symmetric. Coordinates are cut to whole pixels first. Fixations off the picture count in its nearest cell; NaN if a scanpath
     has no fixation (or none long enough for a bin of time).
 
     Args:

@@ -121,7 +121,7 @@ def edits(strings: Sequence[Index], one: Index, other: Index, substitution: floa
         a, b = one[chunk], other[chunk]
         ends = held.lengths[a], held.lengths[b]
         local = equal(held.values[: ends[0].max(), a], held.values[: ends[1].max(), b], 0.0, -substitution)
-        distance[chunk] = -align(local, *ends, gap=-1.0)
+        distance[chunk] = 0.0 - align(local, *ends, gap=-1.0)
     return distance
 
 
