@@ -98,8 +98,8 @@ def repeats(duration: Array, bin_s: float) -> Index:
 def scanmatch(one: Scanpath, other: Scanpath, settings: ScanMatch | None = None) -> float:
     """Similarity of two scanpaths as aligned strings of grid cells; higher is better, 1 for equal ones.
 
-    At least 0 if gaps cost nothing. Symmetric. Coordinates are cut to whole pixels first. Fixations off the picture count in its nearest cell; NaN if a scanpath
-    has no fixation (or none long enough for a bin of time).
+    At least 0 if gaps cost nothing. Symmetric. Coordinates are cut to whole pixels first. Fixations off the picture
+    count in its nearest cell; NaN if a scanpath has no fixation (or none long enough for a bin of time).
 
     Args:
         settings: 16x12 cells, threshold 3.5, without durations, if None.
