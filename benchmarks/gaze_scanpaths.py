@@ -88,7 +88,7 @@ def scanmatch_of(source: Path, rule: ScanMatch) -> Callable[[Scanpath, Scanpath]
     def sequence(path: Scanpath) -> Any:
         return matcher.fixationToSequence(np.column_stack([path.xy, np.round(np.asarray(path.duration) * 1000)]))
 
-    return lambda a, b: float(matcher.match(sequence(a), sequence(b))[0])
+    return lambda a, b: float(matcher.match(sequence(a).astype(int), sequence(b).astype(int))[0])
 
 
 def cpu(run: Callable[[], Any]) -> tuple[float, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,20 @@ from vlmattn.gaze.scanpaths import (
     string_edit,
     time_delay,
 )
-from vlmattn.gaze.scanpaths.multimatch import similarities
-from vlmattn.gaze.scanpaths.simplification import Saccades
+from vlmattn.gaze.scanpaths.multimatch import Chains, similarities
+from vlmattn.gaze.scanpaths.pairs import kernels
+
+
+@pytest.fixture(autouse=True, params=["compiled", "arrays"])
+def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    kernels.cache_clear()
+    if request.param == "arrays":
+        monkeypatch.setitem(sys.modules, "vlmattn.gaze.scanpaths.kernels", None)
+    else:
+        pytest.importorskip("numba")
+    yield
+    kernels.cache_clear()
+
 
 ONE, OTHER = np.array([0]), np.array([1])
 Settings = dict[str, float]
@@ -47,8 +61,8 @@ def rule(told: Settings) -> Simplification | None:
 
 def five(one: Any, other: Any, wh: Any, simplify: Simplification | None = None, ties: Any = "diagonal") -> Any:
     """From plain rows, where durations of 0 may stand."""
-    held = [Saccades.of(*np.array(rows, dtype=float).T) for rows in (one, other)]
-    return similarities(held, ONE, OTHER, tuple(wh), simplify=simplify, ties=ties)[0]
+    held = Chains.of([tuple(np.array(rows, dtype=float).T) for rows in (one, other)], simplify)
+    return similarities(held, ONE, OTHER, tuple(wh), ties=ties)[0]
 
 
 def numbers(told: list[float | None]) -> Any:

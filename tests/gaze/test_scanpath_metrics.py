@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from vlmattn.gaze import Fixations, Scanpath
 from vlmattn.gaze import scanpaths as sp
 from vlmattn.gaze.scanpaths.measures import values_of
 from vlmattn.gaze.scanpaths.multimatch import cheapest_way
+from vlmattn.gaze.scanpaths.pairs import kernels
 from vlmattn.gaze.scanpaths.strings import symbols_of
 
 WH = (200, 160)
@@ -30,6 +32,15 @@ SAME = [
     sp.scanmatch_metric(sp.ScanMatch(gap=-0.5, variant="gazeparser")),
 ]
 names = pytest.mark.parametrize("metric", ALL, ids=lambda m: m.name)
+
+
+@pytest.fixture
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As where numba is not installed."""
+    kernels.cache_clear()
+    monkeypatch.setitem(sys.modules, "vlmattn.gaze.scanpaths.kernels", None)
+    yield
+    kernels.cache_clear()
 
 
 def made(n: int, seed: int = 0, *, grid: bool = False) -> Scanpath:
@@ -383,6 +394,31 @@ def test_search_for_a_target() -> None:
     assert sp.scanpath_ratio(path, box) == pytest.approx(math.hypot(30, 30) / gone)
     assert sp.scanpath_ratio(Scanpath([80.0], [80.0], WH), box) == 1
     assert np.isnan(sp.scanpath_ratio(path.take([0]), box))
+
+
+def test_compiled_loops_and_arrays_give_equal_values(request: pytest.FixtureRequest) -> None:
+    pytest.importorskip("numba")
+    paths = [made(n, seed, grid=seed % 2 == 0) for seed, n in enumerate([0, 1, 2, 3, 3, 9, 10, 30, 31])]
+    one, other = (v.ravel() for v in np.indices((9, 9)))
+    assert kernels() is not None
+    compiled = {metric.name: values_of(metric, paths, one, other) for metric in SAME}
+    request.getfixturevalue("without_numba")
+    assert kernels() is None
+    for metric in SAME:
+        np.testing.assert_array_equal(values_of(metric, paths, one, other), compiled[metric.name], metric.name)
+
+
+@pytest.mark.usefixtures("without_numba")
+@pytest.mark.parametrize(("one", "other"), PAIRS, ids=lambda p: str(len(p)))
+def test_arrays_as_plain_loops_have_it(one: Scanpath, other: Scanpath) -> None:
+    test_warping_as_plain_loops_have_it(one, other)
+    for gap in (0.0, -0.7):
+        test_scanmatch_as_plain_loops_have_it(one, other, gap, 0.1)
+
+
+@pytest.mark.usefixtures("without_numba")
+def test_arrays_give_many_pairs_what_each_gives_alone() -> None:
+    test_many_pairs_at_once_give_what_each_gives_alone()
 
 
 def test_a_matrix_does_not_depend_on_the_number_of_processes() -> None:
