@@ -108,8 +108,9 @@ def compared(fixations: int, pairs: int, few: int, references: dict[str, Any]) -
             spent, values = cpu(lambda many=many: many(paths, one, one + pairs))
             at_once.append(spent / pairs)
             a, b = paths[turn], paths[turn + pairs]
-            spent, value = cpu(lambda single=single, a=a, b=b: single(a, b))
-            alone.append(spent)
+            value = single(a, b)
+            spent, _ = cpu(lambda single=single: [single(paths[i], paths[i + pairs]) for i in range(30)])
+            alone.append(spent / 30)
             apart = max(apart, float(np.abs(np.ravel(value) - values[turn]).max()))
             if name in references:
                 try:
