@@ -32,6 +32,7 @@ from vlmattn.trace import Trace, trace_from_kept
 if TYPE_CHECKING:
     from vlmattn.api.verify import Verification
     from vlmattn.core.head_preset import HeadPreset
+    from vlmattn.detection import Calibration, Detector
     from vlmattn.sinks import SinkCoordinates
 
 
@@ -43,6 +44,7 @@ class Vlm(Findings, HeadStudies):
         name, revision: where they came from.
         sink_coordinates: of :meth:`known_sinks`, once they are known; may be set, such as to a loaded calibration.
         head_presets: heads that :meth:`use_heads` was told, by name.
+        detector: what risks of words go by, of :meth:`use_detector`; None for none.
         general: passes of a general prompt, kept per picture for refinement.
     """
 
@@ -52,6 +54,7 @@ class Vlm(Findings, HeadStudies):
         self.name, self.revision = name, revision
         self.sink_coordinates: SinkCoordinates | None = None
         self.head_presets: dict[str, HeadPreset] = {}
+        self.detector: Detector | Calibration | None = None
         self._steering: tuple[Steering, ...] = ()
         self.general = GeneralPasses()
         self._running = threading.RLock()
