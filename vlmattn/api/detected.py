@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,29 +11,61 @@ from numpy.typing import NDArray
 
 from vlmattn.api.states import answered, image_at, layers_of, states_of
 from vlmattn.core.errors import CaptureError, MapError, SpecError, UnsupportedModel
-from vlmattn.detection import ModelKey, ScoreSpec, Seen, TokenStates, lookback_ratio, visual_attention_ratio
+from vlmattn.detection import (
+    SCORES,
+    Calibration,
+    Detector,
+    ModelKey,
+    ScoreSpec,
+    Seen,
+    TokenStates,
+    lookback_ratio,
+    visual_attention_ratio,
+)
 
 if TYPE_CHECKING:
     from vlmattn.api.run import Run
+    from vlmattn.api.vlm import Vlm
     from vlmattn.capture.readout import StreamPass
     from vlmattn.sinks import Sinks
     from vlmattn.trace import Span, Trace
 
+Judge = Detector | Calibration
 HEADS, STATES = "heads", "states:"
 """Kinds of features: of all heads, and states of one layer (``states:3``, ``states:-1``)."""
 
 
-def model_key(run: Run) -> ModelKey:
-    """Which model a run is of."""
+def model_key(vlm: Vlm) -> ModelKey:
+    """What a detector knows a model by."""
     from vlmattn.capture import model_sites
 
-    sites, vlm = model_sites(run.vlm.model), run.vlm
+    sites = model_sites(vlm.model)
     heads = tuple(site.heads for site in sites.attention)
     return ModelKey(vlm.name, vlm.family, sites.depth, heads, int(sites.width or 0))
 
 
-def seen(run: Run, tokens: Sequence[int], layers: Any = None) -> Seen:
+def usable(vlm: Vlm, found: Judge | str | Path) -> Judge:
+    """What risks can go by for a model, or the file of a detector.
+
+    Raises:
+        SpecError: a detector of another model, a calibration of a score that does not exist, or something else.
+        FileError: a file that holds no detector.
+    """
+    made = Detector.load(found) if isinstance(found, str | Path) else found
+    if isinstance(made, Detector):
+        made.check(model_key(vlm))
+    elif not isinstance(made, Calibration):
+        raise SpecError(f"risks are by a Detector or a Calibration, got {found!r}")
+    elif made.score not in SCORES:
+        raise SpecError(f"this calibration is of {made.score!r}, which is none of the scores {', '.join(SCORES)}")
+    return made
+
+
+def seen(run: Run, tokens: Sequence[int], layers: Any = None, *, calibrate: bool = False) -> Seen:
     """What scores of some answer tokens are made of; passes run when a score needs them, and at most once.
+
+    Args:
+        layers: of states. calibrate: look for the model's sinks where they are not known yet, which takes some passes.
 
     Raises:
         MapError: the answer's rows were not kept.
@@ -42,7 +75,7 @@ def seen(run: Run, tokens: Sequence[int], layers: Any = None) -> Seen:
     passes = {
         "states": lambda: token_states(run, chosen, layers),
         "first_layer": lambda: first_rows(run, chosen),
-        "sinks": lambda: _sinks(run),
+        "sinks": lambda: _sinks(run, calibrate),
         "text_only": lambda: divergences(run, chosen),
     }
     return Seen(trace, chosen, _vocabulary(run), passes)
@@ -134,8 +167,8 @@ def divergences(run: Run, tokens: Sequence[int]) -> NDArray[np.float64]:
     return np.array([by_token.get(t, np.nan) for t in tokens])
 
 
-def _sinks(run: Run) -> Sinks:
-    if run.known_sinks is None and run.vlm.sink_coordinates is None:
+def _sinks(run: Run, calibrate: bool) -> Sinks:
+    if not calibrate and run.known_sinks is None and run.vlm.sink_coordinates is None:
         raise MapError("this model's sinks are not known yet: call vlm.known_sinks() or vlm.calibrate_sinks() before")
     return run.sinks()
 
@@ -219,4 +252,3 @@ def _state_features(made: Seen, kind: str) -> NDArray[np.float64]:
     held = made.states
     at = held.slot(layer)
     return np.concatenate([held.before_ltd[at], held.token_ltd[at]], axis=1).astype(np.float64)
-

@@ -9,25 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmattn.api.detected import OVER_TOKENS, features_of, model_key, scored, seen
+from vlmattn.api.detected import OVER_TOKENS, Judge, features_of, model_key, scored, seen, usable
 from vlmattn.api.object_words import named_in
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.detection import (
-    SCORES,
-    Calibration,
-    Detector,
-    MentionTable,
-    ScoreSpec,
-    score_specs,
-)
+from vlmattn.detection import Calibration, MentionTable, ScoreSpec, score_specs
 
 if TYPE_CHECKING:
     from vlmattn.api.run import Run
     from vlmattn.detection import Seen
     from vlmattn.hallucination import SynonymTable
     from vlmattn.trace import Span
-
-Judge = Detector | Calibration
 
 
 @dataclass(frozen=True)
@@ -110,7 +101,7 @@ def detect(
     if not words:
         raise MapError("the answer has no word, so nothing in it can be made up: ask another question")
     spans = [*words, *(one.span for one in named)]
-    made = seen(run, _tokens(spans), layers)
+    made = seen(run, _tokens(spans), layers, calibrate=scores is not None or judge is not None)
     found, missing = scored(made, spans, specs, over_tokens, asked=scores is not None)
     risks = _risks(run, made, spans, judge, over_tokens) if judge is not None else [None] * len(spans)
     start = run.trace.layout.answer_start
@@ -121,7 +112,7 @@ def detect(
         )
         for at, span in enumerate(spans)
     ]
-    told = "" if judge is None else (judge.calibration.told if isinstance(judge, Detector) else judge.told)
+    told = "" if judge is None else judge.told
     kept = {spec.name: spec for spec in specs if spec.name in found}
     return Detection(tuple(rows[: len(words)]), tuple(rows[len(words) :]), kept, missing, told)
 
@@ -133,18 +124,14 @@ def judge_of(run: Run, by: Judge | None) -> Judge | None:
         SpecError: neither a detector nor a calibration, of another model, or of a score that does not exist.
     """
     judge = run.vlm.detector if by is None else by
-    if judge is not None and not isinstance(judge, Detector | Calibration):
-        raise SpecError(f"risks are by a Detector or a Calibration, got {judge!r}")
-    if isinstance(judge, Detector):
-        judge.check(model_key(run))
-    elif judge is not None and judge.score not in SCORES:
-        raise SpecError(f"this calibration is of {judge.score!r}, which is none of the scores {', '.join(SCORES)}")
-    return judge
+    return None if judge is None else usable(run.vlm, judge)
 
 
 def risks_of(run: Run, spans: Sequence[Span], judge: Judge) -> list[float | None]:
     """Calibrated chance that each stretch is made up; None where its score is not defined."""
-    return _risks(run, seen(run, _tokens(spans)), spans, judge, "mean") if spans else []
+    if not spans:
+        return []
+    return _risks(run, seen(run, _tokens(spans), calibrate=True), spans, judge, "mean")
 
 
 def _risks(run: Run, made: Seen, spans: Sequence[Span], judge: Judge, over: str) -> list[float | None]:
@@ -180,7 +167,7 @@ def mention_table(
     found, _ = scored(made, spans, specs, over, asked=asked)
     start = run.trace.layout.answer_start
     return MentionTable(
-        model_key(run),
+        model_key(run.vlm),
         (image,) * len(spans),
         tuple(span.text for span in spans),
         np.array([span.tokens[0] - start for span in spans], dtype=np.int64),
@@ -207,7 +194,7 @@ def mentions(
     if not named:
         raise MapError("the answer names no object: give the objects= to look for, or ask for a description")
     spans = [one.span for one in named]
-    made = seen(run, _tokens(spans))
+    made = seen(run, _tokens(spans), calibrate=scores is not None)
     wrong = [one.name not in set(there) for one in named]
     return mention_table(
         run, made, spans, wrong, image, _specs(scores), features, over=over_tokens, asked=scores is not None

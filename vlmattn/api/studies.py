@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlmattn.api.checking import Checked
     from vlmattn.api.detection import Detection
     from vlmattn.detection import MentionTable
     from vlmattn.heads import HeadCircuits, HeadPursuit, JointEmbedding, KnockoutSweep, Reasoning
@@ -34,7 +35,13 @@ class HeadStudies:
 
 
 class AnswerStudies:
-    """What can be found out about one answer."""
+    """What can be found out about one answer.
+
+    Attributes:
+        checked: what ``ask(check=…)`` found; None where it was not asked to.
+    """
+
+    checked: Checked | None = None
 
     def detect(self, **options: Any) -> Detection:
         """Which words and objects of the answer are likely made up: scores, all higher for more likely, and risk.

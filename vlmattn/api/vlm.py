@@ -12,6 +12,7 @@ import numpy as np
 
 from vlmattn.adapters import Encoded, adapter_for
 from vlmattn.adapters.videos import may_run_together
+from vlmattn.api.checking import Check, check_of, checked
 from vlmattn.api.checks import check_finite, named_options
 from vlmattn.api.endings import end_tokens, setting, written_answers
 from vlmattn.api.findings import Findings
@@ -87,6 +88,7 @@ class Vlm(Findings, HeadStudies):
         max_new_tokens: int = 64,
         seed: int | None = None,
         steering: Sequence[Steering] = (),
+        check: Check | bool = False,
         **generate: Any,
     ) -> Run:
         """Ask about one picture or video, or about several at once, and keep where the model looked.
@@ -101,13 +103,16 @@ class Vlm(Findings, HeadStudies):
             max_new_tokens: how much the model may write.
             seed: of sampling (with ``do_sample=True``).
             steering: changes to make while it runs, after those of :meth:`steer`.
+            check: look for words that nothing supports, told in ``run.checked``; a :class:`vlmattn.api.Check` says by
+                what, and what is done then: mark, abstain, look again, or answer under other steering.
             generate: goes to ``model.generate`` (``do_sample``, ``num_beams``, ``temperature`` …).
 
         Raises:
             ImageError, PromptError: what was given cannot be used.
             BudgetExceeded: before anything runs, if too much would be kept.
         """
-        return self.ask_many(
+        wanted = check_of(self, check)
+        run = self.ask_many(
             [(image, question)],
             answers=None if answer is None else [answer],
             system=system,
@@ -117,6 +122,7 @@ class Vlm(Findings, HeadStudies):
             steering=steering,
             **generate,
         )[0]
+        return run if wanted is None else checked(run, wanted)
 
     def ask_many(
         self,

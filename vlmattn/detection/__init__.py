@@ -17,7 +17,7 @@ from vlmattn.detection.attention import (
     visual_attention_ratio,
 )
 from vlmattn.detection.calibration import Calibration, fit_calibration
-from vlmattn.detection.detector import RULES, Detector, fit_detector
+from vlmattn.detection.detector import RULES, Detector, fit_detector, held_out_scores
 from vlmattn.detection.preliminary import preliminary_attention
 from vlmattn.detection.scores import SCORES, ScoreSpec, Seen, score_specs
 from vlmattn.detection.states import (
@@ -56,6 +56,7 @@ __all__ = [
     "fit_calibration",
     "fit_detector",
     "glsim",
+    "held_out_scores",
     "internal_confidence",
     "joined",
     "layer_agreement",

@@ -188,9 +188,7 @@ def _centres(trace: Trace, image: int) -> NDArray[np.float64]:
     # (K, 2) middles of patches, in original pixels.
     layout = trace.layout
     at = trace.columns[trace.image_columns(image)]
-    boxes = [
-        layout.images[image].tiles[layout.tile[p]].cell_box(int(layout.row[p]), int(layout.col[p])) for p in at
-    ]
+    boxes = [layout.images[image].tiles[layout.tile[p]].cell_box(int(layout.row[p]), int(layout.col[p])) for p in at]
     xy = np.asarray(boxes, dtype=np.float64)
     return np.column_stack([(xy[:, 0] + xy[:, 2]) / 2, (xy[:, 1] + xy[:, 3]) / 2])
 

@@ -55,6 +55,11 @@ class Detector:
         """Rule and features."""
         return f"{self.rule} on {self.features}"
 
+    @property
+    def told(self) -> str:
+        """What its risk goes by, in words."""
+        return self.calibration.told
+
     def scores(self, table: MentionTable) -> NDArray[np.float64]:
         """(n,) higher for words more likely made up; NaN where a score that it reads is not defined.
 
@@ -81,8 +86,8 @@ class Detector:
         shared = sorted(set(table.images) & set(self.manifest.get("images", ())))
         if shared:
             raise SpecError(
-                f"{len(shared)} pictures, such as {shared[0]!r}, were there when this detector was fitted: measure it on "
-                "others"
+                f"{len(shared)} pictures, such as {shared[0]!r}, were there when this detector was fitted: measure it "
+                "on others"
             )
 
     def _of(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -171,28 +176,54 @@ def fit_detector(
     Raises:
         SpecError: no such rule or features, features that are not finite, fewer pictures than folds, or one outcome.
     """
-    if rule not in RULES:
-        raise SpecError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
-    x, y = table_features(table, features), table.hallucinated_n.astype(np.float64)
-    known = np.isfinite(x).all(axis=1)
-    if not known.any():
-        raise SpecError(f"features {features!r} are not defined for any of these words")
-    x, y, images = x[known], y[known], [n for n, k in zip(table.images, known, strict=True) if k]
-    check_both(y)
-    of_image = image_folds(images, folds, seed)
-    held_out = np.full(len(y), np.nan)
-    for fold in range(folds):
-        inside = of_image == fold
-        if inside.any() and y[~inside].min() < y[~inside].max():
-            held_out[inside] = _read(rule, x[inside], _fitted(rule, x[~inside], y[~inside], ridge))
-    told = f"fitted on {len(y)} words of {len(set(images))} pictures{f' ({source})' if source else ''}"
+    held_out = held_out_scores(table, rule=rule, features=features, ridge=ridge, folds=folds, seed=seed)
+    x, y, images = _known(table, features)
     done = np.isfinite(held_out)
+    told = f"fitted on {len(y)} words of {len(set(images))} pictures{f' ({source})' if source else ''}"
     calibration = fit_calibration(
-        f"{rule} on {features}", held_out[done], (y[done] > 0).tolist(), source=f"{told}, {folds} folds of pictures"
+        f"{rule} on {features}",
+        held_out[done],
+        table.hallucinated_n[done].tolist(),
+        source=f"{told}, {folds} folds of pictures",
     )
     manifest = {"images": sorted(set(images)), "words": len(y), "hallucinated": int(y.sum()), "source": source}
     manifest |= {"ridge": ridge, "folds": folds, "seed": seed}
     return Detector(rule, features, table.model, _fitted(rule, x, y, ridge), calibration, manifest)
+
+
+def held_out_scores(
+    table: MentionTable,
+    *,
+    rule: Rule = "logistic",
+    features: str = "heads",
+    ridge: float = 10.0,
+    folds: int = 5,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """(n,) scores of each word by a detector fitted on the other folds of pictures; NaN where features are not defined,
+    or the other folds have one outcome. See :func:`fit_detector`."""
+    if rule not in RULES:
+        raise SpecError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
+    x, y, images = _known(table, features)
+    check_both(y)
+    of_image = image_folds(images, folds, seed)
+    found = np.full(len(y), np.nan)
+    for fold in range(folds):
+        inside = of_image == fold
+        if inside.any() and y[~inside].min() < y[~inside].max():
+            found[inside] = _read(rule, x[inside], _fitted(rule, x[~inside], y[~inside], ridge))
+    every = np.full(len(table), np.nan)
+    every[np.isfinite(table_features(table, features)).all(axis=1)] = found
+    return every
+
+
+def _known(table: MentionTable, features: str) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
+    """Features, outcomes and pictures of the words whose features are defined."""
+    x, y = table_features(table, features), table.hallucinated_n.astype(np.float64)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(x).all(axis=1))
+    if not known.any():
+        raise SpecError(f"features {features!r} are not defined for any of these words")
+    return x[known], y[known], [n for n, k in zip(table.images, known, strict=True) if k]
 
 
 def image_folds(images: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:

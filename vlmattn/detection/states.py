@@ -104,8 +104,8 @@ def glsim(
     image_layer: int = -1,
     object_layer: int = -2,
 ) -> NDArray[np.float64]:
-    """(T,) ``share`` times the cosine of a token's state with that of the prompt's end, and 1 - ``share`` times its mean
-    cosine with the patches where the logit lens finds it likeliest; lower for words made up.
+    """(T,) ``share`` times the cosine of a token's state with that of the prompt's end, and 1 - ``share`` times its
+    mean cosine with the patches where the logit lens finds it likeliest; lower for words made up.
 
     "GLSim", NeurIPS 2025: LLaVA-1.5-7B with share 0.6, the best 32 of 576 patches, their states of layer 32 and the
     token's of layer 31 of 32.

@@ -11,8 +11,18 @@ from vlmattn.evaluate.compare import (
     load_score,
     save_score,
 )
+from vlmattn.evaluate.detecting import DetectionPlan, DetectionReport, measure_detection
+from vlmattn.evaluate.detection_table import detection_markdown
 from vlmattn.evaluate.manifest import Manifest, environment, manifest_of, prompts_hash
 from vlmattn.evaluate.plan import batches, seed_of
+from vlmattn.evaluate.ranking import (
+    CONTROLS,
+    auroc_difference,
+    average_precision,
+    controlled_auroc,
+    position_strata,
+    precision_interval,
+)
 from vlmattn.evaluate.runner import Decoding, Finished, evaluate, processes
 from vlmattn.evaluate.statistics import (
     Interval,
@@ -31,9 +41,12 @@ from vlmattn.evaluate.statistics import (
 from vlmattn.evaluate.store import Answer, Store, locked, read_results
 
 __all__ = [
+    "CONTROLS",
     "Answer",
     "Comparison",
     "Decoding",
+    "DetectionPlan",
+    "DetectionReport",
     "Difference",
     "Finished",
     "Interval",
@@ -41,11 +54,15 @@ __all__ = [
     "McNemar",
     "Store",
     "auroc",
+    "auroc_difference",
+    "average_precision",
     "batches",
     "benjamini_hochberg",
     "bootstrap",
     "clusters_of",
     "compare",
+    "controlled_auroc",
+    "detection_markdown",
     "environment",
     "evaluate",
     "holm",
@@ -54,8 +71,11 @@ __all__ = [
     "locked",
     "manifest_of",
     "mcnemar",
+    "measure_detection",
     "paired_bootstrap",
     "permutation_test",
+    "position_strata",
+    "precision_interval",
     "processes",
     "prompts_hash",
     "ratio",
