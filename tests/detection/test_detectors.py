@@ -103,9 +103,7 @@ def test_neighbours_vote_as_by_hand() -> None:
         return sum(np.exp(s) * y for s, y in best) / sum(np.exp(s) for s, _ in best)
 
     x, y = unit(fit.features["heads"]), fit.hallucinated_n.astype(float)
-    labels = [
-        0.5 * y[a] + 0.5 * vote([(float(x[a] @ x[b]), y[b]) for b in range(80) if b != a]) for a in range(80)
-    ]
+    labels = [0.5 * y[a] + 0.5 * vote([(float(x[a] @ x[b]), y[b]) for b in range(80) if b != a]) for a in range(80)]
     wanted = [vote([(float(q @ x[b]), labels[b]) for b in range(80)]) for q in unit(test.features["heads"])]
     np.testing.assert_allclose(made.scores(test), wanted, atol=1e-10)
 
@@ -158,9 +156,9 @@ def test_other_models_features_and_pictures_are_refused() -> None:
     made = fit_detector(table())
     test = table(seed=1, first=1000)
     other = dataclasses.replace(test, model=dataclasses.replace(MODEL, name="another"))
-    with pytest.raises(SpecError, match="fitted on 'toy' .* these words are of 'another'"):
+    with pytest.raises(SpecError, match=r"fitted on 'toy' .* these words are of 'another'"):
         made.scores(other)
-    with pytest.raises(SpecError, match="features 'heads' were not kept of these words .kept: states:2"):
+    with pytest.raises(SpecError, match=r"features 'heads' were not kept of these words .kept: states:2"):
         made.scores(dataclasses.replace(test, features={"states:2": test.features["states:2"]}))
     with pytest.raises(SpecError, match="reads 6 features of 'heads', got 5"):
         made.scores(dataclasses.replace(test, features={"heads": test.features["heads"][:, :5]}))

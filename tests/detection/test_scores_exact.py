@@ -47,7 +47,9 @@ def test_every_head_has_its_ratio(kind: str) -> None:
     rows = plain.attention_lhnn[:, :, t - 1]
     image = rows[..., plain.image].sum(-1)
     np.testing.assert_allclose(visual_attention_ratio(run.trace, [t])[..., 0], image, atol=1e-6)
-    prompt = np.isin(run.trace.layout.kinds, (TokenKind.SYSTEM, TokenKind.QUESTION, TokenKind.IMAGE, TokenKind.SEPARATOR))
+    prompt = np.isin(
+        run.trace.layout.kinds, (TokenKind.SYSTEM, TokenKind.QUESTION, TokenKind.IMAGE, TokenKind.SEPARATOR)
+    )
     for context, at in (("image", plain.image), ("prompt", np.flatnonzero(prompt))):
         inside, new = rows[..., at].mean(-1), rows[..., plain.answer : t].mean(-1)
         found = lookback_ratio(run.trace, [t], context=context)[..., 0]

@@ -144,7 +144,12 @@ def test_strata_keep_equal_positions_together() -> None:
     ],
 )
 def test_what_cannot_be_compared_is_refused(change: dict[str, object], said: str) -> None:
-    given: dict[str, object] = {"scores": [0.0, 1.0], "labels": [False, True], "positions": [0, 1], "images": ["a", "b"]}
+    given: dict[str, object] = {
+        "scores": [0.0, 1.0],
+        "labels": [False, True],
+        "positions": [0, 1],
+        "images": ["a", "b"],
+    }
     with pytest.raises(SpecError, match=said):
         controlled_auroc(**(given | change))  # type: ignore[arg-type]
 
