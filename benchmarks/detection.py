@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, help="folder for the detector of each model")
     given = parser.parse_args()
     reports: list[DetectionReport] = []
+    notes: list[str] = []
     for name in given.models:
         vlm = va.load(name)
         vlm.known_sinks()
@@ -40,13 +41,14 @@ def main() -> None:
             try:
                 report, detector = measure_detection(vlm, plan, cache=given.cache)
             except SpecError as error:
-                print(f"{name}, {task}: {error}", flush=True)
+                notes.append(f"`{name}`, {task}, is not measured: {error}.")
+                print(notes[-1], flush=True)
                 continue
             if given.save is not None:
                 detector.save(make_folder(given.save) / f"{name}-{task}.safetensors")
             reports.append(report)
             print(f"{name}, {task}: {report.words} words, {report.hallucinated} made up", flush=True)
-    page = detection_markdown(reports, f"python -m benchmarks.detection --scenes {given.scenes}")
+    page = detection_markdown(reports, f"python -m benchmarks.detection --scenes {given.scenes}", notes=notes)
     if given.json:
         atomic_write_text(given.json, json.dumps([one.to_dict() for one in reports], indent=1) + "\n")
     if given.markdown:

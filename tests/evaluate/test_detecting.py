@@ -15,7 +15,8 @@ from tests.detection.test_detectors import table
 from vlmattn.cli.main import main
 from vlmattn.core.errors import SpecError
 from vlmattn.evaluate import DetectionPlan, detection_markdown, measure_detection
-from vlmattn.evaluate.detecting import collect, report_of, short_name
+from vlmattn.evaluate.detecting import collect
+from vlmattn.evaluate.detection_rows import report_of, short_name
 
 SMALL = DetectionPlan(splits=("adversarial",), scenes=6, draws=20)
 

@@ -31,8 +31,13 @@ def words(seed: int = 0, pictures: int = 12) -> Words:
     return scores, labels, positions, images
 
 
+def said(one: Words) -> list[str]:
+    return [f"w{n * 7 % 5}" for n in range(len(one[0]))]
+
+
 def by_hand(one: Words, control: str, bins: int = 10, gap: int = 6) -> float:
     scores, labels, positions, images = one
+    spoken = said(one)
     strata = position_strata(positions, bins).tolist()
     if control == "residual":
         mean = {s: np.mean([v for v, t in zip(scores, strata, strict=True) if t == s]) for s in strata}
@@ -43,6 +48,8 @@ def by_hand(one: Words, control: str, bins: int = 10, gap: int = 6) -> float:
             fits = labels[a] and not labels[b]
             if control == "stratified":
                 fits = fits and strata[a] == strata[b]
+            if control == "same_word":
+                fits = fits and spoken[a] == spoken[b]
             if control == "within_image":
                 fits = fits and images[a] == images[b] and abs(positions[a] - positions[b]) <= gap
             if fits:
@@ -54,7 +61,8 @@ def by_hand(one: Words, control: str, bins: int = 10, gap: int = 6) -> float:
 @pytest.mark.parametrize("control", CONTROLS)
 def test_pairs_are_counted_as_said(control: str) -> None:
     one = words()
-    found = controlled_auroc(*one, control=control, draws=50)  # type: ignore[arg-type]
+    spoken = said(one) if control == "same_word" else None
+    found = controlled_auroc(*one, control=control, words=spoken, draws=50)  # type: ignore[arg-type]
     assert found.value == pytest.approx(by_hand(one, control), abs=1e-12)
     assert found.low < found.value < found.high
     assert found.clusters == 12
@@ -139,6 +147,8 @@ def test_strata_keep_equal_positions_together() -> None:
         ({"labels": [2, 0]}, "zeros and ones"),
         ({"images": ["a"]}, "same items"),
         ({"control": "no"}, "control must be one of none"),
+        ({"control": "same_word"}, "give both, or neither"),
+        ({"words": ["a", "b"]}, "give both, or neither"),
         ({"draws": 0}, "draws must be at least 1"),
         ({"bins": 0}, "at least one bin"),
     ],

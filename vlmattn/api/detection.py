@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmattn.api.detected import OVER_TOKENS, Judge, features_of, model_key, scored, seen, usable
+from vlmattn.api.detected import OVER_TOKENS, Judge, features_of, model_key, scored, seen, token_states, usable
 from vlmattn.api.object_words import named_in
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.detection import Calibration, MentionTable, ScoreSpec, score_specs
+from vlmattn.detection import Calibration, MentionTable, ScoreSpec, Seen, score_specs
 
 if TYPE_CHECKING:
     from vlmattn.api.run import Run
-    from vlmattn.detection import Seen
     from vlmattn.hallucination import SynonymTable
     from vlmattn.trace import Span
+
+
+ABOUT = ("internal_confidence", "contextual_lens", "glsim")
+"""Scores of a phrase that was asked about."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,10 @@ class Detection:
     """Scores of an answer.
 
     Attributes:
-        words, objects: in order. specs: of the scores by name: what each says, which way its raw value points, and its
-            source; what is handed out always rises with the chance of being made up.
+        words, objects: in order. about: of a phrase that was asked about, what its states say (:data:`ABOUT`); None
+            unless asked for; its position is below 0 in the question.
+        specs: of the scores by name: what each says, which way its raw value points, and its source; what is handed out
+            always rises with the chance of being made up.
         missing: why scores are not there, by name. calibration: what risks were fitted on; empty without.
     """
 
@@ -61,6 +66,7 @@ class Detection:
     specs: dict[str, ScoreSpec] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     calibration: str = ""
+    about: DetectedWord | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -70,6 +76,7 @@ class Detection:
             "scores": {name: {"what": s.what, "source": s.source} for name, s in self.specs.items()},
             "missing": self.missing,
             "calibration": self.calibration,
+            **({} if self.about is None else {"about": self.about.to_dict()}),
         }
 
     def __str__(self) -> str:
@@ -91,6 +98,7 @@ def detect(
     by: Judge | None = None,
     over_tokens: str = "mean",
     layers: Any = None,
+    about: str | Span | None = None,
 ) -> Detection:
     """See :meth:`vlmattn.Run.detect`."""
     specs, judge = _specs(scores), judge_of(run, by)
@@ -101,6 +109,7 @@ def detect(
     if not words:
         raise MapError("the answer has no word, so nothing in it can be made up: ask another question")
     spans = [*words, *(one.span for one in named)]
+    asked = None if about is None else about_phrase(run, about, layers, over_tokens)
     made = seen(run, _tokens(spans), layers, calibrate=scores is not None or judge is not None)
     found, missing = scored(made, spans, specs, over_tokens, asked=scores is not None)
     risks = _risks(run, made, spans, judge, over_tokens) if judge is not None else [None] * len(spans)
@@ -114,7 +123,21 @@ def detect(
     ]
     told = "" if judge is None else judge.told
     kept = {spec.name: spec for spec in specs if spec.name in found}
-    return Detection(tuple(rows[: len(words)]), tuple(rows[len(words) :]), kept, missing, told)
+    return Detection(tuple(rows[: len(words)]), tuple(rows[len(words) :]), kept, missing, told, asked)
+
+
+def about_phrase(run: Run, about: str | Span, layers: Any = None, over: str = "mean") -> DetectedWord:
+    """Scores of :data:`ABOUT` of a phrase, as the states where it stands say: of the question, such as the thing that a
+    *yes* claims, or of the answer.
+
+    Raises:
+        WordNotFound: it stands in neither. Others as in :func:`vlmattn.api.detected.token_states`.
+    """
+    span = run.trace.find(about)
+    made = Seen(run.trace, span.tokens, 0, {"states": lambda: token_states(run, span.tokens, layers)})
+    found, _ = scored(made, [span], score_specs(ABOUT), over, asked=True)
+    start = run.trace.layout.answer_start
+    return DetectedWord(span.text, span, span.tokens[0] - start, {n: float(v[0]) for n, v in found.items()}, span.text)
 
 
 def judge_of(run: Run, by: Judge | None) -> Judge | None:

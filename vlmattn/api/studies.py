@@ -51,7 +51,8 @@ class AnswerStudies:
                 others are told in ``missing``); ``objects``, phrases or a synonym table (default: things of drawn
                 scenes and COCO's objects); ``by``, a :class:`vlmattn.detection.Detector` or ``Calibration`` for the
                 risk (default: that of ``vlm.use_detector``); ``over_tokens``, how tokens of a word are made one:
-                ``mean``, ``max``, ``first`` or ``last``; ``layers`` of states.
+                ``mean``, ``max``, ``first`` or ``last``; ``layers`` of states; ``about``, a phrase of the question,
+                such as what a *yes* claims, whose own states are then read too.
 
         Raises:
             SpecError: no such score or layer, or a detector of another model. MapError: rows or what a score needs was

@@ -11,7 +11,8 @@ from vlmattn.evaluate.compare import (
     load_score,
     save_score,
 )
-from vlmattn.evaluate.detecting import DetectionPlan, DetectionReport, measure_detection
+from vlmattn.evaluate.detecting import DetectionPlan, measure_detection
+from vlmattn.evaluate.detection_rows import DetectionReport
 from vlmattn.evaluate.detection_table import detection_markdown
 from vlmattn.evaluate.manifest import Manifest, environment, manifest_of, prompts_hash
 from vlmattn.evaluate.plan import batches, seed_of

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from vlmattn.evaluate.detecting import BASELINE, POSITION, short_name
+from vlmattn.evaluate.detection_rows import BASELINE, POSITION, WORD, short_name
 
 if TYPE_CHECKING:
-    from vlmattn.evaluate.detecting import DetectionReport, Row
+    from vlmattn.evaluate.detection_rows import DetectionReport, Row
 
 _HEAD = (
-    "| score | words | AUROC | at equal position | within a picture | less position | against token probability "
-    "| average precision | calibration error |"
+    "| score | words | AUROC | at equal position | within a picture | less position | same word "
+    "| against token probability | average precision | calibration error |"
 )
 _TASKS = {"captions": "things that a description names", "presence": "*yes* to questions about presence"}
 
 
-def detection_markdown(reports: Sequence[DetectionReport], command: str) -> str:
-    """The page of some reports; ``command`` is what wrote it."""
+def detection_markdown(reports: Sequence[DetectionReport], command: str, *, notes: Sequence[str] = ()) -> str:
+    """The page of some reports; ``command`` is what wrote it, ``notes`` what else is to be told."""
     lines = ["# Words that are made up, measured", "", f"Written by `{command}`; do not edit.", "", *_how()]
+    lines += [line for note in notes for line in ("", note)]
     for one in reports:
         lines += ["", *_section(one)]
     return "\n".join(lines) + "\n"
@@ -34,9 +35,10 @@ def _how() -> list[str]:
         "",
         "*At equal position* counts pairs (made up, not made up) of one of up to ten position strata; *within a "
         "picture* pairs of one answer at most six tokens apart; *less position* all pairs, of the score less its mean "
-        "in the stratum. *Against token probability* is the difference of AUROC at equal position from that of -ln P "
-        "on the same words. Average precision of chance is the share made up. The calibration error is expected "
-        "calibration error in ten bins.",
+        "in the stratum; *same word* pairs of one word. *Position only* and *word only* are what is known without "
+        "looking: the number of the token, and how often that word was made up in the scenes fitted on. *Against token "
+        "probability* is the difference of AUROC at equal position from that of -ln P on the same words. Average "
+        "precision of chance is the share made up. The calibration error is expected calibration error in ten bins.",
         "",
         "These are small models of drawn scenes: they show that scores work as defined, not that they help a model of "
         "7 billion parameters.",
@@ -55,7 +57,7 @@ def _section(report: DetectionReport) -> list[str]:
         _verdict(report, best),
         "",
         _HEAD,
-        "|---" * 9 + "|",
+        "|---" * 10 + "|",
         *(_line(row) for row in report.rows),
     ]
     return [*lines, "", *_curve(best)]
@@ -66,18 +68,21 @@ def _verdict(report: DetectionReport, best: Row) -> str:
     if gap is None or gap[0] != gap[0]:
         return "Too few words of one outcome to compare."
     said = "beats" if gap[1] > 0 else "is behind" if gap[2] < 0 else "cannot be told apart from"
-    position = report.row(POSITION).auroc["none"][0]
+    alone = [f"*{r.name}* {r.auroc['none'][0]:.3f}" for r in report.rows if r.name in (POSITION, WORD)]
     return (
         f"The detector chosen by the scenes it was fitted on, *{short_name(best.name)}*, {said} token probability: "
         f"{_three(best.auroc['stratified'])} against {_three(base.auroc['stratified'])} at equal position, a "
-        f"difference of {_three(gap)}. Position alone reaches {position:.3f}."
+        f"difference of {_three(gap)}. Over all pairs, {' and '.join(alone)}."
     )
 
 
 def _line(row: Row) -> str:
     if not row.auroc:
-        return f"| {short_name(row.name)} | {row.words} | not defined |" + " |" * 6
-    parts = [_three(row.auroc[name]) for name in ("none", "stratified", "within_image", "residual", "difference")]
+        return f"| {short_name(row.name)} | {row.words} | not defined |" + " |" * 7
+    parts = [
+        _three(row.auroc[name])
+        for name in ("none", "stratified", "within_image", "residual", "same_word", "difference")
+    ]
     name = short_name(row.name)
     told = f"*{name}*" if row.fitted else name
     return f"| {told} | {row.words} | {' | '.join(parts)} | {_three(row.precision)} | {row.error:.3f} |"

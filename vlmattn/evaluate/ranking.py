@@ -8,6 +8,8 @@ also computed over pairs (made up, not made up) that stand at about the same pos
   All pairs count alike, so large strata count more.
 * ``within_image``: pairs of one picture whose positions differ by at most ``gap`` tokens.
 * ``residual``: all pairs, of the score less its mean in the stratum.
+* ``same_word``: pairs of one word, such as two red circles of which one is there: what a score knows beyond which words
+  a model often makes up.
 
 Intervals draw pictures again, never words.
 """
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Control = Literal["none", "stratified", "within_image", "residual"]
-CONTROLS: tuple[Control, ...] = ("none", "stratified", "within_image", "residual")
+Control = Literal["none", "stratified", "within_image", "residual", "same_word"]
+CONTROLS: tuple[Control, ...] = ("none", "stratified", "within_image", "residual", "same_word")
 BINS, GAP = 10, 6
 
 
@@ -55,6 +57,7 @@ def controlled_auroc(
     images: Sequence[Hashable],
     *,
     control: Control = "stratified",
+    words: Sequence[Hashable] | None = None,
     bins: int = BINS,
     gap: int = GAP,
     draws: int = 2000,
@@ -64,7 +67,8 @@ def controlled_auroc(
     """AUROC over comparable pairs, ties half, with a bootstrap interval clustered by picture; NaN without any pair.
 
     Args:
-        labels: True for what should score higher. control: see this module. bins: strata. gap: in tokens.
+        labels: True for what should score higher. control: see this module. words: what each item says, for
+            ``same_word``. bins: strata. gap: in tokens.
 
     >>> str(controlled_auroc([1, 2, 3, 4], [0, 0, 1, 1], [0, 1, 0, 1], ["a", "a", "b", "b"]).value)
     '1.0'
@@ -72,7 +76,7 @@ def controlled_auroc(
     Raises:
         SpecError: lengths that differ, scores that are not finite, no such control.
     """
-    pairs = _Pairs(scores, labels, positions, images, control, bins, gap)
+    pairs = _Pairs(scores, labels, positions, images, control, words, bins, gap)
     values = pairs.drawn(draws, seed)
     return _interval(pairs.value, values, draws, level, seed, pairs.count)
 
@@ -85,6 +89,7 @@ def auroc_difference(
     images: Sequence[Hashable],
     *,
     control: Control = "stratified",
+    words: Sequence[Hashable] | None = None,
     bins: int = BINS,
     gap: int = GAP,
     draws: int = 2000,
@@ -93,7 +98,7 @@ def auroc_difference(
 ) -> Interval:
     """AUROC of ``a`` less that of ``b`` on the same items, the same pictures drawn for both; see
     :func:`controlled_auroc`."""
-    first, second = (_Pairs(one, labels, positions, images, control, bins, gap) for one in (a, b))
+    first, second = (_Pairs(one, labels, positions, images, control, words, bins, gap) for one in (a, b))
     values = first.drawn(draws, seed) - second.drawn(draws, seed)
     return _interval(first.value - second.value, values, draws, level, seed, first.count)
 
@@ -142,6 +147,7 @@ class _Pairs:
         positions: Sequence[int],
         images: Sequence[Hashable],
         control: Control,
+        words: Sequence[Hashable] | None,
         bins: int,
         gap: int,
     ) -> None:
@@ -153,7 +159,10 @@ class _Pairs:
         at = np.asarray(positions)
         if at.shape != values.shape or len(images) != len(values):
             raise SpecError("scores, labels, positions and images must belong to the same items")
+        if (control == "same_word") != (words is not None) or (words is not None and len(words) != len(values)):
+            raise SpecError("words= are of control='same_word', one for every item: give both, or neither")
         strata = position_strata(at.tolist(), bins)
+        said = np.zeros(len(values), dtype=np.int64) if words is None else _numbered(words)[0]
         if control == "residual":
             values = values - np.array([values[strata == s].mean() for s in range(strata.max() + 1)])[strata]
         of_image, self.count = _numbered(images)
@@ -161,7 +170,7 @@ class _Pairs:
         self.won, self.pairs = np.zeros((2, self.count, self.count))
         false = np.flatnonzero(~positive)
         for one in np.flatnonzero(positive):
-            mate = np.ones(len(false), dtype=bool)
+            mate = said[false] == said[one]
             if control == "stratified":
                 mate = strata[false] == strata[one]
             elif self.within:
