@@ -249,3 +249,56 @@ def test_a_steered_run_has_the_scores_of_its_own_rows_only() -> None:
     found = run.detect()
     assert {"nll", "svar"} <= set(found.specs)
     assert "ask without steering" in found.missing["glsim"]
+
+
+def test_what_is_asked_about_is_read_where_it_stands() -> None:
+    scene, _ = va.scene.split_item("adversarial", 0, 1)
+    for thing in ("blue square", "red circle"):
+        run = prior().ask(scene.image, f"Is there a {thing} in the picture?")
+        found = run.detect(scores=["nll"], about=thing).about
+        assert found is not None
+        assert (found.text, found.position < 0) == (thing, True)
+        by_first = run.internal_confidence(thing, part="question")
+        span = run.trace.find(thing)
+        first = prior().adapter.tokenizer.decode([int(run.trace.layout.input_ids[span.tokens[0]])])
+        assert first.strip() in thing
+        one = run.detect(scores=["nll"], about=thing, over_tokens="first").about
+        assert one is not None
+        assert one.scores["internal_confidence"] == pytest.approx(-by_first, abs=1e-6)
+    assert described().detect(scores=["nll"]).about is None
+    with pytest.raises(va.errors.WordNotFound):
+        described().detect(about="zebra")
+
+
+def test_the_command_checks_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from vlmattn.cli.main import main
+
+    picture, place = tmp_path / "scene.png", detector().save(tmp_path / "d.safetensors")
+    va.scene.split_item("adversarial", 0, 1)[0].image.save(picture)
+    asked = ["ask", str(picture), ASKED, "--model", "scene-prior", "--max-new-tokens", "12"]
+    for more, code in ((["--check", "--detector", str(place), "--json"], 0), (["--detector", str(place)], 2)):
+        with pytest.raises(SystemExit) as done:
+            main([*asked, *more])
+        assert done.value.code == code
+    out, err = capsys.readouterr()
+    told = json.loads(out)["checked"]
+    assert told["calibration"] == detector().told
+    assert [w["text"] for w in told["words"]][:1] == ["blue square"]
+    assert "give both" in err
+
+
+def test_a_pass_that_fails_is_not_tried_again() -> None:
+    from vlmattn.detection import Seen
+
+    tried = []
+
+    def fail() -> None:
+        tried.append(1)
+        raise MapError("no such states")
+
+    run = described()
+    one = Seen(run.trace, run.trace.answer_tokens[:2], 10, {"states": fail})
+    for name in ("glsim", "viser", "internal_confidence"):
+        with pytest.raises(MapError, match="no such states"):
+            SCORES[name].of(one)
+    assert len(tried) == 1

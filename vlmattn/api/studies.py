@@ -46,6 +46,8 @@ class AnswerStudies:
     def detect(self, **options: Any) -> Detection:
         """Which words and objects of the answer are likely made up: scores, all higher for more likely, and risk.
 
+        Scores of where attention lies on a picture (spread, dispersion, agreement) are of the first picture.
+
         Args:
             options: ``scores``, names of :data:`vlmattn.detection.SCORES` (default: all that can be made here; the
                 others are told in ``missing``); ``objects``, phrases or a synonym table (default: things of drawn

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.core.errors import MapError, SpecError
+from vlmattn.core.errors import MapError, SpecError, VlmattnError
 from vlmattn.detection import agreement, attention, states, uncertainty
 from vlmattn.detection.preliminary import preliminary_attention
 from vlmattn.trace import Trace
@@ -35,11 +35,18 @@ class Seen:
     tokens: tuple[int, ...]
     vocabulary: int
     passes: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    _failed: dict[str, VlmattnError] = field(default_factory=dict)
 
     def _made(self, name: str) -> Any:
         if name not in self.passes:
             raise MapError(f"{name} of these tokens were not kept: take run.detect(), which makes them")
-        return self.passes[name]()
+        if name in self._failed:  # several scores need it, and it would fail again
+            raise self._failed[name]
+        try:
+            return self.passes[name]()
+        except VlmattnError as error:
+            self._failed[name] = error
+            raise
 
     @cached_property
     def states(self) -> TokenStates:

@@ -165,7 +165,7 @@ def _claim(vlm: Vlm, name: str, scene: Scene, question: Question) -> list[Mentio
     import numpy as np
 
     from vlmattn.api.detected import seen
-    from vlmattn.api.detection import about_phrase, mention_table
+    from vlmattn.api.detection import ABOUT, about_phrase, mention_table
     from vlmattn.detection import score_specs
     from vlmattn.scene.captions import mentioned
 
@@ -177,7 +177,7 @@ def _claim(vlm: Vlm, name: str, scene: Scene, question: Question) -> list[Mentio
     wrong = [question.answer == "no"]
     kinds = _features(run.trace.depth)
     table = mention_table(run, made, words, wrong, name, score_specs(), kinds, asked=False)
-    for thing in mentioned(question.text)[:1]:
-        asked = about_phrase(run, thing).scores
-        table.scores.update({f"{n}{OF_ASKED}": np.array([value]) for n, value in asked.items()})
+    things = mentioned(question.text)  # none where a colour or a shape alone is asked about
+    asked = about_phrase(run, things[0]).scores if things else dict.fromkeys(ABOUT, float("nan"))
+    table.scores.update({f"{n}{OF_ASKED}": np.array([value]) for n, value in asked.items()})
     return [table]
