@@ -16,6 +16,8 @@ from vlmattn.core.errors import MapError, SpecError, UnsupportedModel
 from vlmattn.core.layout import TokenKind
 from vlmattn.detection import (
     SCORES,
+    attention_dispersion,
+    commit_depth,
     glsim,
     lookback_ratio,
     preliminary_attention,
@@ -96,6 +98,28 @@ def test_sink_share_is_that_of_whole_matrices(kind: str) -> None:
     np.testing.assert_allclose(sink_share(found, run.trace, tokens), wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize(("places", "blob"), [([(0, 0), (1, 1)], True), ([(0, 0), (2, 2)], False)])
+def test_a_blob_is_of_patches_that_touch_at_corners_too(places: list[tuple[int, int]], blob: bool) -> None:
+    trace = made("llava").trace
+    t = trace.answer_tokens[1]
+    rows, columns = trace.rows_of([t], "predicting"), trace.image_columns(0)
+    at = trace.columns[columns]
+    count = int(np.ceil(len(at) / 10))
+    cells = [(int(trace.layout.row[p]), int(trace.layout.col[p])) for p in at]
+    others = [n for n, cell in enumerate(cells) if cell not in places]
+    attention = trace.attn_lhqk.astype(np.float64)
+    line = np.full(len(at), 0.01)
+    line[[cells.index(cell) for cell in places]] = 0.2
+    attention[:, :, rows[0], columns] = line
+    assert count == 2
+    inside = 0.4 / line.sum() if blob else 0.0
+    rest = line[others] if blob else line
+    q = rest / rest.sum()
+    wanted = (1 - inside) * -(q * np.log(q)).sum() / np.log(len(q))
+    found = attention_dispersion(dataclasses.replace(trace, attn_lhqk=attention), [t])
+    assert found[0] == pytest.approx(wanted, abs=1e-6)
+
+
 def test_a_word_is_the_mean_of_its_tokens() -> None:
     plain, run = plainly("llava"), made("llava")
     word = next(w for w in run.words() if w.text == "cup")
@@ -173,3 +197,14 @@ def test_a_family_without_patches_in_its_prompt_keeps_what_rows_give() -> None:
     assert "could be taken away" in found.missing["t_vhd"]
     with pytest.raises((MapError, UnsupportedModel)):
         run.detect(scores=["glsim"])
+
+
+def test_a_token_is_committed_where_it_stays_the_likeliest() -> None:
+    states = seen(made("llava"), made("llava").trace.answer_tokens[:3]).states
+    n = states.depth
+    own = states.ids_t
+    likeliest = np.repeat(own[None], n + 1, axis=0)
+    likeliest[1, 0] = own[0] + 1  # likeliest at first, lost, and found again
+    likeliest[n, 1] = own[1] + 1  # lost at the end
+    found = commit_depth(dataclasses.replace(states, likeliest_lt=likeliest))
+    np.testing.assert_allclose(found, [2 / n, (n + 1) / n, 0.0])
