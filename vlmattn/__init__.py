@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vlmattn import (
         adapters,
         capture,
+        detection,
         evaluate,
         faithfulness,
         gaze,
@@ -55,6 +56,7 @@ __all__ = [
     "VlmattnError",
     "adapters",
     "capture",
+    "detection",
     "errors",
     "evaluate",
     "faithfulness",

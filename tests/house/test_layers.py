@@ -13,7 +13,7 @@ LAYERS = (
     ("evaluate",),
     ("api",),
     ("report", "export"),
-    ("hallucination", "gaze", "faithfulness", "steering", "refine"),
+    ("hallucination", "gaze", "faithfulness", "detection", "steering", "refine"),
     ("sinks", "heads", "maps"),
     ("overlay",),
     ("trace", "grid"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from vlmattn.api.checking import Check, Checked
 from vlmattn.api.circuits import head_circuits, pursue_heads
 from vlmattn.api.clip import Clip, load_clip
+from vlmattn.api.detection import DetectedWord, Detection
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.knockout import knockout_cost, knockout_sweep
 from vlmattn.api.loading import load
@@ -17,7 +19,11 @@ from vlmattn.api.video_look import VideoLook
 from vlmattn.api.vlm import Vlm
 
 __all__ = [
+    "Check",
+    "Checked",
     "Clip",
+    "DetectedWord",
+    "Detection",
     "Look",
     "Refinement",
     "Run",

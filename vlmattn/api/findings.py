@@ -12,6 +12,7 @@ from vlmattn.core.head_preset import HeadPreset
 
 if TYPE_CHECKING:
     from vlmattn.api.request import Prompt
+    from vlmattn.detection import Calibration, Detector
     from vlmattn.heads import HeadAtlas, HeadSample
     from vlmattn.sinks import Rules, SinkCoordinates
 
@@ -23,6 +24,7 @@ class Findings:
     model: Any
     sink_coordinates: SinkCoordinates | None
     head_presets: dict[str, HeadPreset]
+    detector: Detector | Calibration | None
 
     def calibrate_sinks(
         self, items: Sequence[tuple[Any, Prompt]] | None = None, *, rules: Rules | None = None
@@ -97,6 +99,17 @@ class Findings:
         for one in found.values():
             check_fits(self, one)
         return found | self.head_presets
+
+    def use_detector(self, found: Detector | Calibration | str | Path | None) -> None:
+        """What risks of words go by from now on, in :meth:`Run.detect`, ``run.grounding(risk=True)`` and
+        ``ask(check=True)``: a detector, a calibration of one score, or a detector's file; None for none.
+
+        Raises:
+            SpecError: a detector of another model, or something else. FileError: a file that holds none.
+        """
+        from vlmattn.api.detected import usable
+
+        self.detector = None if found is None else usable(self, found)  # type: ignore[arg-type]
 
 
 def check_fits(vlm: Any, preset: HeadPreset) -> None:

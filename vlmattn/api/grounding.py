@@ -13,6 +13,7 @@ from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.videos import Video
 
 if TYPE_CHECKING:
+    from vlmattn.api.detected import Judge
     from vlmattn.api.run import Run
     from vlmattn.faithfulness import Evidence, Verdict, VerdictRule
     from vlmattn.grid import PatchMap
@@ -34,6 +35,8 @@ class WordGrounding:
         entropy: of the map whose peak is told, over the most that its patches allow: 0 for one patch, 1 for all alike;
             NaN where there is no such map.
         sink_share: attention of the word's rows on the model's known sinks, 0 to 1; None where none are known.
+        risk: calibrated chance that the word is made up, 0 to 1, by a detector of :mod:`vlmattn.detection`; None unless
+            asked for, or where it is not defined. calibration: what it goes by, and what that was fitted on.
         evidence, chance, verdict: of a deletion test, the chance that the word is supported by what it looks at, and
             in a word; None if it was not tested or nothing could be tested. threshold: what the verdict goes by, and
             where that was fitted.
@@ -53,6 +56,8 @@ class WordGrounding:
     chance: float | None = None
     verdict: Verdict | None = None
     threshold: str = ""
+    risk: float | None = None
+    calibration: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; None for what is not known."""
@@ -69,6 +74,7 @@ class WordGrounding:
             "log_probability": _known(self.log_probability),
             "entropy": _known(self.entropy),
             "sink_share": self.sink_share,
+            **({"risk": self.risk, "calibration": self.calibration} if self.calibration else {}),
             **self._tested(),
         }
 
@@ -96,6 +102,7 @@ def grounding(
     test: bool = False,
     rule: VerdictRule | None = None,
     seed: int = 0,
+    risk: Judge | bool = False,
 ) -> list[WordGrounding]:
     """See :meth:`Run.grounding`."""
     from vlmattn.api.checks import map_options
@@ -106,10 +113,31 @@ def grounding(
         raise SpecError("a rule makes verdicts of a deletion test: say test=True")
     options = {"method": method, "layers": layers, "heads": heads}
     map_options(run.trace, None, method, {"layers": layers, "heads": heads})
+    judge = _judge(run, risk)
     words = [word for word in run.words() if any(c.isalnum() for c in word.text)]
     with one_pass(run):
         found = [_ground(run, word, options) for word in words]
+    if judge is not None:
+        from vlmattn.api.detection import risks_of
+
+        risks = risks_of(run, words, judge)
+        found = [replace(one, risk=r, calibration=judge.told) for one, r in zip(found, risks, strict=True)]
     return _tested(run, words, found, options, rule, seed) if test else found
+
+
+def _judge(run: Run, risk: Judge | bool) -> Judge | None:
+    """What risks go by; None where none are asked for."""
+    from vlmattn.api.detection import judge_of
+
+    if risk is False:
+        return None
+    judge = judge_of(run, None if risk is True else risk)
+    if judge is None:
+        raise SpecError(
+            "a risk needs a detector or a calibration of this model: give risk=Detector, or vlm.use_detector(…) "
+            "before; test=True needs none"
+        )
+    return judge
 
 
 def _ground(run: Run, word: Span, options: dict[str, Any]) -> WordGrounding:

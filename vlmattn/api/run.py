@@ -191,7 +191,8 @@ class Run(AnswerStudies):
             test: paint over a square round each word's peak, and four elsewhere, ask for the same answer, and say
                 whether the word rests on what it looks at: six more pictures per word. See
                 :mod:`vlmattn.faithfulness.verdict`.
-            options: of the test: ``rule``, a :class:`vlmattn.faithfulness.VerdictRule`, and ``seed`` of the squares.
+            options: of the test: ``rule``, a :class:`vlmattn.faithfulness.VerdictRule`, and ``seed`` of the squares;
+                ``risk``, True or a :class:`vlmattn.detection.Detector`: how likely each word is made up.
         """
         return grounding(self, method=method, layers=layers, heads=heads, test=test, **options)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vlmattn.api.checking import Checked
+    from vlmattn.api.detection import Detection
+    from vlmattn.detection import MentionTable
     from vlmattn.heads import HeadCircuits, HeadPursuit, JointEmbedding, KnockoutSweep, Reasoning
 
 
@@ -32,7 +35,49 @@ class HeadStudies:
 
 
 class AnswerStudies:
-    """What can be found out about one answer."""
+    """What can be found out about one answer.
+
+    Attributes:
+        checked: what ``ask(check=…)`` found; None where it was not asked to.
+    """
+
+    checked: Checked | None = None
+
+    def detect(self, **options: Any) -> Detection:
+        """Which words and objects of the answer are likely made up: scores, all higher for more likely, and risk.
+
+        Scores of where attention lies on a picture (spread, dispersion, agreement) are of the first picture.
+
+        Args:
+            options: ``scores``, names of :data:`vlmattn.detection.SCORES` (default: all that can be made here; the
+                others are told in ``missing``); ``objects``, phrases or a synonym table (default: things of drawn
+                scenes and COCO's objects); ``by``, a :class:`vlmattn.detection.Detector` or ``Calibration`` for the
+                risk (default: that of ``vlm.use_detector``); ``over_tokens``, how tokens of a word are made one:
+                ``mean``, ``max``, ``first`` or ``last``; ``layers`` of states; ``about``, a phrase of the question,
+                such as what a *yes* claims, whose own states are then read too.
+
+        Raises:
+            SpecError: no such score or layer, or a detector of another model. MapError: rows or what a score needs was
+            not kept, or the answer has no word. UnsupportedModel: a score that was asked for is not for this family.
+        """
+        from vlmattn.api.detection import detect
+
+        return detect(self, **options)  # type: ignore[arg-type]
+
+    def mentions(self, there: Collection[str], *, image: str, **options: Any) -> MentionTable:
+        """The objects that the answer names, with scores, features and truth: what detectors are fitted on.
+
+        Args:
+            there: names of the objects that are in the picture. image: name of the picture, by which tables are split.
+            options: ``objects``, ``scores`` and ``over_tokens`` as in :meth:`detect`; ``features``, some of ``heads``
+                and ``states:LAYER``.
+
+        Raises:
+            MapError: the answer names no object. Others as in :meth:`detect`.
+        """
+        from vlmattn.api.detection import mentions
+
+        return mentions(self, there, image=image, **options)  # type: ignore[arg-type]
 
     def knockout(self, *args: Any, **options: Any) -> KnockoutSweep:
         """What this answer loses without attention; see :func:`vlmattn.api.knockout_sweep`."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from vlmattn.adapters import Encoded, adapter_for
 from vlmattn.adapters.videos import may_run_together
+from vlmattn.api.checking import Check, check_of, checked
 from vlmattn.api.checks import check_finite, named_options
 from vlmattn.api.endings import end_tokens, setting, written_answers
 from vlmattn.api.findings import Findings
@@ -32,6 +33,7 @@ from vlmattn.trace import Trace, trace_from_kept
 if TYPE_CHECKING:
     from vlmattn.api.verify import Verification
     from vlmattn.core.head_preset import HeadPreset
+    from vlmattn.detection import Calibration, Detector
     from vlmattn.sinks import SinkCoordinates
 
 
@@ -43,6 +45,7 @@ class Vlm(Findings, HeadStudies):
         name, revision: where they came from.
         sink_coordinates: of :meth:`known_sinks`, once they are known; may be set, such as to a loaded calibration.
         head_presets: heads that :meth:`use_heads` was told, by name.
+        detector: what risks of words go by, of :meth:`use_detector`; None for none.
         general: passes of a general prompt, kept per picture for refinement.
     """
 
@@ -52,6 +55,7 @@ class Vlm(Findings, HeadStudies):
         self.name, self.revision = name, revision
         self.sink_coordinates: SinkCoordinates | None = None
         self.head_presets: dict[str, HeadPreset] = {}
+        self.detector: Detector | Calibration | None = None
         self._steering: tuple[Steering, ...] = ()
         self.general = GeneralPasses()
         self._running = threading.RLock()
@@ -84,6 +88,7 @@ class Vlm(Findings, HeadStudies):
         max_new_tokens: int = 64,
         seed: int | None = None,
         steering: Sequence[Steering] = (),
+        check: Check | bool = False,
         **generate: Any,
     ) -> Run:
         """Ask about one picture or video, or about several at once, and keep where the model looked.
@@ -98,13 +103,16 @@ class Vlm(Findings, HeadStudies):
             max_new_tokens: how much the model may write.
             seed: of sampling (with ``do_sample=True``).
             steering: changes to make while it runs, after those of :meth:`steer`.
+            check: look for words that nothing supports, told in ``run.checked``; a :class:`vlmattn.api.Check` says by
+                what, and what is done then: mark, abstain, look again, or answer under other steering.
             generate: goes to ``model.generate`` (``do_sample``, ``num_beams``, ``temperature`` …).
 
         Raises:
             ImageError, PromptError: what was given cannot be used.
             BudgetExceeded: before anything runs, if too much would be kept.
         """
-        return self.ask_many(
+        wanted = check_of(self, check)
+        run = self.ask_many(
             [(image, question)],
             answers=None if answer is None else [answer],
             system=system,
@@ -114,6 +122,7 @@ class Vlm(Findings, HeadStudies):
             steering=steering,
             **generate,
         )[0]
+        return run if wanted is None else checked(run, wanted)
 
     def ask_many(
         self,

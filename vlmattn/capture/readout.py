@@ -79,6 +79,12 @@ class Readout:
         return WordsRead(*(torch.cat(parts).cpu() for parts in zip(*found, strict=True)))
 
     @torch.no_grad()
+    def logits(self, states: torch.Tensor, *, normed: bool = False) -> torch.Tensor:
+        """(N, V) float32 logits, on the CPU, of (N, d) states; of few, since the whole vocabulary is held for all."""
+        behind = states if normed else self.normed(states)
+        return torch.cat([self._scaled(part).cpu() for part in self._raw(behind)])
+
+    @torch.no_grad()
     def normed(self, states: torch.Tensor) -> torch.Tensor:
         """(N, d) states behind the final norm."""
         if self.norm is None:

@@ -66,6 +66,11 @@ def ask(
         bool,
         typer.Option("--ground", help="Test whether each word rests on what it looks at: six pictures more a word."),
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Mark things that nothing supports, by the deletion test or by --detector."),
+    ] = False,
+    detector: Annotated[str | None, typer.Option(help="File of 'vlmattn detect MODEL --save'.")] = None,
     answer: Answer = None,
     system: System = None,
     max_new_tokens: MaxNewTokens = 64,
@@ -81,10 +86,13 @@ def ask(
 
     wanted, paths = choice(method, layers, heads), [image, *(more or [])]
     check_question(question, len(paths), answer, system)
+    if detector is not None and not check:
+        raise SpecError("--detector is what --check goes by: give both")
     if out is not None:
         check_can_hold(out)
     pictures = read_pictures(paths, frames, fps)
     vlm = load_model(model, device, dtype, revision, attention)
+    vlm.use_detector(detector)
     with own_knobs():
         run = vlm.ask(
             pictures,
@@ -93,12 +101,17 @@ def ask(
             system=system,
             max_new_tokens=max_new_tokens,
             capture=wanted.spec(vlm),
+            check=check,
         )
+    found = run.checked
     files = _write_words(run, out, wanted) if out is not None else None
     if json:
-        print_json(run.to_dict(**wanted.read, test=ground) | {"files": [str(f) for f in files or ()]})
+        told = {} if found is None else {"checked": found.to_dict()}
+        print_json(run.to_dict(**wanted.read, test=ground) | told | {"files": [str(f) for f in files or ()]})
     elif not quiet:
         _print_run(run, wanted, files, ground)
+        if found is not None:
+            typer.echo(f"Checked: {found}")
 
 
 def map_command(

@@ -15,7 +15,21 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmattn.cli import ask, demo, evaluate, faithfulness, heads, lens, models, refine, scenes, score, sinks, verify
+from vlmattn.cli import (
+    ask,
+    demo,
+    detect,
+    evaluate,
+    faithfulness,
+    heads,
+    lens,
+    models,
+    refine,
+    scenes,
+    score,
+    sinks,
+    verify,
+)
 from vlmattn.core.errors import (
     BudgetExceeded,
     DependencyMissing,
@@ -40,6 +54,7 @@ app.command("map")(ask.map_command)
 app.command("sinks")(sinks.sinks)
 app.command("heads")(heads.heads)
 app.command("lens")(lens.lens)
+app.command("detect")(detect.detect)
 app.command("faithfulness")(faithfulness.faithfulness)
 app.command("refine")(refine.refine)
 app.command("models")(models.models)
