@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmattn.api.endings import end_tokens, setting, written_answers
+from vlmattn.api.writing import steered_settings, steering_in
 from vlmattn.core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def answers_of(vlm: Vlm, request: Request) -> list[Written]:
     if len(request.items) > 1 and not may_run_together(vlm.adapter.spec, pictures):
         return [one for number in range(len(request.items)) for one in answers_of(vlm, request.at(number))]
     encoded = vlm.encode(pictures, [question for _, question in request.items], system=request.system)
-    request = replace(request, steering=tuple(s.for_model(vlm) for s in request.steering))
+    request = steering_in(vlm, request)
     for change in request.steering:
         encoded = change.edit_input(encoded)
     with vlm.alone():
@@ -67,8 +68,14 @@ def _written(vlm: Vlm, encoded: Any, request: Request) -> list[Written]:
         max_new_tokens=request.max_new_tokens,
         beams=int(setting(vlm.model, settings, "num_beams") or 1),
     )
-    with session, torch.no_grad(), _seeded(request.seed), named_options(request.generate):
-        output = vlm.model.generate(**encoded.inputs, **settings)
+    with (
+        steered_settings(vlm.model, encoded, request, settings) as steered,
+        session,
+        torch.no_grad(),
+        _seeded(request.seed),
+        named_options(request.generate),
+    ):
+        output = vlm.model.generate(**encoded.inputs, **steered)
     finite.check()
     pairs = zip(encoded.layouts, encoded.pad_left, strict=True)
     prompt = max(pad + layout.answer_start - layout.memory for layout, pad in pairs)

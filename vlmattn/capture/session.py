@@ -86,7 +86,8 @@ class Session:
         self.sites = model_sites(self.model)
         self.layouts = tuple(layouts)
         self.pad_left = tuple(pad_left) if pad_left is not None else (0,) * len(self.layouts)
-        self.spec, self.steering = spec, tuple(s for s in steering if s.edits_attention())
+        parts = [part for one in steering for part in one.parts()]
+        self.spec, self.steering = spec, tuple(s for s in parts if s.edits_attention())
         self.max_new_tokens, self.beams = max_new_tokens, beams
         self._memory = max((layout.memory for layout in self.layouts), default=0)
         self.recordings: list[Recording] = []

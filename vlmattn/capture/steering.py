@@ -6,7 +6,7 @@ slot   where                                method
 A1 A2  scaled scores, before mask           :meth:`Steering.edit_scores`
 B1-B3  probabilities, after softmax         :meth:`Steering.edit_rows`
 C      head outputs, before W_O             :meth:`Steering.scale_heads`, :meth:`Steering.edit_heads`
-D      logits                               :meth:`Steering.logits_processor`
+D      logits                               :meth:`Steering.logits_processor`, :meth:`Steering.writing`
 E      the input                            :meth:`Steering.edit_input`
 -      reads the residual stream            :meth:`Steering.see_hidden`
 =====  ===================================  =====================================================
@@ -17,7 +17,8 @@ score; redistribution, zeroing and replacement (B1, B2, B3) differ in what they 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -118,6 +119,20 @@ class Steering:
         """A transformers ``LogitsProcessor`` for ``generate``; or None."""
         return None
 
+    def writing(
+        self, model: Any, encoded: Any, settings: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Any | None]:
+        """A context that is open while an answer is written, and gives a ``LogitsProcessor`` of this one run; or None.
+
+        Args:
+            model: transformers model. encoded: the input that it gets, after :meth:`edit_input`. settings: of
+                ``generate``, as far as they are known.
+
+        Raises:
+            SpecError: on entering, before anything runs: an input or a way of decoding that it cannot act on.
+        """
+        return nullcontext()
+
     def edit_input(self, encoded: Any) -> Any:
         """The input to run on instead of ``encoded``."""
         return encoded
@@ -144,6 +159,10 @@ class Steering:
     def describe(self) -> str:
         """One phrase for provenance."""
         return type(self).__name__
+
+    def parts(self) -> tuple[Steering, ...]:
+        """What it is made of, in the order in which they act: itself, unless it joins several."""
+        return (self,)
 
     def edits_attention(self) -> bool:
         """Whether any attention slot is overridden."""

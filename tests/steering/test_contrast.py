@@ -1,0 +1,88 @@
+"""Methods of two runs against whole passes without cache and padding, at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.steering.plain_contrast import (
+    FAMILIES,
+    QUESTIONS,
+    alone,
+    check_same,
+    cut,
+    encoded_of,
+    log_p,
+    vlm_of,
+    whole_logits,
+)
+from vlmattn.core.layout import TokenKind
+from vlmattn.steering import VCD, PAIContrast
+from vlmattn.steering.vcd import noisy, signal_left
+
+
+def vcd_rule(vlm: Any, alpha: float, beta: float, step: int) -> Any:
+    clean = [alone(vlm, n) for n in range(2)]
+    whole = encoded_of(vlm, *QUESTIONS)
+
+    def noise(number: int) -> dict[str, Any]:
+        given, pixels = dict(clean[number]), clean[number]["pixel_values"]
+        if pixels.ndim == 2:  # rows of patches, drawn together
+            every = noisy(whole.inputs["pixel_values"], step, 0)
+            rows = len(pixels)
+            return given | {"pixel_values": every[rows * number : rows * (number + 1)]}
+        return given | {"pixel_values": noisy(pixels, step, 0)}
+
+    def rule(number: int, written: torch.Tensor) -> torch.Tensor:
+        p = log_p(whole_logits(vlm, clean[number], written))
+        q = log_p(whole_logits(vlm, noise(number), written))
+        return cut((1 + alpha) * p - alpha * q, p, beta)
+
+    return rule
+
+
+def pai_rule(vlm: Any, gamma: float, beta: float) -> Any:
+    clean = [alone(vlm, n) for n in range(2)]
+    layouts = encoded_of(vlm, *QUESTIONS).layouts
+
+    def text(number: int) -> dict[str, Any]:
+        left = [n for n, k in enumerate(layouts[number].kinds) if k not in (TokenKind.IMAGE, TokenKind.SEPARATOR)]
+        kept = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+        return {name: value[:, left] for name, value in clean[number].items() if name in kept}
+
+    def rule(number: int, written: torch.Tensor) -> torch.Tensor:
+        p = log_p(whole_logits(vlm, clean[number], written))
+        u = log_p(whole_logits(vlm, text(number), written))
+        return cut(gamma * (p - u) + u, p, beta)
+
+    return rule
+
+
+@pytest.mark.parametrize("decoding", ["greedy", "beams", "samples"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vcd(family: str, decoding: str) -> None:
+    vlm = vlm_of(family)
+    check_same(vlm, VCD(alpha=0.7, beta=0.05, noise_step=700), vcd_rule(vlm, 0.7, 0.05, 700), decoding)
+
+
+@pytest.mark.parametrize("decoding", ["greedy", "beams", "samples"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pai_contrast(family: str, decoding: str) -> None:
+    vlm = vlm_of(family)
+    check_same(vlm, PAIContrast(gamma=1.8, beta=0.05), pai_rule(vlm, 1.8, 0.05), decoding)
+
+
+def test_the_diffusion_is_the_papers() -> None:
+    rates = [1e-5 + (5e-3 - 1e-5) / (1 + np.exp(-(-6 + 12 * n / 999))) for n in range(1000)]
+    left = 1.0
+    for rate in rates[:501]:
+        left *= 1 - rate
+    assert signal_left(500) == pytest.approx(left, rel=1e-12)
+    pixels = torch.ones(2, 3, 64, 64)
+    drawn = noisy(pixels, 500, 3)
+    assert torch.equal(drawn[0], drawn[1])
+    assert float(drawn.mean()) == pytest.approx(left**0.5, abs=0.02)
+    assert float(drawn.std()) == pytest.approx((1 - left) ** 0.5, rel=0.03)
