@@ -14,7 +14,7 @@ from tests.tiny_models import FAMILIES as LLAVA_LIKE
 from tests.tiny_models import build
 from vlmattn.core.images import load_image
 
-FAMILIES = ("llava", "llava_next", "qwen2_vl", "gemma3", "idefics3")
+FAMILIES = ("llava", "llava_next", "qwen2_vl", "gemma3", "llava_onevision")
 """Grouped heads in all; a sliding window shorter than the prompt in gemma3; positions of its own in qwen2_vl."""
 QUESTIONS = ("What is on the stove here?", "Who?")
 
@@ -97,8 +97,21 @@ def both_ways(vlm: va.Vlm, method: Any, rule: Any, decoding: str, tokens: int = 
         torch.manual_seed(0)
         with method.writing(vlm.model, encoded, how) as processor:
             given = {"method": processor, "plain": Plain(rule, prompt, copies), None: None}[chosen]
-            outs.append(vlm.model.generate(**encoded.inputs, **how, logits_processor=[given] if given else None))
+            both = [given, no_pictures(vlm)] if given else [no_pictures(vlm)]
+            outs.append(vlm.model.generate(**encoded.inputs, **how, logits_processor=both))
     return tuple(outs)
+
+
+def no_pictures(vlm: va.Vlm) -> Any:
+    """A logits processor: a written image token would need a picture when the line is read whole."""
+    banned = [n for n in vlm.adapter.tokenizer.added_tokens_decoder if n < vlm.model.lm_head.weight.shape[0]]
+
+    def ban(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()
+        scores[:, banned] = -torch.inf
+        return scores
+
+    return ban
 
 
 def check_same(vlm: va.Vlm, method: Any, rule: Any, decoding: str) -> None:

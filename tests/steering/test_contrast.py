@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from tests.steering.plain_contrast import (
     whole_logits,
 )
 from vlmattn.core.layout import TokenKind
-from vlmattn.steering import VCD, PAIContrast
+from vlmattn.steering import ICD, M3ID, VCD, PAIContrast
 from vlmattn.steering.vcd import noisy, signal_left
 
 
@@ -46,19 +47,60 @@ def vcd_rule(vlm: Any, alpha: float, beta: float, step: int) -> Any:
 
 def pai_rule(vlm: Any, gamma: float, beta: float) -> Any:
     clean = [alone(vlm, n) for n in range(2)]
-    layouts = encoded_of(vlm, *QUESTIONS).layouts
-
-    def text(number: int) -> dict[str, Any]:
-        left = [n for n, k in enumerate(layouts[number].kinds) if k not in (TokenKind.IMAGE, TokenKind.SEPARATOR)]
-        kept = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
-        return {name: value[:, left] for name, value in clean[number].items() if name in kept}
 
     def rule(number: int, written: torch.Tensor) -> torch.Tensor:
         p = log_p(whole_logits(vlm, clean[number], written))
-        u = log_p(whole_logits(vlm, text(number), written))
+        u = log_p(whole_logits(vlm, text_alone(vlm, clean, number), written))
         return cut(gamma * (p - u) + u, p, beta)
 
     return rule
+
+
+def text_alone(vlm: Any, clean: list[dict[str, Any]], number: int) -> dict[str, Any]:
+    kinds = encoded_of(vlm, *QUESTIONS).layouts[number].kinds
+    left = [n for n, kind in enumerate(kinds) if kind not in (TokenKind.IMAGE, TokenKind.SEPARATOR)]
+    kept = ("input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids")
+    return {name: value[:, left] for name, value in clean[number].items() if name in kept}
+
+
+def m3id_rule(vlm: Any, forgetting: float, theta: float) -> Any:
+    clean = [alone(vlm, n) for n in range(2)]
+
+    def rule(number: int, written: torch.Tensor) -> torch.Tensor:
+        p = log_p(whole_logits(vlm, clean[number], written))
+        u = log_p(whole_logits(vlm, text_alone(vlm, clean, number), written))
+        left = math.exp(-forgetting * (len(written) + 1))
+        return log_p(p + (1 - left) / left * (p - u)) if float(p.exp().max()) < theta else p
+
+    return rule
+
+
+def icd_rule(vlm: Any, alpha: float, beta: float) -> Any:
+    clean = [alone(vlm, n) for n in range(2)]
+    longer = [alone(vlm, n, tuple(f"You are confused. {q}" for q in QUESTIONS)) for n in range(2)]
+
+    def rule(number: int, written: torch.Tensor) -> torch.Tensor:
+        p = log_p(whole_logits(vlm, clean[number], written))
+        d = log_p(whole_logits(vlm, longer[number], written))
+        return cut((1 + alpha) * p - alpha * d, p, beta)
+
+    return rule
+
+
+@pytest.mark.parametrize("decoding", ["greedy", "beams", "samples"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_m3id(family: str, decoding: str) -> None:
+    vlm = vlm_of(family)
+    check_same(vlm, M3ID(forgetting=0.3, theta=0.9), m3id_rule(vlm, 0.3, 0.9), decoding)
+
+
+@pytest.mark.parametrize("decoding", ["greedy", "beams", "samples"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_icd(family: str, decoding: str) -> None:
+    # Every byte is a token of these models, so words put before the question are tokens put before it.
+    vlm = vlm_of(family)
+    method = ICD(alpha=0.7, beta=0.05, disturbance="You are confused. ").for_model(vlm)
+    check_same(vlm, method, icd_rule(vlm, 0.7, 0.05), decoding)
 
 
 @pytest.mark.parametrize("decoding", ["greedy", "beams", "samples"])

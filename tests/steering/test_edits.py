@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.steering.plain_edit import DECODERS, IMAGE, Matrices, Plain, check_neutral, check_same
-from vlmattn.steering import PAI, VAF
+from vlmattn.steering import ADHH, HGAI, PAI, SPIN, VAF
 
 
 class PlainPAI(Plain):
@@ -29,12 +29,58 @@ class PlainVAF(Plain):
         return out
 
 
+class PlainHGAI(Plain):
+    def scores(self, scores: torch.Tensor, at: Matrices) -> torch.Tensor:
+        out = scores.clone()
+        for row in range(at.prompt - 1, scores.shape[1]):
+            for column in IMAGE:
+                out[:, row, column] += 0.6 * sum(abs(float(s)) for s in scores[:, row, column]) / len(scores)
+        return out
+
+
+class PlainSPIN(Plain):
+    def __init__(self, by: str) -> None:
+        self.by = by
+
+    def heads(self, outputs: torch.Tensor, at: Matrices) -> torch.Tensor:
+        out = outputs.clone()
+        for row in range(at.prompt - 1, outputs.shape[1]):
+            seen = [j for j in IMAGE if at.seen[row, j]]
+            source = at.scores if self.by == "scores" else at.rows
+            given = [float(sum(source[h, row, j] for j in seen)) for h in range(len(outputs))]
+            ranked = sorted(range(len(given)), key=lambda h: -given[h])
+            for head in ranked[int(0.6 * len(given)) :] if seen else ():
+                out[head, row] *= 0.1
+        return out
+
+
+class PlainADHH(Plain):
+    def rows(self, rows: torch.Tensor, at: Matrices) -> torch.Tensor:
+        out = rows.clone()
+        for layer, head in ((1, 0), (1, 3), (3, 2)):
+            for row in range(at.prompt - 1, rows.shape[1]):
+                if at.layer == layer and float(rows[head, row, IMAGE.stop :].sum()) >= 0.3:
+                    out[head, row, IMAGE.stop :] = 0
+        return out
+
+
 METHODS: dict[str, tuple[Any, Plain, list[int]]] = {
     "PAI": (PAI(alpha=0.4), PlainPAI(), [2, 3]),
     "PAI in chosen layers": (PAI(alpha=0.4, first_layer=0, layers=(0, -1)), PlainPAI(), [0, 3]),
     "VAF": (VAF(enhance=1.3, suppress=0.7, layers=(0, 1, 2)), PlainVAF(), [0, 1, 2]),
+    "HGAI": (HGAI(alpha=0.6, layers=(1, 2)), PlainHGAI(), [1, 2]),
+    "SPIN by scores": (SPIN(keep=0.6, factor=0.1), PlainSPIN("scores"), [0, 1, 2, 3]),
+    "SPIN by mass": (SPIN(keep=0.6, factor=0.1, by="mass", layers=(0, 1)), PlainSPIN("mass"), [0, 1]),
+    "AD-HH": (ADHH(heads=((1, 0), (1, 3), (3, 2)), threshold=0.3), PlainADHH(), [1, 3]),
 }
-NEUTRAL: dict[str, Any] = {"PAI": PAI(alpha=0), "VAF": VAF(enhance=1, suppress=1)}
+NEUTRAL: dict[str, Any] = {
+    "PAI": PAI(alpha=0),
+    "VAF": VAF(enhance=1, suppress=1),
+    "HGAI": HGAI(alpha=0),
+    "SPIN": SPIN(factor=1),
+    "SPIN keeps all": SPIN(keep=1, factor=0.5),
+    "AD-HH": ADHH(heads=((1, 0),), threshold=1.1),
+}
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

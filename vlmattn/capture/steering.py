@@ -99,6 +99,10 @@ class Steering:
     rows: EditRows = "after_image"
     layers: tuple[int, ...] | None = None
 
+    def survey_rows(self, probs_bhrk: torch.Tensor, where: Where) -> None:
+        """Look at attention rows (B, H, R, K) after softmax, before any row of this layer is edited; in
+        prompt passes only, in parts of R rows. For edits of a row that depend on the rows of others."""
+
     def edit_scores(self, scores_bhrk: torch.Tensor, where: Where) -> torch.Tensor | None:
         """New scaled scores (B, H, R, K) float32, before mask and softmax; or None."""
         return None
@@ -175,6 +179,10 @@ class Steering:
     def sees_hidden(self) -> bool:
         """Whether it looks at the residual stream."""
         return self._overrides("see_hidden")
+
+    def surveys(self) -> bool:
+        """Whether it looks at all rows before it edits one."""
+        return self._overrides("survey_rows")
 
     def _overrides(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(Steering, name)

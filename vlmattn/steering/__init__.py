@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from vlmattn.steering.ad_hh import ADHH
+from vlmattn.steering.deco import DeCo
+from vlmattn.steering.dola import DoLa
+from vlmattn.steering.hgai import HGAI
+from vlmattn.steering.icd import ICD
 from vlmattn.steering.knock_out import KnockOut
+from vlmattn.steering.m3id import M3ID
 from vlmattn.steering.named import NAMED, steering_of
 from vlmattn.steering.pai import PAI, PAIContrast
 from vlmattn.steering.replace_heads import ReplaceHeads
 from vlmattn.steering.saved import load_steering, save_steering
 from vlmattn.steering.scale_heads import ScaleHeads
+from vlmattn.steering.spin import SPIN
 from vlmattn.steering.together import Together
 from vlmattn.steering.vaf import VAF
 from vlmattn.steering.var import PRESETS, VAR
 from vlmattn.steering.vcd import VCD
 
 __all__ = [
+    "ADHH",
+    "HGAI",
+    "ICD",
+    "M3ID",
     "NAMED",
     "PAI",
     "PRESETS",
+    "SPIN",
     "VAF",
     "VAR",
     "VCD",
+    "DeCo",
+    "DoLa",
     "KnockOut",
     "PAIContrast",
     "ReplaceHeads",

@@ -9,10 +9,13 @@ from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 from vlmattn.capture import Steering
+from vlmattn.capture.choices import is_whole
 from vlmattn.core.errors import SpecError
 from vlmattn.core.layout import TokenLayout
 
 Slot = Literal["scores", "rows", "heads", "logits"]
+Heads = tuple[tuple[int, int], ...]
+"""(layer, head) pairs."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,6 +59,18 @@ class Method(Steering):
         self.check_depth(max(present) + 1)
         return super().layers_among(present)
 
+    @staticmethod
+    def layers_of_heads(present: Sequence[int], heads: Heads) -> frozenset[int]:
+        """The layers that heads belong to.
+
+        Raises:
+            SpecError: one that has no attention.
+        """
+        missing = sorted({layer for layer, _ in heads} - set(present))
+        if missing:
+            raise SpecError(f"layer {missing[0]} has no attention; layers that have are {sorted(present)}")
+        return frozenset(layer for layer, _ in heads)
+
     def check_depth(self, depth: int) -> None:
         """Raise a SpecError for a model that the settings are not for."""
         if self.depth is not None and depth != self.depth:
@@ -93,5 +108,35 @@ def check_pictures(name: str, layouts: Sequence[TokenLayout]) -> None:
 
 def check_layer_number(name: str, value: Any) -> None:
     """Raise a SpecError unless ``value`` is a layer number from 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not is_whole(value) or value < 0:
         raise SpecError(f"{name} must be a layer number, from 0; got {value!r}")
+
+
+def check_pairs(name: str, heads: Any) -> Heads:
+    """(layer, head) pairs, as whole numbers.
+
+    Raises:
+        SpecError: none, one that is no pair, or twice there.
+    """
+    try:
+        pairs = tuple((layer, head) for layer, head in heads)
+    except (TypeError, ValueError):
+        raise SpecError(f"heads of {name} must be (layer, head) pairs, got {heads!r}") from None
+    if not pairs or not all(is_whole(n) and n >= 0 for pair in pairs for n in pair) or len(set(pairs)) < len(pairs):
+        raise SpecError(f"heads of {name} must be different (layer, head) pairs from 0, got {heads!r}")
+    return tuple((int(layer), int(head)) for layer, head in pairs)
+
+
+def check_heads(heads: Heads, counts: Mapping[int, int]) -> None:
+    """Refuse heads that a model with ``counts`` heads by layer does not have.
+
+    Raises:
+        SpecError: names the head, and what there is.
+    """
+    for layer, head in heads:
+        if layer not in counts:
+            raise SpecError(f"layer {layer} has no attention; layers that have are {sorted(counts)}")
+        if head >= counts[layer]:
+            raise SpecError(
+                f"head {head} of layer {layer} does not exist; the layer has heads 0 to {counts[layer] - 1}"
+            )

@@ -8,13 +8,33 @@ from typing import Any
 
 from vlmattn.capture import Steering
 from vlmattn.core.errors import SpecError
+from vlmattn.steering.ad_hh import ADHH
+from vlmattn.steering.deco import DeCo
+from vlmattn.steering.dola import DoLa
+from vlmattn.steering.hgai import HGAI
+from vlmattn.steering.icd import ICD
+from vlmattn.steering.m3id import M3ID
 from vlmattn.steering.pai import PAI, PAIContrast
+from vlmattn.steering.spin import SPIN
 from vlmattn.steering.together import Together
 from vlmattn.steering.vaf import VAF
 from vlmattn.steering.var import VAR
 from vlmattn.steering.vcd import VCD
 
-NAMED: dict[str, type[Any]] = {"var": VAR, "pai": PAI, "pai-contrast": PAIContrast, "vaf": VAF, "vcd": VCD}
+NAMED: dict[str, type[Any]] = {
+    "var": VAR,
+    "pai": PAI,
+    "pai-contrast": PAIContrast,
+    "hgai": HGAI,
+    "vaf": VAF,
+    "spin": SPIN,
+    "ad-hh": ADHH,
+    "vcd": VCD,
+    "icd": ICD,
+    "m3id": M3ID,
+    "dola": DoLa,
+    "deco": DeCo,
+}
 """What can be asked for by name."""
 
 
