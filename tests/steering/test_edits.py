@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.steering.plain_edit import DECODERS, IMAGE, Matrices, Plain, check_neutral, check_same
-from vlmattn.steering import ADHH, HGAI, PAI, SPIN, VAF
+from vlmattn.steering import ACT, ADHH, EAH, HGAI, PAI, SPIN, VAF
 
 
 class PlainPAI(Plain):
@@ -64,6 +64,36 @@ class PlainADHH(Plain):
         return out
 
 
+def received(rows: torch.Tensor, at: Matrices, head: int, column: int) -> float:
+    """Mean over the prompt's rows that see a column."""
+    seen = [q for q in range(at.prompt) if at.seen[q, column]]
+    return sum(float(rows[head, q, column]) for q in seen) / max(len(seen), 1)
+
+
+class PlainEAH(Plain):
+    def rows(self, rows: torch.Tensor, at: Matrices) -> torch.Tensor:
+        counts = [sum(received(rows, at, h, j) > 0.05 for j in IMAGE) for h in range(len(rows))]
+        out = rows.clone()
+        if max(counts):
+            out[:, : at.prompt] = rows[counts.index(max(counts)), : at.prompt]
+        return out
+
+
+class PlainACT(Plain):
+    def rows(self, rows: torch.Tensor, at: Matrices) -> torch.Tensor:
+        out = rows.clone()
+        for head in range(len(rows)):
+            sinks = [j for j in range(1, at.prompt) if received(rows, at, head, j) > 1.5 / at.prompt]
+            rest = [j for j in range(1, rows.shape[2]) if j not in sinks]
+            for row in range(rows.shape[1]):
+                left = float(rows[head, row, rest].sum())
+                freed = 0.6 * float(rows[head, row, sinks].sum())
+                if left > 0 and sinks:
+                    out[head, row, sinks] *= 0.4
+                    out[head, row, rest] *= 1 + freed / left
+        return out
+
+
 METHODS: dict[str, tuple[Any, Plain, list[int]]] = {
     "PAI": (PAI(alpha=0.4), PlainPAI(), [2, 3]),
     "PAI in chosen layers": (PAI(alpha=0.4, first_layer=0, layers=(0, -1)), PlainPAI(), [0, 3]),
@@ -72,6 +102,8 @@ METHODS: dict[str, tuple[Any, Plain, list[int]]] = {
     "SPIN by scores": (SPIN(keep=0.6, factor=0.1), PlainSPIN("scores"), [0, 1, 2, 3]),
     "SPIN by mass": (SPIN(keep=0.6, factor=0.1, by="mass", layers=(0, 1)), PlainSPIN("mass"), [0, 1]),
     "AD-HH": (ADHH(heads=((1, 0), (1, 3), (3, 2)), threshold=0.3), PlainADHH(), [1, 3]),
+    "EAH": (EAH(tau=0.05), PlainEAH(), [1]),
+    "ACT": (ACT(alpha=1.5), PlainACT(), [2]),
 }
 NEUTRAL: dict[str, Any] = {
     "PAI": PAI(alpha=0),
@@ -80,6 +112,10 @@ NEUTRAL: dict[str, Any] = {
     "SPIN": SPIN(factor=1),
     "SPIN keeps all": SPIN(keep=1, factor=0.5),
     "AD-HH": ADHH(heads=((1, 0),), threshold=1.1),
+    "EAH": EAH(tau=1),
+    "EAH without sinks": EAH(tau=0.99),
+    "ACT": ACT(beta=1),
+    "ACT without sinks": ACT(alpha=30),
 }
 
 

@@ -8,13 +8,17 @@ from typing import Any
 
 from vlmattn.capture import Steering
 from vlmattn.core.errors import SpecError
+from vlmattn.steering.act import ACT
 from vlmattn.steering.ad_hh import ADHH
+from vlmattn.steering.damro import DAMRO
 from vlmattn.steering.deco import DeCo
 from vlmattn.steering.dola import DoLa
+from vlmattn.steering.eah import EAH
 from vlmattn.steering.hgai import HGAI
 from vlmattn.steering.icd import ICD
 from vlmattn.steering.m3id import M3ID
 from vlmattn.steering.pai import PAI, PAIContrast
+from vlmattn.steering.paint import PAINT
 from vlmattn.steering.spin import SPIN
 from vlmattn.steering.together import Together
 from vlmattn.steering.vaf import VAF
@@ -29,9 +33,13 @@ NAMED: dict[str, type[Any]] = {
     "vaf": VAF,
     "spin": SPIN,
     "ad-hh": ADHH,
+    "eah": EAH,
+    "act": ACT,
+    "paint": PAINT,
     "vcd": VCD,
     "icd": ICD,
     "m3id": M3ID,
+    "damro": DAMRO,
     "dola": DoLa,
     "deco": DeCo,
 }
