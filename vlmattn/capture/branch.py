@@ -54,7 +54,7 @@ class Branch:
         if rows % self.batch or width < self.prompt:
             raise CaptureError(f"{rows} rows of {width} tokens do not go on from {self.batch} prompts of {self.prompt}")
         parents = self._parents(input_ids)
-        with self._own_memory():
+        with own_memory(self.model, self._memory):
             if parents is None:
                 out = self._begin(rows // self.batch)
                 for step in range(self.prompt, width):
@@ -127,15 +127,22 @@ class Branch:
         self.passes += 1
         return torch.as_tensor(output.logits[:, -1]).float()
 
-    @contextmanager
-    def _own_memory(self) -> Iterator[None]:
-        holders = [m for m in self.model.modules() if any(name in m.__dict__ for name in _REMEMBERED)]
-        theirs = {id(m): {n: m.__dict__[n] for n in _REMEMBERED if n in m.__dict__} for m in holders}
+
+@contextmanager
+def own_memory(model: Any, held: dict[int, dict[str, Any]] | None = None) -> Iterator[None]:
+    """What the model remembers of the last prompt, beside the cache, is put aside, and put back afterwards.
+
+    Args:
+        held: what another run had remembered, by module; it is brought up to date.
+    """
+    mine = held if held is not None else {}
+    holders = [m for m in model.modules() if any(name in m.__dict__ for name in _REMEMBERED)]
+    theirs = {id(m): {n: m.__dict__[n] for n in _REMEMBERED if n in m.__dict__} for m in holders}
+    for module in holders:
+        module.__dict__.update(mine.get(id(module), {}))
+    try:
+        yield
+    finally:
         for module in holders:
-            module.__dict__.update(self._memory.get(id(module), {}))
-        try:
-            yield
-        finally:
-            for module in holders:
-                self._memory[id(module)] = {n: module.__dict__[n] for n in theirs[id(module)]}
-                module.__dict__.update(theirs[id(module)])
+            mine[id(module)] = {n: module.__dict__[n] for n in theirs[id(module)]}
+            module.__dict__.update(theirs[id(module)])

@@ -149,6 +149,9 @@ class Steering:
         """The object that acts in one run, from its first pass on; itself, unless it holds something of a run."""
         return self
 
+    def leave(self) -> None:
+        """Let go of what a run needed; called when its session closes, whatever happened."""
+
     def for_model(self, vlm: Any) -> Steering:
         """The object that acts in ``vlm``, which may know what this one was not told; called before anything runs."""
         return self

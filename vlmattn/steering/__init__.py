@@ -23,6 +23,7 @@ from vlmattn.steering.together import Together
 from vlmattn.steering.vaf import VAF
 from vlmattn.steering.var import PRESETS, VAR
 from vlmattn.steering.vcd import VCD
+from vlmattn.steering.vhr import VHR
 
 __all__ = [
     "ACT",
@@ -40,6 +41,7 @@ __all__ = [
     "VAF",
     "VAR",
     "VCD",
+    "VHR",
     "DeCo",
     "DoLa",
     "KnockOut",

@@ -24,6 +24,7 @@ from vlmattn.steering.together import Together
 from vlmattn.steering.vaf import VAF
 from vlmattn.steering.var import VAR
 from vlmattn.steering.vcd import VCD
+from vlmattn.steering.vhr import VHR
 
 NAMED: dict[str, type[Any]] = {
     "var": VAR,
@@ -36,6 +37,7 @@ NAMED: dict[str, type[Any]] = {
     "eah": EAH,
     "act": ACT,
     "paint": PAINT,
+    "vhr": VHR,
     "vcd": VCD,
     "icd": ICD,
     "m3id": M3ID,
