@@ -32,7 +32,7 @@ from vlmattn.capture.rows import (
 )
 from vlmattn.capture.sites import AttentionSite, heads_of, model_sites, unwrap
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
-from vlmattn.capture.steer import SteeredRows
+from vlmattn.capture.steer import SteeredRows, leave_all
 from vlmattn.capture.steering import Steering
 from vlmattn.capture.step import BatchPlan, KeptPart, Step
 from vlmattn.capture.tower import check_tower, check_views, way_out
@@ -122,7 +122,7 @@ class Session:
             stack.callback(door.unsubscribe, self, modules)
             for handle in self._hooks():
                 stack.callback(handle.remove)
-            stack.callback(lambda: [steering.leave() for steering in self._live])
+            stack.callback(lambda: leave_all(self._live))
             self._exit = stack.pop_all()
         return self
 

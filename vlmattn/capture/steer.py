@@ -265,3 +265,9 @@ class SteeredRows:
             is_prefill=self.step.is_prefill,
             visible=visible(mask, (call.query.shape[0], rows.stop - rows.start, keys), device),
         )
+
+
+def leave_all(steering: Sequence[Steering]) -> None:
+    """Have each let go of what its run needed."""
+    for one in steering:
+        one.leave()
