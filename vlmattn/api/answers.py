@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vlmattn.api.endings import end_tokens, setting, written_answers
-from vlmattn.api.writing import steered_settings, steering_in
+from vlmattn.api.writing import searched, searches, steered_settings, steering_in
 from vlmattn.core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -38,13 +40,18 @@ def answers_of(vlm: Vlm, request: Request) -> list[Written]:
     from vlmattn.adapters.videos import may_run_together
 
     pictures = [vlm._pictures(image) for image, _ in request.items]
-    if len(request.items) > 1 and not may_run_together(vlm.adapter.spec, pictures):
+    alone = searches(request) or not may_run_together(vlm.adapter.spec, pictures)
+    if len(request.items) > 1 and alone:
         return [one for number in range(len(request.items)) for one in answers_of(vlm, request.at(number))]
     encoded = vlm.encode(pictures, [question for _, question in request.items], system=request.system)
     request = steering_in(vlm, request)
     for change in request.steering:
         encoded = change.edit_input(encoded)
     with vlm.alone():
+        if searches(request):
+            ids = searched(vlm, encoded, request)
+            text = vlm.adapter.decode_answer(np.array(ids, dtype=np.int64))[0].strip()
+            return [Written(text, ids, len(ids) < request.max_new_tokens or ids[-1] in end_tokens(vlm.model, {}))]
         return _written(vlm, encoded, request)
 
 

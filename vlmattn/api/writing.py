@@ -7,9 +7,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from vlmattn.api.endings import end_tokens
+from vlmattn.core.errors import SpecError
+
 if TYPE_CHECKING:
     from vlmattn.adapters import Encoded
     from vlmattn.api.request import Request
+    from vlmattn.api.vlm import Vlm
 
 
 def steering_in(vlm: Any, request: Request) -> Request:
@@ -26,6 +30,28 @@ def steering_in(vlm: Any, request: Request) -> Request:
     if len(known) > 1:
         check_together(known, model_sites(vlm.model).layers)
     return replace(request, steering=known)
+
+
+def searches(request: Request) -> bool:
+    """Whether answers are written by a search of one's own, one prompt at a time."""
+    return request.answers is None and any(one.searches() for part in request.steering for one in part.parts())
+
+
+def searched(vlm: Vlm, encoded: Encoded, request: Request) -> tuple[int, ...]:
+    """The tokens of the answer that a steering's own search writes to one prompt.
+
+    Raises:
+        SpecError: other steering beside it, or options of ``generate``.
+    """
+    (first, *rest) = request.steering
+    if rest:
+        names = " and ".join(type(one).__name__ for one in request.steering)
+        raise SpecError(f"{names} do not go together: a search of one's own is used alone")
+    if request.generate:
+        raise SpecError(f"{type(first).__name__} searches by itself: leave out {', '.join(request.generate)}")
+    return first.search(
+        vlm.model, encoded, most=request.max_new_tokens, ends=end_tokens(vlm.model, {"max_new_tokens": 1}).tolist()
+    )
 
 
 @contextmanager

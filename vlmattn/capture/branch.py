@@ -60,9 +60,7 @@ class Branch:
                 for step in range(self.prompt, width):
                     out = self._read(input_ids[:, step : step + 1])
             else:
-                if not torch.equal(parents, torch.arange(rows, device=parents.device)):
-                    self._kwargs["cache"].reorder_cache(parents)
-                    self._ids = self._ids[parents.to(self._ids.device)]
+                self._move(parents)
                 out = self._read(input_ids[:, -1:])
         self._seen = input_ids.clone()
         return out
@@ -70,15 +68,28 @@ class Branch:
     def _parents(self, ids: torch.Tensor) -> torch.Tensor | None:
         # (B',) which row of the last step each row goes on from; None if there is none for some.
         seen = self._seen
-        if seen is None or seen.shape[0] != ids.shape[0] or seen.shape[1] + 1 != ids.shape[1]:
+        if seen is None or seen.shape[1] + 1 != ids.shape[1]:
             return None
-        if torch.equal(seen, ids[:, :-1]):
+        if seen.shape[0] == ids.shape[0] and torch.equal(seen, ids[:, :-1]):
             return torch.arange(len(ids), device=ids.device)
-        copies = len(ids) // self.batch
         same = (ids[:, None, :-1] == seen[None]).all(-1)
-        item = torch.arange(len(ids), device=ids.device) // copies
-        same &= item[:, None] == item[None]
+        items = [torch.arange(n, device=ids.device) // (n // self.batch) for n in (len(ids), len(seen))]
+        same &= items[0][:, None] == items[1][None]
         return same.int().argmax(-1) if bool(same.any(-1).all()) else None
+
+    def _move(self, parents: torch.Tensor) -> None:
+        # Put the cache, and what is told of each row, into another order; rows may become more or fewer.
+        rows = len(self._ids)
+        if len(parents) == rows and torch.equal(parents, torch.arange(rows, device=parents.device)):
+            return
+        self._kwargs["cache"].reorder_cache(parents)
+        at, widths = parents.to(self._ids.device), (self._ids.shape[1], self._ids.shape[1] + 1)
+        for name, value in self._kwargs.items():
+            if torch.is_tensor(value) and value.dim() == 3 and name == "position_ids":
+                self._kwargs[name] = value[:, at]
+            elif torch.is_tensor(value) and value.dim() > 1 and value.shape[0] == rows and value.shape[1] in widths:
+                self._kwargs[name] = value[at]
+        self._ids = self._ids[at]
 
     def _begin(self, copies: int) -> torch.Tensor:
         from transformers import DynamicCache

@@ -149,6 +149,18 @@ class Steering:
         """The object that acts in one run, from its first pass on; itself, unless it holds something of a run."""
         return self
 
+    def searches(self) -> bool:
+        """Whether it writes answers by a search of its own, one prompt at a time: see :meth:`search`."""
+        return False
+
+    def search(self, model: Any, encoded: Any, *, most: int, ends: Sequence[int]) -> tuple[int, ...]:
+        """The tokens of the answer to one prompt; only of those that :meth:`searches`.
+
+        Args:
+            most: how many tokens at most. ends: tokens that end an answer.
+        """
+        raise NotImplementedError
+
     def leave(self) -> None:
         """Let go of what a run needed; called when its session closes, whatever happened."""
 

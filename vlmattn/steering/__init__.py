@@ -13,6 +13,7 @@ from vlmattn.steering.icd import ICD
 from vlmattn.steering.knock_out import KnockOut
 from vlmattn.steering.m3id import M3ID
 from vlmattn.steering.named import NAMED, steering_of
+from vlmattn.steering.opera import OPERA
 from vlmattn.steering.pai import PAI, PAIContrast
 from vlmattn.steering.paint import PAINT
 from vlmattn.steering.replace_heads import ReplaceHeads
@@ -34,6 +35,7 @@ __all__ = [
     "ICD",
     "M3ID",
     "NAMED",
+    "OPERA",
     "PAI",
     "PAINT",
     "PRESETS",

@@ -17,6 +17,7 @@ from vlmattn.steering.eah import EAH
 from vlmattn.steering.hgai import HGAI
 from vlmattn.steering.icd import ICD
 from vlmattn.steering.m3id import M3ID
+from vlmattn.steering.opera import OPERA
 from vlmattn.steering.pai import PAI, PAIContrast
 from vlmattn.steering.paint import PAINT
 from vlmattn.steering.spin import SPIN
@@ -44,6 +45,7 @@ NAMED: dict[str, type[Any]] = {
     "damro": DAMRO,
     "dola": DoLa,
     "deco": DeCo,
+    "opera": OPERA,
 }
 """What can be asked for by name."""
 
