@@ -5,6 +5,7 @@ from __future__ import annotations
 from vlmattn.api.circuits import head_circuits, pursue_heads
 from vlmattn.api.clip import Clip, load_clip
 from vlmattn.api.grounding import WordGrounding
+from vlmattn.api.hallucination_heads import HallucinationHeads, Named, hallucination_heads
 from vlmattn.api.knockout import knockout_cost, knockout_sweep
 from vlmattn.api.loading import load
 from vlmattn.api.look import Look
@@ -18,7 +19,9 @@ from vlmattn.api.vlm import Vlm
 
 __all__ = [
     "Clip",
+    "HallucinationHeads",
     "Look",
+    "Named",
     "Refinement",
     "Run",
     "Searched",
@@ -26,6 +29,7 @@ __all__ = [
     "VideoLook",
     "Vlm",
     "WordGrounding",
+    "hallucination_heads",
     "head_circuits",
     "joint_embedding",
     "knockout_cost",
