@@ -28,11 +28,13 @@ from vlmattn.sinks import SinkCoordinates
 from vlmattn.steering import (
     ACT,
     ADHH,
+    DAGCD,
     DAMRO,
     EAH,
     HGAI,
     ICD,
     M3ID,
+    OPERA,
     PAI,
     PAINT,
     SPIN,
@@ -69,6 +71,7 @@ def methods(layers: int, heads: int, width: int) -> dict[str, tuple[Steering, fl
         "VHR": VHR(),
         "DoLa": DoLa(),
         "DeCo": DeCo(),
+        "DAGCD": DAGCD(heads=every[:10], weights=(1.0,) * len(every[:10])),
     }
     two: dict[str, Steering] = {
         "VCD": VCD(),
@@ -77,7 +80,8 @@ def methods(layers: int, heads: int, width: int) -> dict[str, tuple[Steering, fl
         "M3ID": M3ID(),
         "DAMRO": DAMRO(),
     }
-    return {n: (m, ONE_PASS) for n, m in one.items()} | {n: (m, TWO_BRANCH) for n, m in two.items()}
+    told = {n: (m, ONE_PASS) for n, m in one.items()} | {n: (m, TWO_BRANCH) for n, m in two.items()}
+    return told | {"OPERA": (OPERA(), float("inf"))}
 
 
 def build(layers: int, width: int, heads: int) -> va.Vlm:
@@ -105,11 +109,12 @@ def build(layers: int, width: int, heads: int) -> va.Vlm:
 def answering(vlm: va.Vlm, steering: Steering | None, new: int) -> Callable[[], Any]:
     """A function that answers once."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (336, 336, 3), dtype=np.uint8))
+    alone = steering is not None and steering.searches()
     request = Request(
         items=((picture, QUESTION),),
         steering=() if steering is None else (steering,),
         max_new_tokens=new,
-        generate={"min_new_tokens": new},
+        generate={} if alone else {"min_new_tokens": new},
     )
     return lambda: answers_of(vlm, request)
 

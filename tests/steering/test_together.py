@@ -44,7 +44,8 @@ def test_names_join_methods_with_their_settings() -> None:
     first, second, third = joined.parts()
     assert (first.alpha, first.layers, second.noise_step, third.enhance) == (0.4, (0, 1), 500, 1.15)
     assert {"PAI", "VCD"} <= set(joined.describe().replace(":", "").split())
-    told = {"ad-hh": "ad-hh:llava-1.5-7b"}
+    told = {"ad-hh": "ad-hh:heads=16.29 26.9", "dagcd": "dagcd:heads=1.0,weights=2"}
+    assert steering_of(told["ad-hh"]).heads == ((16, 29), (26, 9))
     assert [type(steering_of(told.get(name, name))) for name in NAMED] == list(NAMED.values())
 
 

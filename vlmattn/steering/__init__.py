@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlmattn.steering.act import ACT
 from vlmattn.steering.ad_hh import ADHH
+from vlmattn.steering.dagcd import DAGCD, fit_dagcd
 from vlmattn.steering.damro import DAMRO
 from vlmattn.steering.deco import DeCo
 from vlmattn.steering.dola import DoLa
@@ -29,6 +30,7 @@ from vlmattn.steering.vhr import VHR
 __all__ = [
     "ACT",
     "ADHH",
+    "DAGCD",
     "DAMRO",
     "EAH",
     "HGAI",
@@ -51,6 +53,7 @@ __all__ = [
     "ReplaceHeads",
     "ScaleHeads",
     "Together",
+    "fit_dagcd",
     "load_steering",
     "save_steering",
     "steering_of",

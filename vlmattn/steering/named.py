@@ -10,6 +10,7 @@ from vlmattn.capture import Steering
 from vlmattn.core.errors import SpecError
 from vlmattn.steering.act import ACT
 from vlmattn.steering.ad_hh import ADHH
+from vlmattn.steering.dagcd import DAGCD
 from vlmattn.steering.damro import DAMRO
 from vlmattn.steering.deco import DeCo
 from vlmattn.steering.dola import DoLa
@@ -45,6 +46,7 @@ NAMED: dict[str, type[Any]] = {
     "damro": DAMRO,
     "dola": DoLa,
     "deco": DeCo,
+    "dagcd": DAGCD,
     "opera": OPERA,
 }
 """What can be asked for by name."""
@@ -53,7 +55,8 @@ NAMED: dict[str, type[Any]] = {
 def steering_of(text: str) -> Steering:
     """The steering that a text means: a name, or several joined by ``+``, each with a preset or settings.
 
-    Settings that are lists are written with spaces: ``pai:alpha=0.4,layers=2 3 4``.
+    Settings that are lists are written with spaces, heads with a point: ``pai:alpha=0.4,layers=2 3 4``,
+    ``ad-hh:heads=16.29 26.9``.
 
     Raises:
         SpecError: no such method, preset or setting, a value that cannot be, or methods that contradict each other.
@@ -93,9 +96,15 @@ def _made(kind: type[Any], name: str, settings: dict[str, Any]) -> Steering:
 def _pair(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     parts = value.split()
-    if len(parts) > 1 or name.strip() in ("layers", "heads"):
+    if name.strip() == "heads":
+        return "heads", tuple(_head(part) for part in parts)
+    if len(parts) > 1 or name.strip() in ("layers", "weights"):
         return name.strip(), tuple(_value(part) for part in parts)
     return name.strip(), _value(value.strip())
+
+
+def _head(text: str) -> tuple[Any, ...]:
+    return tuple(_value(part) for part in text.split("."))
 
 
 def _value(text: str) -> Any:
