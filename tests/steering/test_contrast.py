@@ -128,3 +128,15 @@ def test_the_diffusion_is_the_papers() -> None:
     assert torch.equal(drawn[0], drawn[1])
     assert float(drawn.mean()) == pytest.approx(left**0.5, abs=0.02)
     assert float(drawn.std()) == pytest.approx((1 - left) ** 0.5, rel=0.03)
+
+
+def test_what_a_model_remembers_of_its_prompt_is_not_that_of_the_branch() -> None:
+    vlm = vlm_of("qwen2_vl")
+    encoded = encoded_of(vlm, *QUESTIONS)
+    with torch.no_grad():
+        vlm.model(**encoded.inputs)
+    before = vlm.model.model.rope_deltas.clone()
+    assert before.any()
+    with PAIContrast().writing(vlm.model, encoded) as processor:
+        processor(encoded.inputs["input_ids"], torch.zeros(2, vlm.model.lm_head.weight.shape[0]))
+    assert torch.equal(vlm.model.model.rope_deltas, before)

@@ -49,7 +49,7 @@ class PlainSPIN(Plain):
             source = at.scores if self.by == "scores" else at.rows
             given = [float(sum(source[h, row, j] for j in seen)) for h in range(len(outputs))]
             ranked = sorted(range(len(given)), key=lambda h: -given[h])
-            for head in ranked[int(0.6 * len(given)) :] if seen else ():
+            for head in ranked[int(0.7 * len(given)) :] if seen else ():
                 out[head, row] *= 0.1
         return out
 
@@ -99,8 +99,8 @@ METHODS: dict[str, tuple[Any, Plain, list[int]]] = {
     "PAI in chosen layers": (PAI(alpha=0.4, first_layer=0, layers=(0, -1)), PlainPAI(), [0, 3]),
     "VAF": (VAF(enhance=1.3, suppress=0.7, layers=(0, 1, 2)), PlainVAF(), [0, 1, 2]),
     "HGAI": (HGAI(alpha=0.6, layers=(1, 2)), PlainHGAI(), [1, 2]),
-    "SPIN by scores": (SPIN(keep=0.6, factor=0.1), PlainSPIN("scores"), [0, 1, 2, 3]),
-    "SPIN by mass": (SPIN(keep=0.6, factor=0.1, by="mass", layers=(0, 1)), PlainSPIN("mass"), [0, 1]),
+    "SPIN by scores": (SPIN(keep=0.7, factor=0.1), PlainSPIN("scores"), [0, 1, 2, 3]),
+    "SPIN by mass": (SPIN(keep=0.7, factor=0.1, by="mass", layers=(0, 1)), PlainSPIN("mass"), [0, 1]),
     "AD-HH": (ADHH(heads=((1, 0), (1, 3), (3, 2)), threshold=0.3), PlainADHH(), [1, 3]),
     "EAH": (EAH(tau=0.05), PlainEAH(), [1]),
     "ACT": (ACT(alpha=1.5), PlainACT(), [2]),
