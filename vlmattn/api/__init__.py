@@ -7,6 +7,7 @@ from vlmattn.api.circuits import head_circuits, pursue_heads
 from vlmattn.api.clip import Clip, load_clip
 from vlmattn.api.detection import DetectedWord, Detection
 from vlmattn.api.grounding import WordGrounding
+from vlmattn.api.hallucination_heads import HallucinationHeads, Named, hallucination_heads
 from vlmattn.api.knockout import knockout_cost, knockout_sweep
 from vlmattn.api.loading import load
 from vlmattn.api.look import Look
@@ -24,7 +25,9 @@ __all__ = [
     "Clip",
     "DetectedWord",
     "Detection",
+    "HallucinationHeads",
     "Look",
+    "Named",
     "Refinement",
     "Run",
     "Searched",
@@ -32,6 +35,7 @@ __all__ = [
     "VideoLook",
     "Vlm",
     "WordGrounding",
+    "hallucination_heads",
     "head_circuits",
     "joint_embedding",
     "knockout_cost",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vlmattn.api.endings import end_tokens, setting, written_answers
+from vlmattn.api.writing import searched, searches, steered_settings, steering_in
 from vlmattn.core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -37,13 +40,18 @@ def answers_of(vlm: Vlm, request: Request) -> list[Written]:
     from vlmattn.adapters.videos import may_run_together
 
     pictures = [vlm._pictures(image) for image, _ in request.items]
-    if len(request.items) > 1 and not may_run_together(vlm.adapter.spec, pictures):
+    alone = searches(request) or not may_run_together(vlm.adapter.spec, pictures)
+    if len(request.items) > 1 and alone:
         return [one for number in range(len(request.items)) for one in answers_of(vlm, request.at(number))]
     encoded = vlm.encode(pictures, [question for _, question in request.items], system=request.system)
-    request = replace(request, steering=tuple(s.for_model(vlm) for s in request.steering))
+    request = steering_in(vlm, request)
     for change in request.steering:
         encoded = change.edit_input(encoded)
     with vlm.alone():
+        if searches(request):
+            ids = searched(vlm, encoded, request)
+            text = vlm.adapter.decode_answer(np.array(ids, dtype=np.int64))[0].strip()
+            return [Written(text, ids, len(ids) < request.max_new_tokens or ids[-1] in end_tokens(vlm.model, {}))]
         return _written(vlm, encoded, request)
 
 
@@ -67,8 +75,14 @@ def _written(vlm: Vlm, encoded: Any, request: Request) -> list[Written]:
         max_new_tokens=request.max_new_tokens,
         beams=int(setting(vlm.model, settings, "num_beams") or 1),
     )
-    with session, torch.no_grad(), _seeded(request.seed), named_options(request.generate):
-        output = vlm.model.generate(**encoded.inputs, **settings)
+    with (
+        steered_settings(vlm.model, encoded, request, settings) as steered,
+        session,
+        torch.no_grad(),
+        _seeded(request.seed),
+        named_options(request.generate),
+    ):
+        output = vlm.model.generate(**encoded.inputs, **steered)
     finite.check()
     pairs = zip(encoded.layouts, encoded.pad_left, strict=True)
     prompt = max(pad + layout.answer_start - layout.memory for layout, pad in pairs)

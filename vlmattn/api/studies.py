@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmattn.api.checking import Checked
     from vlmattn.api.detection import Detection
+    from vlmattn.api.hallucination_heads import HallucinationHeads, Named
     from vlmattn.detection import MentionTable
     from vlmattn.heads import HeadCircuits, HeadPursuit, JointEmbedding, KnockoutSweep, Reasoning
 
@@ -32,6 +33,12 @@ class HeadStudies:
         from vlmattn.api.circuits import head_circuits
 
         return head_circuits(self, tokens, **options)  # type: ignore[arg-type]
+
+    def hallucination_heads(self, objects: Sequence[Named], **options: Any) -> HallucinationHeads:
+        """Heads that raise things which are not there; see :func:`vlmattn.api.hallucination_heads`."""
+        from vlmattn.api.hallucination_heads import hallucination_heads
+
+        return hallucination_heads(self, objects, **options)  # type: ignore[arg-type]
 
 
 class AnswerStudies:

@@ -21,6 +21,7 @@ from vlmattn.api.request import DEFAULT_SPEC, Prompt, Request
 from vlmattn.api.run import Run
 from vlmattn.api.studies import HeadStudies
 from vlmattn.api.tower import seen_apart
+from vlmattn.api.writing import searched, searches, steered_settings, steering_in
 from vlmattn.capture import CaptureEstimate, CaptureSpec, Session, Steering, model_sites
 from vlmattn.capture.cost import home_of
 from vlmattn.core.errors import ImageError, SpecError
@@ -152,13 +153,16 @@ class Vlm(Findings, HeadStudies):
         where the family's spec says that a batch would change what the model computes.
         """
         pictures = [self._pictures(image) for image, _ in request.items]
-        if len(request.items) > 1 and not may_run_together(self.adapter.spec, pictures):
+        alone = searches(request) or not may_run_together(self.adapter.spec, pictures)
+        if len(request.items) > 1 and alone:
             return [run for number in range(len(request.items)) for run in self.run(request.at(number))]
         encoded = self.encode(pictures, [question for _, question in request.items], system=request.system)
-        request = replace(request, steering=tuple(s.for_model(self) for s in request.steering))
+        request = steering_in(self, request)
         for change in request.steering:
             encoded = change.edit_input(encoded)
         with self._running:
+            if searches(request):
+                request = replace(request, answers=(searched(self, encoded, request),))
             traces = (
                 self._follow(encoded, request, pictures)
                 if request.answers is not None
@@ -249,8 +253,14 @@ class Vlm(Findings, HeadStudies):
             beams=int(setting(self.model, settings, "num_beams") or 1),
             tower_apart=seen_apart(self, encoded.layouts, request.capture),
         )
-        with session, torch.no_grad(), _seeded(request.seed), named_options(request.generate):
-            output = self.model.generate(**encoded.inputs, **settings)
+        with (
+            steered_settings(self.model, encoded, request, settings) as steered,
+            session,
+            torch.no_grad(),
+            _seeded(request.seed),
+            named_options(request.generate),
+        ):
+            output = self.model.generate(**encoded.inputs, **steered)
         pairs = zip(encoded.layouts, encoded.pad_left, strict=True)
         prompt = max(pad + layout.answer_start - layout.memory for layout, pad in pairs)
         written = written_answers(self.model, self.adapter.tokenizer, output.sequences, prompt, settings)
@@ -313,7 +323,8 @@ class Vlm(Findings, HeadStudies):
     ) -> Trace:
         text, spans = self.adapter.decode_answer(ids)
         whole = extend_layout(layout, ids, text, spans)
-        how = "generated" if request.answers is None else "given answer"
+        wrote = request.answers is None or any(s.searches() for s in request.steering)
+        how = "generated" if wrote else "given answer"
         acting = [s for s in request.steering if request.answers is None or s.acts_without_writing()]
         notes = [note for picture in group for note in picture.notes]
         provenance = Provenance(

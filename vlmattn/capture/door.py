@@ -14,7 +14,8 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -113,6 +114,16 @@ def is_open() -> bool:
 def depth() -> int:
     """How many logits processors are running in this thread, one inside the other."""
     return getattr(_inside, "depth", 0)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Let the current thread run models as logits processors do: sessions leave them alone."""
+    _inside.depth = depth() + 1
+    try:
+        yield
+    finally:
+        _inside.depth -= 1
 
 
 def _check_alone(visitor: Visitor, modules: list[torch.nn.Module]) -> None:

@@ -32,7 +32,7 @@ from vlmattn.capture.rows import (
 )
 from vlmattn.capture.sites import AttentionSite, heads_of, model_sites, unwrap
 from vlmattn.capture.spec import CaptureEstimate, CaptureSpec
-from vlmattn.capture.steer import SteeredRows
+from vlmattn.capture.steer import SteeredRows, leave_all
 from vlmattn.capture.steering import Steering
 from vlmattn.capture.step import BatchPlan, KeptPart, Step
 from vlmattn.capture.tower import check_tower, check_views, way_out
@@ -86,8 +86,8 @@ class Session:
         self.sites = model_sites(self.model)
         self.layouts = tuple(layouts)
         self.pad_left = tuple(pad_left) if pad_left is not None else (0,) * len(self.layouts)
-        self.spec, self.steering = spec, tuple(s for s in steering if s.edits_attention())
-        self.max_new_tokens, self.beams = max_new_tokens, beams
+        self.spec, self.max_new_tokens, self.beams = spec, max_new_tokens, beams
+        self.steering = tuple(part for one in steering for part in one.parts() if part.edits_attention())
         self._memory = max((layout.memory for layout in self.layouts), default=0)
         self.recordings: list[Recording] = []
         instead = way_out(apart=tower_apart)
@@ -122,6 +122,7 @@ class Session:
             stack.callback(door.unsubscribe, self, modules)
             for handle in self._hooks():
                 stack.callback(handle.remove)
+            stack.callback(lambda: leave_all(self._live))
             self._exit = stack.pop_all()
         return self
 
@@ -368,12 +369,12 @@ class Session:
             raise SpecError("no layout was given: a session needs one for each sequence that will run")
         if len(self.pad_left) != len(self.layouts):
             raise SpecError(f"pad_left must have one entry per layout, {len(self.layouts)}; got {len(self.pad_left)}")
-        width = self.sites.width
         for steering in self.steering:
-            steering.check(width, self.layouts)
+            steering.check(self.sites.width, self.layouts)
         check_received(self.spec, self.layouts, self.steering)
         if self.spec is None:
             return
+        width = self.sites.width
         wrong = [c for c in self.spec.hidden_coords if c < 0 or (width is not None and c >= width)]
         if wrong:
             raise SpecError(f"hidden_coords {wrong} do not exist: the residual stream has {width} coordinates")

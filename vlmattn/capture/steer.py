@@ -100,6 +100,7 @@ class SteeredRows:
         begin = min(int(self.first_rows[id(s)].min()) for s in active)
         size = rows_per_chunk(call)
         self._edited: list[tuple[slice, torch.Tensor, torch.Tensor | None]] = []
+        self._survey([s for s in active if s.surveys()], site, call, size)
         keep_from = kept.positions[kept.positions >= 0].min() - self.step.start if kept is not None else None
         for first in range(begin, self.step.count, size):
             rows = slice(first, min(first + size, self.step.count))
@@ -109,6 +110,17 @@ class SteeredRows:
             if keep_from is not None and keep_from < rows.stop:
                 self._edited.append((rows, probs, mask))
         return output
+
+    def _survey(self, looking: list[Steering], site: AttentionSite, call: AttentionCall, size: int) -> None:
+        if not looking or self.step.start >= self.plan.prompt_end:
+            return
+        for first in range(0, self.step.count, size):
+            rows = slice(first, min(first + size, self.step.count))
+            mask = row_mask(call, rows)
+            probs = row_probabilities(call, apply_mask(row_scores(call, rows), mask), rows)
+            where = self._where(site, call, rows, mask)
+            for steering in looking:
+                steering.survey_rows(probs, where)
 
     def _edit(
         self, active: list[Steering], site: AttentionSite, call: AttentionCall, rows: slice
@@ -253,3 +265,9 @@ class SteeredRows:
             is_prefill=self.step.is_prefill,
             visible=visible(mask, (call.query.shape[0], rows.stop - rows.start, keys), device),
         )
+
+
+def leave_all(steering: Sequence[Steering]) -> None:
+    """Have each let go of what its run needed."""
+    for one in steering:
+        one.leave()

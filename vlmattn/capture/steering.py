@@ -6,7 +6,7 @@ slot   where                                method
 A1 A2  scaled scores, before mask           :meth:`Steering.edit_scores`
 B1-B3  probabilities, after softmax         :meth:`Steering.edit_rows`
 C      head outputs, before W_O             :meth:`Steering.scale_heads`, :meth:`Steering.edit_heads`
-D      logits                               :meth:`Steering.logits_processor`
+D      logits                               :meth:`Steering.logits_processor`, :meth:`Steering.writing`
 E      the input                            :meth:`Steering.edit_input`
 -      reads the residual stream            :meth:`Steering.see_hidden`
 =====  ===================================  =====================================================
@@ -17,7 +17,8 @@ score; redistribution, zeroing and replacement (B1, B2, B3) differ in what they 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -98,6 +99,10 @@ class Steering:
     rows: EditRows = "after_image"
     layers: tuple[int, ...] | None = None
 
+    def survey_rows(self, probs_bhrk: torch.Tensor, where: Where) -> None:
+        """Look at attention rows (B, H, R, K) after softmax, before any row of this layer is edited; in
+        prompt passes only, in parts of R rows. For edits of a row that depend on the rows of others."""
+
     def edit_scores(self, scores_bhrk: torch.Tensor, where: Where) -> torch.Tensor | None:
         """New scaled scores (B, H, R, K) float32, before mask and softmax; or None."""
         return None
@@ -118,6 +123,20 @@ class Steering:
         """A transformers ``LogitsProcessor`` for ``generate``; or None."""
         return None
 
+    def writing(
+        self, model: Any, encoded: Any, settings: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[Any | None]:
+        """A context that is open while an answer is written, and gives a ``LogitsProcessor`` of this one run; or None.
+
+        Args:
+            model: transformers model. encoded: the input that it gets, after :meth:`edit_input`. settings: of
+                ``generate``, as far as they are known.
+
+        Raises:
+            SpecError: on entering, before anything runs: an input or a way of decoding that it cannot act on.
+        """
+        return nullcontext()
+
     def edit_input(self, encoded: Any) -> Any:
         """The input to run on instead of ``encoded``."""
         return encoded
@@ -129,6 +148,21 @@ class Steering:
     def fresh(self) -> Steering:
         """The object that acts in one run, from its first pass on; itself, unless it holds something of a run."""
         return self
+
+    def searches(self) -> bool:
+        """Whether it writes answers by a search of its own, one prompt at a time: see :meth:`search`."""
+        return False
+
+    def search(self, model: Any, encoded: Any, *, most: int, ends: Sequence[int]) -> tuple[int, ...]:
+        """The tokens of the answer to one prompt; only of those that :meth:`searches`.
+
+        Args:
+            most: how many tokens at most. ends: tokens that end an answer.
+        """
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Let go of what a run needed; called when its session closes, whatever happened."""
 
     def for_model(self, vlm: Any) -> Steering:
         """The object that acts in ``vlm``, which may know what this one was not told; called before anything runs."""
@@ -145,6 +179,10 @@ class Steering:
         """One phrase for provenance."""
         return type(self).__name__
 
+    def parts(self) -> tuple[Steering, ...]:
+        """What it is made of, in the order in which they act: itself, unless it joins several."""
+        return (self,)
+
     def edits_attention(self) -> bool:
         """Whether any attention slot is overridden."""
         return self.edits_probabilities() or self._overrides("scale_heads") or self._overrides("edit_heads")
@@ -156,6 +194,10 @@ class Steering:
     def sees_hidden(self) -> bool:
         """Whether it looks at the residual stream."""
         return self._overrides("see_hidden")
+
+    def surveys(self) -> bool:
+        """Whether it looks at all rows before it edits one."""
+        return self._overrides("survey_rows")
 
     def _overrides(self, name: str) -> bool:
         return getattr(type(self), name) is not getattr(Steering, name)

@@ -42,6 +42,8 @@ class KnockOut(Steering):
         'KnockOut: image->question, image->answer in layers 3, 4'
     """
 
+    slot: ClassVar[str] = "scores"
+    factors: ClassVar[bool] = True
     rows: ClassVar[EditRows] = "all"  # type: ignore[misc]
 
     blocks: Sequence[str | Block] = ("image->answer",)

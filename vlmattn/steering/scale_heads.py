@@ -33,6 +33,8 @@ class ScaleHeads(Steering):
         'ScaleHeads: 2 heads (3.1, 5.0) times -1'
     """
 
+    slot: ClassVar[str] = "heads"
+    factors: ClassVar[bool] = True
     rows: ClassVar[EditRows] = "all"  # type: ignore[misc]
 
     heads: Sequence[tuple[int, int]]

@@ -75,6 +75,8 @@ class VAR(Steering):
         'VAR: sinks keep p=0.6 '
     """
 
+    slot: ClassVar[str] = "rows"
+    presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
     rows: ClassVar[EditRows] = "after_image"  # type: ignore[misc]
 
     p: float = 0.6
