@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import vlmattn as va
+from benchmarks.capture import STEADY_MALLOC, resident_peak
 from benchmarks.paired import mcnemar
 from benchmarks.pointing import cases
 from vlmattn.api.changed import AnswerScore
@@ -131,6 +135,25 @@ def randomised(part: list[tuple[Any, Any, va.Run]], settings: Settings) -> list[
     return [float(v) for v in np.nanmean(np.nan_to_num(np.array(found), nan=0.0), axis=0)]
 
 
+def memory(settings: Settings) -> float:
+    """MiB by which one map lets the peak of a process of its own grow, the model warmed up by another map before."""
+    command = [sys.executable, __file__, "--child", json.dumps(settings)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | STEADY_MALLOC)
+    return float(json.loads(done.stdout.splitlines()[-1])) / 2**20
+
+
+def memory_child(settings: Settings) -> int:
+    """Bytes by which one map lets the peak of this process grow."""
+    method, options = settings
+    vlm = va.load("scene")
+    (_, _, other), (_, _, run) = asked(vlm, "validation", 1)[:2]
+    other.map(0, method=method, **options)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    before = resident_peak()
+    run.map(0, method=method, **options)
+    return resident_peak() - before
+
+
 def interval(values: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float]:
     """95 % bootstrap interval of a mean over questions."""
     rng = np.random.default_rng(seed)
@@ -170,10 +193,11 @@ def markdown(found: dict[str, Any], command: str) -> str:
         "the map's span, and at the best threshold in hindsight. *AUC*: of the map as a detector of the box's pixels. "
         "*Deletion* (lower is better) and *insertion* (higher is better): area under the answer's probability "
         f"as the first patches are taken out or put back, {found['removal']} questions. p: pointing against "
-        f"*{BASE}*, exact McNemar. Time: of one map, after the question was asked.",
+        f"*{BASE}*, exact McNemar. Time: of one map, after the question was asked; MiB: growth of the peak of a "
+        "process by one more map.",
         "",
-        "| map | settings | pointing | p | energy | IoU | best IoU | AUC | deletion | insertion | ms |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| map | settings | pointing | p | energy | IoU | best IoU | AUC | deletion | insertion | ms | MiB |",
+        "|---" * 12 + "|",
     ]
     for name, row in found["rows"].items():
         options = ", ".join(f"{k}={v}" for k, v in row["options"].items())
@@ -181,7 +205,9 @@ def markdown(found: dict[str, Any], command: str) -> str:
         span = f"{row['hit']:.3f} ({row['hit_low']:.2f} to {row['hit_high']:.2f})"
         cells = [_two(row[k]) for k in ("energy", "iou", "best_iou", "auc", "deletion", "insertion")]
         p = "" if name == BASE else f"{row['p']:.2g}"
-        lines.append(f"| {name} | {options} | {span} | {p} | {' | '.join(cells)} | {row['ms']:.0f} |")
+        lines.append(
+            f"| {name} | {options} | {span} | {p} | {' | '.join(cells)} | {row['ms']:.0f} | {row['mib']:.1f} |"
+        )
     kinds = list(next(iter(found["rows"].values()))["by_kind"])
     lines += ["", "Pointing by kind of question, and of right and wrong answers:", ""]
     lines += ["| map | " + " | ".join(kinds) + " | right | wrong |", "|---" * (len(kinds) + 3) + "|"]
@@ -216,6 +242,7 @@ def study(scenes: int, choose_on: int, removal: int, random: int) -> dict[str, A
         records = measured(asked_of, settings, removal=removal)
         base = base or records
         rows[name] = summary(records, base[: len(records)]) | {"method": settings[0], "options": settings[1]}
+        rows[name]["mib"] = memory(settings)
         rows[name]["random"] = [] if name in SLOW else randomised(part[:random], settings)
         print(name, settings, f"{rows[name]['hit']:.3f}", flush=True)
     stages = part[0][2].randomisation(0).stages
@@ -249,7 +276,11 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=8, help="questions of the randomisation check")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.child is not None:
+        print(memory_child(tuple(json.loads(given.child))))
+        return
     found = study(given.scenes, given.choose_on, given.removal, given.random)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
