@@ -50,12 +50,12 @@ class Observer:
         SpecError: a number out of range.
     """
 
-    guidance: float = 5.0
+    guidance: float = 2.5
     salience: float = 2.5
     centre: float = 0.5
     inhibition: float = 4.0
     reach: float = 0.35
-    noise: float = 0.6
+    noise: float = 0.8
     mean_count: float = 8.0
     longest: int = 12
     variation: float = 0.2

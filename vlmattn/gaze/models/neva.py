@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 class Neva:
     """How a model's scanpath is looked for.
 
+    The defaults were chosen on drawn scenes (split ``validation``) with the model in the box: a smaller fovea and a
+    stronger blur than published, and several starting points at once, which costs a fifth of the published search.
+
     Attributes:
         fixations: how many. steps: gradient steps for each. rate: of a step, in half sides of the picture.
         candidates: starting points: the middle of the picture, and others spread over it. followed: how many of them,
@@ -55,8 +58,8 @@ class Neva:
     followed: int = 2
     restart: Literal["random", "jitter"] = "jitter"
     forgetting: float = 0.0
-    width: float = 0.2
-    blur: float = 10 / 224
+    width: float = 0.05
+    blur: float = 0.1
     store: Literal["evaluated", "stepped"] = "evaluated"
     inside: bool = True
 
@@ -81,7 +84,17 @@ class Neva:
     @classmethod
     def published(cls, fixations: int = 10) -> Neva:
         """The settings of NevaClip's code: one start, twenty steps, random restarts, the place a step further."""
-        return cls(fixations, steps=20, candidates=1, followed=1, restart="random", store="stepped", inside=False)
+        return cls(
+            fixations,
+            steps=20,
+            candidates=1,
+            followed=1,
+            restart="random",
+            width=0.2,
+            blur=10 / 224,
+            store="stepped",
+            inside=False,
+        )
 
 
 @dataclass(frozen=True)
