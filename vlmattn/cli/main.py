@@ -15,7 +15,21 @@ from typing import Annotated, Any
 
 import typer
 
-from vlmattn.cli import ask, demo, evaluate, faithfulness, heads, lens, models, refine, scenes, score, sinks, verify
+from vlmattn.cli import (
+    ask,
+    demo,
+    evaluate,
+    faithfulness,
+    gaze,
+    heads,
+    lens,
+    models,
+    refine,
+    scenes,
+    score,
+    sinks,
+    verify,
+)
 from vlmattn.core.errors import (
     BudgetExceeded,
     DependencyMissing,
@@ -48,6 +62,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(score.compare)
 app.add_typer(scenes.app, name="scenes")
+app.add_typer(gaze.app, name="gaze")
 
 INTERRUPTED = 130
 _UNUSABLE = (InputError, ModelLoadError, UnsupportedModel, LayoutError, BudgetExceeded, DependencyMissing)

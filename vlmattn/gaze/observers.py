@@ -65,7 +65,9 @@ class Observer:
             value = getattr(self, one.name)
             positive = one.name in ("reach", "noise", "mean_count", "longest")
             if not np.isfinite(value) or value < 0 or (positive and value == 0):
-                raise SpecError(f"{one.name} of an observer must be {'above 0' if positive else '0 or more'}: {value!r}")
+                raise SpecError(
+                    f"{one.name} of an observer must be {'above 0' if positive else '0 or more'}: {value!r}"
+                )
 
     def subject(self, number: int, seed: int) -> Observer:
         """The strengths of one subject."""

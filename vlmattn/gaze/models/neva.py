@@ -281,9 +281,7 @@ def _in_picture(
     return np.asarray(low + share * (high - low))
 
 
-def _limits(
-    box_xyxy: tuple[float, float, float, float], image_wh: tuple[int, int], side: int
-) -> NDArray[np.float64]:
+def _limits(box_xyxy: tuple[float, float, float, float], image_wh: tuple[int, int], side: int) -> NDArray[np.float64]:
     """(2, 2) lowest and highest row and column whose middle lies on the picture, not on its padding."""
     low, high = np.array(box_xyxy[:2]), np.array(box_xyxy[2:])
     ends = np.stack([np.maximum(low, 0.0), np.minimum(high, image_wh)])

@@ -40,7 +40,8 @@ def itti_koch(picture: Picture | Image.Image | NDArray[np.uint8]) -> Array:
     intensity = small.mean(axis=2)
     channels = [
         sum(_compared(_pyramid(intensity))),
-        sum(_compared(_pyramid(_red_green(small, intensity)))) + sum(_compared(_pyramid(_blue_yellow(small, intensity)))),
+        sum(_compared(_pyramid(_red_green(small, intensity))))
+        + sum(_compared(_pyramid(_blue_yellow(small, intensity)))),
         sum(_weighted(sum(_compared(_oriented(_pyramid(intensity), angle)))) for angle in _ANGLES),
     ]
     found = sum(_weighted(one) for one in channels) / 3

@@ -109,7 +109,5 @@ def scanpath_ratio(path: Scanpath, box_xyxy: Box) -> float:
 def _box(box_xyxy: Box) -> Box:
     values = np.asarray(box_xyxy, dtype=np.float64)
     if values.shape != (4,) or not np.isfinite(values).all() or values[2] <= values[0] or values[3] <= values[1]:
-        raise SpecError(
-            f"box_xyxy must be (left, top, right, bottom), right > left, bottom > top; got {box_xyxy!r}"
-        )
+        raise SpecError(f"box_xyxy must be (left, top, right, bottom), right > left, bottom > top; got {box_xyxy!r}")
     return float(values[0]), float(values[1]), float(values[2]), float(values[3])
