@@ -22,7 +22,7 @@ from vlmattn.cli.options import (
 from vlmattn.core.errors import SpecError
 
 if TYPE_CHECKING:
-    from vlmattn.evaluate.gaze import GazeCase, Looker, Summary
+    from vlmattn.evaluate.gaze import Looker, Summary
     from vlmattn.gaze import Fixations
 
 app = typer.Typer(
@@ -39,18 +39,23 @@ def _root() -> None:
 def compare(
     images: Annotated[Path | None, typer.Argument(help="Folder of pictures.")] = None,
     gaze: Annotated[
-        Path | None, typer.Option(help="Scanpaths: a file of 'vlmattn' (csv, tsv, json, jsonl, parquet), or see --format.")
+        Path | None,
+        typer.Option(help="Scanpaths: a file of 'vlmattn' (csv, tsv, json, jsonl, parquet), or see --format."),
     ] = None,
     format: Annotated[
-        str, typer.Option(help="Of --gaze: vlmattn, osie, coco-search18, coco-freeview, salicon, mit1003, air, bids, "
-                               "refcoco-gaze or capmit1003.")
+        str,
+        typer.Option(
+            help="Of --gaze: vlmattn, osie, coco-search18, coco-freeview, salicon, mit1003, air, bids, "
+            "refcoco-gaze or capmit1003."
+        ),
     ] = "vlmattn",
     questions: Annotated[
-        Path | None, typer.Option(help="Table with image, question (or caption), and if needed task, word, x0 y0 x1 y1.")
+        Path | None,
+        typer.Option(help="Table with image, question (or caption), and if needed task, word, x0 y0 x1 y1."),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of results; the same command goes on with it.")] = Path(
-        "gaze-comparison"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of results; the same command goes on with it.")
+    ] = Path("gaze-comparison"),
     model: Annotated[str, typer.Option("--model", "-m", help="'scene', a hub name, or a folder.")] = "scene",
     clip: Annotated[str | None, typer.Option(help="An open_clip model instead, such as scene-clip.")] = None,
     neva: Annotated[bool, typer.Option(help="With --clip: NevaClip's scanpaths too; slow.")] = False,
@@ -59,14 +64,25 @@ def compare(
     ] = None,
     subjects: Annotated[int, typer.Option(min=1, help="Synthetic observers.")] = 6,
     task: Annotated[str, typer.Option(help="Of synthetic observers: search or free.")] = "search",
-    method: Annotated[str | None, typer.Option(help="Of the map; default: raw attention, or gradient of open_clip.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Of the map; default: raw attention, or gradient of open_clip.")
+    ] = None,
     layers: Layers = None,
     heads: Heads = None,
     by_layer: Annotated[bool, typer.Option(help="Measure every layer too.")] = True,
     metric: Annotated[
-        list[str] | None, typer.Option(help="Measures of maps or scanpaths, by name; repeat. Default: see docs/gaze.md.")
+        list[str] | None,
+        typer.Option(help="Measures of maps or scanpaths, by name; repeat. Default: see docs/gaze.md."),
     ] = None,
-    degree: Annotated[float, typer.Option(help="Where no screen is known: one degree as a share of the longer side.")] = 0.035,
+    degree: Annotated[
+        float, typer.Option(help="Where no screen is known: one degree as a share of the longer side.")
+    ] = 0.035,
+    begins: Annotated[
+        str | None,
+        typer.Option(
+            help="'centre' where people had to begin in the middle, else 'free' (the default but for synthetic)."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many cases.")] = None,
     sheets: Annotated[int, typer.Option(min=0, help="Cases to draw.")] = 8,
     draws: Annotated[int, typer.Option(min=100, help="Of pictures, for intervals.")] = 2000,
@@ -77,14 +93,15 @@ def compare(
     revision: Revision = None,
     json: Json = False,
     quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """Compare a model's maps and scanpaths with people's: measures, baselines, the human ceiling, and depth by depth."""
+) -> None:
+    """Compare a model's maps and scanpaths with people's: measures, baselines, the human ceiling, depth by depth."""
     from vlmattn.cli.progress import progress
     from vlmattn.core.files import check_can_hold
     from vlmattn.evaluate.gaze import Measuring, compare_gaze, read_cases, scene_cases
 
     check_can_hold(out)
-    how = Measuring(**_metrics(metric), degree=degree, seed=seed)
+    first: Any = begins or ("centre" if synthetic is not None else "free")
+    how = Measuring(**_metrics(metric), degree=degree, seed=seed, begins=first)
     if synthetic is not None:
         if images is not None or gaze is not None or questions is not None:
             raise SpecError("--synthetic takes no pictures, scanpaths or questions")
@@ -131,7 +148,7 @@ def read_gaze(path: Path, format: str) -> Fixations:
     return found
 
 
-def _metrics(names: list[str] | None) -> dict[str, tuple[str, ...]]:
+def _metrics(names: list[str] | None) -> dict[str, Any]:
     from vlmattn.gaze import MAP_METRICS
     from vlmattn.gaze.scanpaths import SCANPATH_METRICS
 

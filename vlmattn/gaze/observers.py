@@ -1,6 +1,6 @@
 """Synthetic observers: scanpaths on drawn scenes by a stated rule, so that everything that needs people runs without.
 
-They are no people and stand for none: whatever is measured on them says that the measuring works, not how anybody looks.
+They are no people and stand for none: what is measured on them says that the measuring works, not how anybody looks.
 Every scanpath says so in its trial facts (``synthetic``) and in its subject's name.
 
 The rule. The gaze begins near the middle. Each next place x, a cell of 4 pixels, is drawn with probability proportional
@@ -151,7 +151,8 @@ class _Looking:
     def __post_init__(self) -> None:
         width, height = self.scene.image_wh
         x, y = (np.arange(_CELL / 2, n, _CELL) for n in (width, height))
-        self._cells: tuple[Array, Array] = tuple(np.meshgrid(x, y))  # type: ignore[assignment]
+        across, down = np.meshgrid(x, y)
+        self._cells: tuple[Array, Array] = (across, down)
         self._last = max(_LEAST, int(self.rng.poisson(self.observer.mean_count)))
         self._boxes = [o.box_xyxy for o in self.scene.objects if o.name == self.target]
 

@@ -29,17 +29,14 @@ def search_display(target: str, distractor: str, *, items: int = 12, seed: int =
         >>> scene.objects[0].name, len(scene.objects)
         ('red ring', 8)
     """
-    pairs = [tuple(name.split(" ")) for name in (target, distractor)]
-    if any(len(p) != 2 or p[0] not in COLORS or p[1] not in SHAPES for p in pairs) or target == distractor:
+    pairs = [(name.partition(" ")[0], name.partition(" ")[2]) for name in (target, distractor)]
+    if any(color not in COLORS or shape not in SHAPES for color, shape in pairs) or target == distractor:
         raise SpecError(f"target and distractor must be two different things like 'red ring', got {pairs}")
     if not 2 <= items <= 25:
         raise SpecError(f"a display holds 2 to 25 items, got {items!r}")
     rng = np.random.default_rng([seed, items])
     boxes = _boxes(rng, items)
-    things = tuple(
-        SceneObject(*pairs[0 if n == 0 else 1], "small", box)  # type: ignore[arg-type]
-        for n, box in enumerate(boxes)
-    )
+    things = tuple(SceneObject(*pairs[0 if n == 0 else 1], "small", box) for n, box in enumerate(boxes))
     return Scene(painted(rng, things, _RULE, (_SIDE, _SIDE)), things)
 
 
@@ -51,6 +48,7 @@ def _boxes(rng: np.random.Generator, items: int) -> list[tuple[int, int, int, in
         cells[[0, 1]] = cells[[1, 0]]
     found = []
     for number in cells[:items]:
-        x, y = (int(number) % 5 * cell, int(number) // 5 * cell) + rng.integers(1, cell - _SIZE, 2)
-        found.append((int(x), int(y), int(x) + _SIZE, int(y) + _SIZE))
+        across, down = (int(v) for v in rng.integers(1, cell - _SIZE, 2))
+        x, y = int(number) % 5 * cell + across, int(number) // 5 * cell + down
+        found.append((x, y, x + _SIZE, y + _SIZE))
     return found

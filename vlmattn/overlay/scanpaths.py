@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -72,7 +73,7 @@ def draw_scanpath(pixels: NDArray[np.uint8], path: Path, *, colour: Colour = PEO
     points = np.clip(np.column_stack([path.x * across, path.y * down]), -far, far).round().astype(int)
     sizes = radii(path, 5.0 * thick + 0.012 * np.sqrt(width * height)).round().astype(int)
     for ink, wide in ((_DARK, 2 * thick + 1), (_LIGHT, thick)):
-        for one, other in zip(points[:-1], points[1:], strict=True):
+        for one, other in pairwise(points):
             lib.line(pixels, _xy(one), _xy(other), ink, wide, lib.LINE_AA)
     for number, (point, radius) in enumerate(zip(points, sizes, strict=True), 1):
         lib.circle(pixels, _xy(point), int(radius), colour, -1, lib.LINE_AA)

@@ -20,6 +20,7 @@ from vlmattn.scene import Scene, split_item
 Box = tuple[float, float, float, float]
 FREE_VIEWING = "What is in the picture?"
 """What a model is asked about a picture that people just looked at, unless it is told otherwise."""
+_OBSERVER = Observer()
 _WORDS = ("question", "caption", "text")
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -112,7 +113,7 @@ def scene_cases(
     seed: int = 0,
     subjects: int = 6,
     task: str = "search",
-    observer: Observer = Observer(),
+    observer: Observer = _OBSERVER,
 ) -> list[GazeCase]:
     """Cases of drawn scenes with synthetic observers.
 

@@ -22,6 +22,7 @@ from vlmattn.evaluate.store import locked
 from vlmattn.gaze import Fixations
 
 CASES, SHEETS = "cases", "sheets"
+_USUAL = Measuring()
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def compare_gaze(
     looker: Looker,
     out: str | Path,
     *,
-    how: Measuring = Measuring(),
+    how: Measuring = _USUAL,
     sheets: int = 8,
     draws: int = 2000,
     progress: Callable[[int, int], None] | None = None,

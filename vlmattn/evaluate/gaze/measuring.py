@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,8 @@ class Measuring:
             where no screen is known, as a share of the picture's longer side; where one is, it is one degree of visual
             angle. inhibition: radius of inhibition of return in these deviations. draws: scanpaths of each baseline
             that draws, of which the mean counts. seed: of those.
+        begins: ``centre`` where people were made to begin in the middle of the picture: that first fixation then takes
+            no part in measures of maps, and every made scanpath begins there too; ``free`` where they were not.
 
     Raises:
         SpecError: no such measure, or a number out of range.
@@ -71,6 +73,7 @@ class Measuring:
     inhibition: float = 2.5
     draws: int = 5
     seed: int = 0
+    begins: Literal["free", "centre"] = "free"
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.map_metrics if name not in MAP_METRICS]
@@ -78,6 +81,8 @@ class Measuring:
             raise SpecError(f"there is no map metric {unknown[0]!r}; there are {sorted(MAP_METRICS)}")
         for name in self.scanpath_metrics:
             scanpath_metric(name)
+        if self.begins not in ("free", "centre"):
+            raise SpecError(f"scanpaths begin 'free' or in the 'centre', got {self.begins!r}")
         if not (0 < self.degree < 1 and self.inhibition > 0 and self.draws >= 1):
             raise SpecError(f"degree must be in (0, 1), inhibition above 0 and draws 1 or more, got {self}")
 
@@ -164,13 +169,19 @@ class _Case:
         self.sigma = self.how.sigma_px(self.case)
         self.count = max(1, round(float(np.mean([len(path) for path in self.people]))))
         self.inhibition = Inhibition(self.how.inhibition * self.sigma)
-        self.elsewhere = other_points(self.everybody, self.case.image, self.wh)
+        self.middle = self.how.begins == "centre"
+        self.later = Fixations(tuple(map(self._later, self.everybody)))
+        self.elsewhere = other_points(self.later, self.case.image, self.wh)
         self.rng = np.random.default_rng([self.how.seed, int(self.case.key[:8], 16)])
+
+    def _later(self, path: Scanpath) -> Scanpath:
+        """The fixations that count where maps are measured."""
+        return path.take(slice(1, None)) if self.middle else path
 
     def others(self, number: int) -> Array | None:
         """(H, W) density of everybody but one on this picture; None if there is nobody else."""
-        rest = Fixations(tuple(path for n, path in enumerate(self.people) if n != number))
-        return fixation_density(rest, self.wh, sigma=self.sigma) if len(rest) else None
+        rest = Fixations(tuple(self._later(path) for n, path in enumerate(self.people) if n != number))
+        return fixation_density(rest, self.wh, sigma=self.sigma) if rest.count else None
 
     def maps(self, look: Looked, wrong: Looked | None) -> dict[str, HeldMap]:
         """Every map that is the same for all subjects."""
@@ -180,14 +191,14 @@ class _Case:
         found["saliency (Itti-Koch)"] = held_map(itti_koch(self.picture))
         found["centre"] = held_map(centre_map(self.wh))
         if len(self.elsewhere):
-            bias = centre_bias(self.everybody, self.case.image, self.wh, sigma=self.sigma)
+            bias = centre_bias(self.later, self.case.image, self.wh, sigma=self.sigma)
             found["other pictures"] = held_map(bias)
         found["uniform"] = held_map(uniform_map(self.wh))
         return found
 
     def map_rows(self, maps: Mapping[str, HeldMap]) -> list[CaseRow]:
         """Maps against each subject's fixations; of people, the density of all others."""
-        ground = [self._ground(path) for path in self.people]
+        ground = [self._ground(self._later(path)) for path in self.people]
         rows = []
         for name, one in maps.items():
             rows.append(CaseRow("map", name, self._by_subject([self._map_values(one, g) for g in ground])))
@@ -204,8 +215,6 @@ class _Case:
         return MapCase(held_map(uniform_map(self.wh)), pixels, (self.how.seed,), truth, None, others)
 
     def _map_values(self, one: HeldMap, ground: MapCase) -> Values:
-        from dataclasses import replace
-
         case = replace(ground, map=one)
         told = {}
         for name in self.how.map_metrics:
@@ -222,18 +231,29 @@ class _Case:
         for name, path in look.scanpaths.items():
             found[name] = [path.outside("clip")]
         n, rng = range(self.how.draws), self.rng
-        found["random places"] = [uniform_scanpath(self.wh, count=self.count, rng=rng) for _ in n]
+        found["random places"] = [self._begun(uniform_scanpath(self.wh, count=self.count, rng=rng)) for _ in n]
         found["random walk"] = [random_walk(self.wh, count=self.count, rng=rng) for _ in n]
         bias = maps["other pictures"].values if "other pictures" in maps else None
-        found["centre places"] = [centre_scanpath(self.wh, count=self.count, rng=rng, density=bias) for _ in n]
+        found["centre places"] = [
+            self._begun(centre_scanpath(self.wh, count=self.count, rng=rng, density=bias)) for _ in n
+        ]
         if len(self.elsewhere):
             found["people, another picture"] = [
                 other_scanpath(self.everybody, self.case.image, self.wh, rng=rng) for _ in n
             ]
         return found
 
+    def _begun(self, path: Scanpath) -> Scanpath:
+        """The scanpath with its first fixation where people had to begin."""
+        if not self.middle:
+            return path
+        x, y = path.x.copy(), path.y.copy()
+        x[0], y[0] = self.wh[0] / 2, self.wh[1] / 2
+        return replace(path, x=x, y=y)
+
     def _winners(self, values: Array) -> Scanpath:
-        return winner_take_all(values, count=self.count, inhibition=self.inhibition)
+        start: Any = "centre" if self.middle else "winner"
+        return winner_take_all(values, count=self.count, inhibition=self.inhibition, start=start)
 
     def scanpath_rows(self, paths: Mapping[str, list[Scanpath]]) -> list[CaseRow]:
         """Scanpaths against each subject's; of people, the mean over all others."""
@@ -248,11 +268,17 @@ class _Case:
             for part, name in enumerate(table.metric.names):
                 values = table.values[:, :, part]
                 for number, source in enumerate(paths):
+                    if name.endswith(".duration") and not source.startswith(PEOPLE):
+                        continue  # durations of made scanpaths are assumed, and constant ones score high
                     means = _mean(values[:, ends[number] : ends[number + 1]])
                     for subject, value in enumerate(means):
                         found[source][subject][name] = value
                 if len(consensus) == len(mine):
                     self._among(both, name, values[:, len(flat) :])
+        if len(consensus) == len(mine):
+            for one in both[CONSENSUS]:
+                for name in [n for n in one if n.endswith(".duration")]:
+                    del one[name]
         rows = [CaseRow("scanpath", name, self._by_subject(some)) for name, some in found.items()]
         return rows + [CaseRow("scanpath", n, self._by_subject(v)) for n, v in both.items() if v[0]]
 

@@ -141,23 +141,25 @@ def _row(
     if not known.any():
         return None
     counts = np.column_stack([values[known], np.ones(int(known.sum()))])
-    where = [image for image, ok in zip(images, known, strict=True) if ok]
+    where = [image for image, ok in zip(images, known.tolist(), strict=True) if ok]
     value = bootstrap(counts, ratio, clusters=where, draws=draws, seed=seed)
-    share = _of_ceiling(kind, values, table, images, draws, seed)
+    share = _of_ceiling(kind, metric, values, table, images, draws, seed)
     return SummaryRow(kind, source, metric, better(metric), value, share, int(known.sum()))
 
 
 def _of_ceiling(
-    kind: str, values: Array, table: Mapping[str, Array], images: list[str], draws: int, seed: int
+    kind: str, metric: str, values: Array, table: Mapping[str, Array], images: list[str], draws: int, seed: int
 ) -> Interval | None:
     floor, ceiling = table.get(FLOORS[kind]), table.get(PEOPLE)
+    chance = MAP_METRICS[metric].chance if kind == "map" else None
+    floor = np.full(len(values), chance) if chance is not None else floor
     if floor is None or ceiling is None:
         return None
     counts = np.column_stack([values - floor, ceiling - floor])
-    known = np.isfinite(counts).all(axis=1)
+    known = np.asarray(np.isfinite(counts).all(axis=1))
     if not known.any() or counts[known, 1].sum() == 0:
         return None
-    where = [image for image, ok in zip(images, known, strict=True) if ok]
+    where = [image for image, ok in zip(images, known.tolist(), strict=True) if ok]
     return bootstrap(counts[known], ratio, clusters=where, draws=draws, seed=seed)
 
 
@@ -170,12 +172,14 @@ def _depth(
     if len(layers) < 2 or way == "neither":
         return None
     held = np.column_stack([table[plain[name]] for name in layers])
-    known = np.isfinite(held).all(axis=1)
+    known = np.asarray(np.isfinite(held).all(axis=1))
     if not known.any():
         return None
     signed = held[known] * (1 if way == "higher" else -1)
-    numbers = {image: n for n, image in enumerate(dict.fromkeys(i for i, ok in zip(images, known, strict=True) if ok))}
-    belongs = np.array([numbers[i] for i, ok in zip(images, known, strict=True) if ok])
+    numbers = {
+        image: n for n, image in enumerate(dict.fromkeys(i for i, ok in zip(images, known.tolist(), strict=True) if ok))
+    }
+    belongs = np.array([numbers[i] for i, ok in zip(images, known.tolist(), strict=True) if ok])
     sums = np.zeros((len(numbers), len(layers)))
     np.add.at(sums, belongs, signed)
     best = int(signed.mean(axis=0).argmax())

@@ -14,8 +14,8 @@ from vlmattn.evaluate.gaze.summary import Summary, SummaryRow
 from vlmattn.evaluate.statistics import Interval
 
 WARNING = (
-    "SYNTHETIC OBSERVERS: the scanpaths compared with are made by a rule (vlmattn.gaze.observers). They are no people's, "
-    "and no number here says how people look."
+    "SYNTHETIC OBSERVERS: the scanpaths compared with are made by a rule (vlmattn.gaze.observers). They are no "
+    "people's, and no number here says how people look."
 )
 
 
@@ -36,10 +36,11 @@ def markdown(summary: Summary, settings: Mapping[str, Any] | None = None) -> str
     if summary.synthetic:
         lines += [f"**{WARNING}**", ""]
     lines += [
-        f"{summary.cases} cases on {summary.images} pictures. Means over cases of means over subjects, with 95 % intervals "
-        "(pictures drawn again). In brackets: the share of the way from the floor to the ceiling. The floor is "
-        f"{FLOORS['map']!r} for maps and {FLOORS['scanpath']!r} for scanpaths; the ceiling is {PEOPLE!r}: for maps the "
-        "density of all others, for scanpaths the mean over all others. A consensus can be above it.",
+        f"{summary.cases} cases on {summary.images} pictures. Means over cases of means over subjects, with 95 % "
+        "intervals (pictures drawn again). In brackets: the share of the way from the floor to the ceiling. The floor "
+        f"is chance for maps (that of {FLOORS['map']!r} where a measure states none) and {FLOORS['scanpath']!r} for "
+        f"scanpaths. The ceiling is {PEOPLE!r}: for maps the density of all others, for scanpaths the mean over all "
+        "others. A consensus can be above it.",
         "",
     ]
     for kind, title in (("map", "Maps"), ("scanpath", "Scanpaths")):

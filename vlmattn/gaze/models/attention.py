@@ -1,4 +1,4 @@
-"""From one map to a scanpath: winner takes all, or places drawn by how high the map is; what was looked at is inhibited.
+"""From one map to a scanpath: winner takes all, or places drawn by height; what was looked at is inhibited.
 
 Itti, Koch and Niebur, IEEE TPAMI 1998, for winner-take-all with inhibition of return.
 """
@@ -15,7 +15,7 @@ from vlmattn.core.errors import SpecError
 from vlmattn.gaze.baselines import centre_map
 from vlmattn.gaze.fixations import Scanpath
 from vlmattn.gaze.held_map import HeldMap, held_map
-from vlmattn.gaze.models.timing import Durations, count_of, timed
+from vlmattn.gaze.models.timing import CONSTANT, Durations, count_of, timed
 from vlmattn.grid import PatchMap, PixelMap, to_pixels
 
 Array = NDArray[np.float64]
@@ -73,7 +73,7 @@ def winner_take_all(
     inhibition: Inhibition = Inhibition(),
     start: Start = "winner",
     centre: float | None = None,
-    durations: Durations = Durations(),
+    durations: Durations = CONSTANT,
     rng: np.random.Generator | None = None,
     **named: Any,
 ) -> Scanpath:
@@ -117,7 +117,7 @@ def sampled_scanpath(
     inhibition: Inhibition = Inhibition(),
     start: Start = "winner",
     centre: float | None = None,
-    durations: Durations = Durations(),
+    durations: Durations = CONSTANT,
     rng: np.random.Generator | None = None,
     **named: Any,
 ) -> Scanpath:
@@ -165,7 +165,7 @@ def values_of_map(map: AnyMap) -> Array:
         MapError: a map that cannot be read.
     """
     if isinstance(map, PatchMap):
-        map = to_pixels(map, merge="mean", kind="density", smooth="bilinear")
+        return values_of_map(to_pixels(map, merge="mean", kind="density", smooth="bilinear"))
     held = held_map(map)
     return np.array(held.values - held.floor)
 
@@ -183,6 +183,8 @@ class _Field:
     def of(cls, map: AnyMap, centre: float | None, inhibition: Inhibition, start: Start) -> _Field:
         if start not in ("winner", "centre"):
             raise SpecError(f"start must be 'winner' or 'centre', got {start!r}")
+        if not isinstance(inhibition, Inhibition):
+            raise SpecError(f"inhibition must be an Inhibition, got {inhibition!r}")
         values = values_of_map(map)
         if centre is not None:
             values = values * centre_map((values.shape[1], values.shape[0]), width=centre) * values.size

@@ -10,7 +10,7 @@ from vlmattn.core.errors import SpecError
 from vlmattn.gaze.baselines import centre_map
 from vlmattn.gaze.fixations import Fixations, Scanpath
 from vlmattn.gaze.models.attention import AnyMap, drawn_places
-from vlmattn.gaze.models.timing import Durations, count_of, timed
+from vlmattn.gaze.models.timing import CONSTANT, Durations, count_of, timed
 from vlmattn.gaze.units import check_wh
 
 
@@ -19,7 +19,7 @@ def uniform_scanpath(
     *,
     count: int = 8,
     rng: np.random.Generator,
-    durations: Durations = Durations(),
+    durations: Durations = CONSTANT,
     **named: Any,
 ) -> Scanpath:
     """Places drawn independently, each anywhere on the picture.
@@ -39,7 +39,7 @@ def centre_scanpath(
     rng: np.random.Generator,
     density: AnyMap | None = None,
     width: float = 0.25,
-    durations: Durations = Durations(),
+    durations: Durations = CONSTANT,
     **named: Any,
 ) -> Scanpath:
     """Places drawn independently near the middle.
@@ -59,7 +59,7 @@ def random_walk(
     count: int = 8,
     rng: np.random.Generator,
     step: float = 0.15,
-    durations: Durations = Durations(),
+    durations: Durations = CONSTANT,
     **named: Any,
 ) -> Scanpath:
     """A walk from the middle whose steps are Gaussian, ``step`` of the picture's diagonal across and down, thrown back

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
 from vlmattn.gaze.fixations import Scanpath
-from vlmattn.gaze.models.foveation import blurred, foveated, fovea
-from vlmattn.gaze.models.timing import Durations, count_of, timed
+from vlmattn.gaze.models.foveation import blurred, fovea, foveated
+from vlmattn.gaze.models.timing import CONSTANT, Durations, count_of, timed
 
 if TYPE_CHECKING:
     import torch
@@ -136,11 +136,12 @@ def neva_places(
         raise SpecError(f"{count} pictures need as many seeds and limits (B, 2, 2), got {len(rngs)}, {bounds.shape}")
     blur = blurred(pixels, settings.blur * pixels.shape[-1])
     memory = torch.zeros(count, *pixels.shape[-2:], dtype=pixels.dtype, device=pixels.device)
+    side_hw = (int(pixels.shape[-2]), int(pixels.shape[-1]))
     places, losses = [], []
     for _ in range(settings.fixations):
         search = _Search(loss, pixels, blur, memory, settings, rngs, bounds)
         best, value = search.run()
-        seen = fovea(torch.as_tensor(best, dtype=pixels.dtype, device=pixels.device), memory.shape[-2:], settings.width)
+        seen = fovea(torch.as_tensor(best, dtype=pixels.dtype, device=pixels.device), side_hw, settings.width)
         memory = settings.forgetting * memory + seen
         places.append(best)
         losses.append(value)
@@ -209,7 +210,9 @@ class _Search:
         with torch.set_grad_enabled(slopes):
             place = torch.as_tensor(at.reshape(-1, 2), dtype=self.pixels.dtype, device=self.pixels.device)
             place.requires_grad_(slopes)
-            sharp = self.memory[whose] + fovea(place, self.memory.shape[-2:], self.settings.width)
+            sharp = self.memory[whose] + fovea(
+                place, (self.memory.shape[-2], self.memory.shape[-1]), self.settings.width
+            )
             values = self.loss(foveated(self.pixels[whose], self.blur[whose], sharp), whose)
             fall = torch.autograd.grad(values.sum(), place)[0] if slopes else torch.zeros_like(place)
         told = (values.detach().double().cpu().numpy(), fall.double().cpu().numpy())
@@ -224,7 +227,7 @@ def neva_clip(
     settings: Neva = Neva(),
     seeds: Sequence[Any] | None = None,
     batch: int = 16,
-    durations: Durations = Durations(),
+    durations: Durations = CONSTANT,
 ) -> list[Scanpath]:
     """Scanpaths on pictures that bring what is seen nearest to a text (NevaClip), or to the whole picture (NeVA).
 

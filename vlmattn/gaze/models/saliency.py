@@ -1,4 +1,4 @@
-"""Maps of what stands out in a picture, whatever is asked: by colour, brightness and orientation, or by its spectrum."""
+"""Maps of what stands out in a picture, whatever is asked: by colour, brightness and angle, or by its spectrum."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _compared(levels: list[Any]) -> list[Any]:
 def _weighted(values: Any) -> Any:
     """N of the paper."""
     low, high = float(values.min()), float(values.max())
-    if high - low <= 1e-9:
+    if high - low <= 1e-5:  # rounding
         return np.zeros_like(values)
     spread = (values - low) / (high - low)
     peaks = spread[(spread == cv2().dilate(spread, np.ones((3, 3), np.uint8))) & (spread > 0.1)]

@@ -81,6 +81,10 @@ class Durations:
         return np.concatenate([[0.0], np.cumsum(durations + self.saccade)[:-1]]) if len(durations) else np.zeros(0)
 
 
+CONSTANT = Durations()
+"""The same for every fixation: the mean of people's on OSIE."""
+
+
 def timed(
     places_xy: ArrayLike,
     image_wh: tuple[int, int],
