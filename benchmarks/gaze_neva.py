@@ -3,8 +3,9 @@
 Unseen drawn scenes (split ``test``; settings were chosen on ``validation``), the open_clip model in the box. On each
 scene one object is named, by a caption ("a red circle") and by a question; what counts is whether a fixation among the
 first three lies in its box. Beside it: no text (the whole picture is the aim), a wrong caption (a thing that is not in
-the scene), an unlike one (that shares neither colour nor shape with the object either), a random walk from the middle, places at random, and the settings of NevaClip's code (``--published``).
-Walks and places are drawn 50 times per scene. Intervals: Wilson for shares, bootstrap over scenes for differences.
+the scene), an unlike one (that shares neither colour nor shape with the object either), a random walk from the middle,
+places at random, and the settings of NevaClip's code (``--published``). Walks and places are drawn 50 times per scene.
+Intervals: Wilson for shares, bootstrap over scenes for differences.
 """
 
 from __future__ import annotations

@@ -83,6 +83,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return compare_gaze(cases(), Fake(), tmp_path_factory.mktemp("gaze"), how=HOW, sheets=1, draws=200)
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
 def rows_of(result: CaseResult) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
     return {(row.kind, row.source): {s: dict(v) for s, v in row.values.items()} for row in result.rows}
 
@@ -144,7 +148,7 @@ def test_the_depth_that_is_most_like_people_is_found(done: Any) -> None:
 
 
 def test_the_files_hold_every_row(done: Any) -> None:
-    rows = list(csv.DictReader((done.folder / "rows.csv").open()))
+    rows = table(done.folder / "rows.csv")
     some = [r for r in rows if (r["image"], r["subject"], r["source"], r["metric"]) == ("p1", "b", "model", NSS)]
     assert [float(r["value"]) for r in some] == [rows_of(done.results[1])["map", "model"]["b"][NSS]]
     assert {r["synthetic"] for r in rows} == {"0"}
@@ -154,7 +158,7 @@ def test_the_files_hold_every_row(done: Any) -> None:
     page = (done.folder / "report.md").read_text()
     assert "| people |" in page
     assert "SYNTHETIC" not in page
-    summary = list(csv.DictReader((done.folder / "summary.csv").open()))
+    summary = table(done.folder / "summary.csv")
     assert len(summary) == len(done.summary.rows)
     assert len(list((done.folder / "sheets").glob("*.png"))) == 1
 
@@ -287,7 +291,7 @@ def test_the_command_runs_offline_and_says_synthetic(tmp_path: Path, capsys: pyt
     assert "SYNTHETIC" in shown
     assert "model, layer 3" in shown
     assert "SYNTHETIC" in (out / "report.md").read_text()
-    assert {r["synthetic"] for r in csv.DictReader((out / "rows.csv").open())} == {"1"}
+    assert {r["synthetic"] for r in table(out / "rows.csv")} == {"1"}
     told = json.loads((out / "result.json").read_text())
     assert "warning" in told
     assert not any(math.isnan(r["value"]["value"]) for r in told["summary"]["rows"])
