@@ -132,7 +132,10 @@ def theirs(count: int, maps: list[Any], looked: Fixations, pictures: Pictures) -
     values: dict[str, Any] = {}
     runs["auc[uniform]"]()  # numba compiles
     each = {m: cpu(lambda m=m: values.update({m: np.asarray(runs[m]())})) / count * 1e3 for m in MEASURES}
-    return {"each": each, "together": sum(each.values()), "values": values}
+    made = pysaliency.FixationMap(stimuli, fixations, kernel_size=SIGMA, convolution_mode="nearest", caching=False)
+    few = range(min(3, count))
+    densities = cpu(lambda: [made.saliency_map(stimuli[i]) for i in few]) / len(few) * 1e3
+    return {"each": each, "together": sum(each.values()), "density": densities, "values": values}
 
 
 def _fixations(pysaliency: Any, xy: Any, n: Any) -> Any:
@@ -149,6 +152,13 @@ def differences(mine: dict[str, Any], other: dict[str, Any], count: int) -> Iter
             yield name, float(np.abs(values - mine["scores"].of(name)[:count]).max())
 
 
+def of(measured: dict[str, Any], name: str) -> float:
+    """Milliseconds of a measure, of all measures together, of the density of fixations, or of all of that."""
+    if name == "all of it":
+        return float(measured["together"] + measured["density"])
+    return float(measured["each"].get(name, measured.get(name)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maps", type=int, default=1000)
@@ -162,18 +172,16 @@ def main() -> None:
     other = theirs(count, maps, looked, mine["pictures"]) if count else None
     print(f"{args.maps} maps of {WH[0]}x{WH[1]}, {args.fixations} fixations each; CPU ms per map")
     print(f"{'measure':24}{'vlmattn':>10}{'pysaliency':>12}{'ratio':>8}")
-    for name in (*MEASURES, "together"):
-        a = mine["each"].get(name, mine["together"])
-        b = None if other is None else other["each"].get(name, other["together"])
-        print(f"{name:24}{a:10.2f}" + ("" if b is None else f"{b:12.2f}{b / a:8.1f}"))
-    print(f"{'(density of fixations)':24}{mine['density']:10.2f}")
+    for name in (*MEASURES, "together", "density", "all of it"):
+        a, b = (None if one is None else of(one, name) for one in (mine, other))
+        print(f"{name:24}{a:10.2f}" + ("" if a is None or b is None else f"{b:12.2f}{b / a:8.1f}"))
     apart = {} if other is None else dict(differences(mine, other, count))
     if apart:
         print("largest differences: " + ", ".join(f"{name} {value:.1e}" for name, value in apart.items()))
     if args.json:
         kept = {"maps": args.maps, "fixations": args.fixations, "differences": apart}
         kept["vlmattn"] = {k: mine[k] for k in ("each", "together", "density")}
-        kept["pysaliency"] = None if other is None else {k: other[k] for k in ("each", "together")}
+        kept["pysaliency"] = None if other is None else {k: other[k] for k in ("each", "together", "density")}
         args.json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 

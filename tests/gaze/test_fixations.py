@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmattn.core.errors import SpecError
@@ -121,6 +121,7 @@ def path_of(rng: np.random.Generator, n: int, **named: object) -> Scanpath:
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 6), min_size=1, max_size=5))
+@settings(max_examples=40, deadline=None)
 def test_columns_and_back(seed: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)
     held = Fixations(
@@ -222,6 +223,7 @@ def test_dicts_that_are_no_scanpath(bad: object) -> None:
 
 
 @given(st.floats(200, 4000), st.floats(10, 100), st.floats(20, 200), st.floats(-20, 20), st.floats(-20, 20))
+@settings(max_examples=40, deadline=None)
 def test_degrees(width: float, cm: float, distance: float, a: float, b: float) -> None:
     screen = Screen.from_geometry(size_px=(width, width / 2), size_cm=(cm, cm / 2), distance_cm=distance)
     assert screen.to_degrees(screen.to_pixels(a)) == pytest.approx(a)

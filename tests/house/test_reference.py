@@ -21,7 +21,10 @@ def told(module: str) -> list[str]:
     return re.findall(r"^\* `(\w+)`: \S", section[1], flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("module", ["vlmattn", *(f"vlmattn.{name}" for name in PACKAGES), "vlmattn.adapters.testing"])
+@pytest.mark.parametrize(
+    "module",
+    ["vlmattn", *(f"vlmattn.{name}" for name in PACKAGES), "vlmattn.adapters.testing", "vlmattn.gaze.scanpaths"],
+)
 def test_every_public_name_has_its_line(module: str) -> None:
     assert told(module) == list(importlib.import_module(module).__all__)
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
-from vlmattn.gaze.density import gaussian
+from vlmattn.gaze.density import smeared
 from vlmattn.gaze.fixations import Fixations
-from vlmattn.gaze.held_map import Gaze, counted, pixels_of, points_of, shares
+from vlmattn.gaze.held_map import Gaze, pixels_of, points_of, shares
 from vlmattn.gaze.units import check_wh, inside
 
 Array = NDArray[np.float64]
@@ -162,5 +162,5 @@ def _subjects(fixations: Fixations) -> dict[str, Fixations]:
 def _density(points: Gaze, image_wh: tuple[int, int], sigma: float, share: float) -> Array:
     if not 0 <= share < 1:
         raise SpecError(f"share must be from 0 to below 1, got {share}")
-    smeared = gaussian(counted(pixels_of(points, image_wh), image_wh), sigma)
-    return (1 - share) * shares(smeared) + share / smeared.size
+    blurred = smeared(pixels_of(points, image_wh), image_wh, sigma)
+    return (1 - share) * shares(blurred) + share / blurred.size

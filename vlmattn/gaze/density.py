@@ -80,25 +80,38 @@ def fixation_density(
     chosen = _blur(blur)
     counts = _counts(gaze, wh, weight, chosen.once)
     if sigma is None and chosen.fourier is not None:
-        smeared = fourier_blur(counts, chosen.fourier)
+        blurred = fourier_blur(counts, chosen.fourier)
     else:
         width = chosen.sigma if sigma is None else sigma
-        smeared = gaussian(counts, _degree(gaze, screen) if width is None else width, chosen.border)
-    return shares(np.maximum(smeared, 0.0))
+        blurred = gaussian(counts, _degree(gaze, screen) if width is None else width, chosen.border)
+    return shares(np.maximum(blurred, 0.0))
 
 
 def gaussian(counts: Array, sigma: float, border: str = "nearest") -> Array:
-    """Counts smeared by a Gaussian of ``sigma`` pixels, cut at four sigmas; what scipy's ``gaussian_filter`` gives, by
-    products of matrices with one column per fixated pixel. Unchanged for 0."""
+    """Counts smeared by a Gaussian of ``sigma`` pixels, cut at four sigmas: what scipy's ``gaussian_filter`` gives.
+    Unchanged for 0."""
+    pixels = np.flatnonzero(counts)
+    return smeared(pixels, (counts.shape[1], counts.shape[0]), sigma, border, weights=counts.reshape(-1)[pixels])
+
+
+def smeared(
+    pixels: NDArray[np.int64],
+    image_wh: tuple[int, int],
+    sigma: float,
+    border: str = "nearest",
+    weights: Array | None = None,
+) -> Array:
+    """(H, W) fixated pixels, counted row by row, under a Gaussian, by products of matrices with a column for each."""
     if not (np.isfinite(sigma) and sigma >= 0):
         raise SpecError(f"sigma must be 0 pixels or more, got {sigma}")
     if sigma == 0:
-        return counts
-    down, across = (_smearing(n, float(sigma), border) for n in counts.shape)
-    rows, columns = np.nonzero(counts)
-    if len(rows) > max(counts.shape):
-        return np.asarray(down @ counts @ across.T)
-    return np.asarray((down[:, rows] * counts[rows, columns]) @ across[:, columns].T)
+        return counted(pixels, image_wh, weights)
+    across, down = (_smearing(n, float(sigma), border) for n in image_wh)
+    if len(pixels) > max(image_wh):
+        return np.asarray(down @ counted(pixels, image_wh, weights) @ across.T)
+    rows, columns = np.divmod(pixels, image_wh[0])
+    left = down[:, rows] if weights is None else down[:, rows] * weights
+    return np.asarray(left @ across[:, columns].T)
 
 
 @lru_cache(maxsize=8)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,21 +29,32 @@ class HeldMap:
     Every measure takes one in place of an array; it saves work where several measures are taken of one map.
 
     Attributes:
-        values: (H, W) float64, finite.
+        values: (H, W) float64, finite. flat: (H * W,) the same, row by row. total, low, high: their sum, lowest and
+            highest.
 
     Raises:
         MapError: another shape, no pixel, NaN or infinite values.
     """
 
     values: Array
+    flat: Array = field(init=False, repr=False)
+    total: float = field(init=False, repr=False)
+    low: float = field(init=False, repr=False)
+    high: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         values = np.ascontiguousarray(self.values, dtype=np.float64)
         if values.ndim != 2 or not values.size:
             raise MapError(f"a map must have shape (H, W), got {values.shape}")
-        object.__setattr__(self, "values", values)
-        if not np.isfinite(self.total) and not np.isfinite(values).all():
+        flat = values.reshape(-1)
+        parts = [(one.sum(), one.min(), one.max()) for one in (flat[part] for part, _ in blocks(flat.size))]
+        total, low, high = (float(np.sum([p[0] for p in parts])), min(p[1] for p in parts), max(p[2] for p in parts))
+        # The smallest of numbers of which one is NaN is NaN in numpy, but not in Python.
+        if not np.isfinite([p[1:] for p in parts]).all():
             raise MapError("the map holds values that are no finite numbers: replace NaN and infinity first")
+        held = {"values": values, "flat": flat, "total": total, "low": float(low), "high": float(high)}
+        for name, value in held.items():
+            object.__setattr__(self, name, value)
 
     @property
     def image_wh(self) -> tuple[int, int]:
@@ -50,29 +62,9 @@ class HeldMap:
         return self.values.shape[1], self.values.shape[0]
 
     @property
-    def flat(self) -> Array:
-        """(H * W,) values row by row."""
-        return self.values.reshape(-1)
-
-    @cached_property
-    def low(self) -> float:
-        """The smallest value."""
-        return float(self.values.min())
-
-    @cached_property
-    def high(self) -> float:
-        """The largest value."""
-        return float(self.values.max())
-
-    @property
     def is_constant(self) -> bool:
         """Whether all values are one."""
         return self.high == self.low
-
-    @cached_property
-    def total(self) -> float:
-        """Sum of all pixels."""
-        return float(self.flat.sum())
 
     @property
     def mean(self) -> float:
@@ -84,40 +76,40 @@ class HeldMap:
         """Sum of squared distances from the mean."""
         if self.is_constant:
             return 0.0
-        held = 0.0
+        held, mean = 0.0, self.mean
         for part, room in blocks(self.flat.size):
-            np.subtract(self.flat[part], self.mean, out=room)
+            np.subtract(self.flat[part], mean, out=room)
             held += float(room @ room)
         return held
 
-    @property
-    def floor(self) -> float:
-        """What is taken off all values to read the map as a density: its lowest value if that is negative, else 0."""
-        return min(self.low, 0.0)
-
-    def shares(self, part: slice, out: Array, *, floor: float | None = None, lift: float = 0.0) -> Array:
-        """Values as shares of 1 in a part of the pixels, written to ``out``.
+    def shares(self, *, floor: float | None = None, lift: float = 0.0) -> Callable[[slice, Array], Array]:
+        """A function that writes a part of the map, read as shares of 1, to an array, which it gives back.
 
         Args:
-            floor: what is taken off all values first; :attr:`floor` if None. lift: what is added to them then. A map
-                of which nothing is left becomes uniform.
+            floor: what is taken off all values first; if None, the lowest value where that is negative, else 0.
+            lift: what is added to them then. A map of which nothing is left becomes uniform.
         """
-        base = self.floor if floor is None else floor
+        base = min(self.low, 0.0) if floor is None else floor
         mass = self.total - (base - lift) * self.flat.size
-        if self.is_constant or mass <= 0:
-            out[:] = 1 / self.flat.size
+        flat, constant = self.flat, self.is_constant or mass <= 0
+
+        def write(part: slice, out: Array) -> Array:
+            if constant:
+                out[:] = 1 / flat.size
+            elif not base and not lift:
+                np.divide(flat[part], mass, out=out)
+            else:
+                np.subtract(flat[part], base, out=out)
+                out += lift
+                out /= mass
             return out
-        if not base and not lift:
-            return np.divide(self.flat[part], mass, out=out)
-        np.subtract(self.flat[part], base, out=out)
-        out += lift
-        out /= mass
-        return out
+
+        return write
 
     @property
     def density(self) -> Array:
-        """(H, W) :meth:`shares` of all pixels."""
-        return self.shares(slice(None), np.empty(self.flat.shape)).reshape(self.values.shape)
+        """(H, W) the map as shares of 1."""
+        return self.shares()(slice(None), np.empty(self.flat.shape)).reshape(self.values.shape)
 
     @cached_property
     def spread_total(self) -> float:

@@ -77,10 +77,10 @@ def cc(map: Map, density: Map, *, variant: Literal["pysaliency", "mit", "gazexpl
     flat = [m.is_constant or (variant == "gazexplain" and _deviation(m) <= 1e-8) for m in (one, other)]
     if any(flat):
         return {"mit": float("nan"), "gazexplain": 1.0}.get(variant, 0.0 if flat == [True, False] else float("nan"))
-    product = 0.0
+    product, means, theirs = 0.0, (one.mean, other.mean), np.empty(min(BLOCK, one.flat.size))
     for part, room in blocks(one.flat.size):
-        np.subtract(one.flat[part], one.mean, out=room)
-        product += float(room @ (other.flat[part] - other.mean))
+        np.subtract(one.flat[part], means[0], out=room)
+        product += float(room @ np.subtract(other.flat[part], means[1], out=theirs[: len(room)]))
     return float(np.clip(product / np.sqrt(one.squares) / np.sqrt(other.squares), -1.0, 1.0))
 
 
@@ -103,11 +103,10 @@ def sim(map: Map, density: Map, *, variant: Literal["pysaliency", "mit"] = "pysa
     one, other = _pair(map, density)
     if variant == "mit" and (one.is_constant or other.is_constant):
         return float("nan")
-    floors = (None, None) if variant == "pysaliency" else (one.low, other.low)
+    p, q = (held.shares(floor=None if variant == "pysaliency" else held.low) for held in (one, other))
     total, theirs = 0.0, np.empty(min(BLOCK, one.flat.size))
     for part, room in blocks(one.flat.size):
-        mine = one.shares(part, room, floor=floors[0])
-        total += float(np.minimum(mine, other.shares(part, theirs[: len(room)], floor=floors[1]), out=room).sum())
+        total += float(np.minimum(p(part, room), q(part, theirs[: len(room)]), out=room).sum())
     return total
 
 
@@ -138,15 +137,15 @@ def kl(
     if not (small > 0 and 0 <= mix < 1):
         raise SpecError(f"epsilon must be above 0 and mix from 0 to below 1, got {small} and {mix}")
     one, other = _pair(_mixed(held_map(map), mix), density)
+    lift = small if variant == "pysaliency" else 0.0
+    p, q = one.shares(lift=lift), other.shares(lift=lift)
     total, theirs = 0.0, np.empty(min(BLOCK, one.flat.size))
     for part, room in blocks(one.flat.size):
-        q = theirs[: len(room)]
+        mine, gold = p(part, room), q(part, theirs[: len(room)])
         if variant == "mit":
-            total += float(_regularised(one.shares(part, room), other.shares(part, q), small))
+            total += _regularised(mine, gold, small)
         else:
-            p = np.log(one.shares(part, room, lift=small), out=room)
-            other.shares(part, q, lift=small)
-            total += float(q @ (np.log(q) - p))
+            total += float(gold @ (np.log(gold) - np.log(mine, out=mine)))
     return total if variant == "mit" else max(0.0, total)
 
 

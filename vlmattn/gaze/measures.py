@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf, log2
+from math import inf, log
 from typing import Literal
 
 import numpy as np
@@ -156,7 +156,7 @@ _ALL = (
         lambda c: kl(c.map, _density(c)), ("density",),
     ),
     MapMetric(
-        "kl[mit]", "lower", -1e-9, log2(1 / 2.2204e-16), None, "its own value", "MIT/Tübingen, 2.2204e-16",
+        "kl[mit]", "lower", -1e-9, log(1 / 2.2204e-16), None, "its own value", "MIT/Tübingen, 2.2204e-16",
         lambda c: kl(c.map, _density(c), variant="mit"), ("density",),
     ),
     MapMetric(

@@ -11,7 +11,8 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 _BUCKETS = 65535
 _FEW = 8192
-BLOCK = 16384
+_COUNTED = 1 << 17
+BLOCK = 32768
 """Values at a time: they stay in the processor's cache, and no array of the map's size is made."""
 
 
@@ -38,13 +39,16 @@ def counts_below(values: Array, levels: Array) -> tuple[Index, Index]:
     theirs = ((levels - low) * scale).astype(np.uint16)
     shared = np.zeros(_BUCKETS + 1, np.bool_)
     shared[theirs] = True
-    bucket, near = np.empty(len(values), np.uint16), []
-    for part, room in blocks(len(values)):
-        np.subtract(values[part], low, out=room)
-        room *= scale
-        bucket[part] = room
-        near.append(values[part][shared.take(bucket[part])])
-    counts = np.bincount(bucket, minlength=_BUCKETS + 1)
+    counts, near = np.zeros(_BUCKETS + 1, np.int64), []
+    bucket = np.empty(min(len(values), _COUNTED), np.int64)
+    for first in range(0, len(values), _COUNTED):
+        some = values[first : first + _COUNTED]
+        for part, room in blocks(len(some)):
+            np.subtract(some[part], low, out=room)
+            place = bucket[part][: len(room)]
+            np.multiply(room, scale, out=place, casting="unsafe")
+            near.append(some[part][shared.take(place)])
+        counts += np.bincount(bucket[: len(some)], minlength=_BUCKETS + 1)
     before = np.cumsum(counts) - counts
     earlier = np.cumsum(np.where(shared, counts, 0)) - np.where(shared, counts, 0)
     below, equal = _among(np.sort(np.concatenate(near)), levels)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.gaze.baselines import centre_map, leave_one_out, normalised, uniform_map
-from vlmattn.gaze.density import gaussian
+from vlmattn.gaze.density import smeared
 from vlmattn.gaze.fixations import Fixations
-from vlmattn.gaze.held_map import HeldMap, counted, held_map, pixels_of, points_of, shares
+from vlmattn.gaze.held_map import HeldMap, held_map, pixels_of, points_of, shares
 from vlmattn.gaze.measures import DEFAULT_METRICS, MAP_METRICS, MapCase, MapMetric
 from vlmattn.gaze.roc import Map
 
@@ -127,8 +127,7 @@ class Pictures:
     def density(self, image: str) -> HeldMap:
         """Where people looked on a picture."""
         wh = self.size(image)
-        counts = counted(pixels_of(self._points[image], wh), wh)
-        return HeldMap(shares(gaussian(counts, self.sigma)))
+        return HeldMap(shares(smeared(self._pixels(image), wh, self.sigma)))
 
     def others(self, image: str) -> NDArray[np.int64]:
         """(m,) pixels of a picture where people looked on other pictures."""
@@ -139,8 +138,8 @@ class Pictures:
         """The density of fixations on all other pictures, with 1 % uniform."""
         wh = self.size(image)
         if wh not in self._all:
-            self._all[wh] = gaussian(counted(self._pool(wh)[0], wh), self.sigma)
-        own = gaussian(counted(pixels_of(self._points[image], wh), wh), self.sigma)
+            self._all[wh] = smeared(self._pool(wh)[0], wh, self.sigma)
+        own = smeared(self._pixels(image), wh, self.sigma)
         return HeldMap(0.99 * shares(np.maximum(self._all[wh] - own, 0.0)) + 0.01 / (wh[0] * wh[1]))
 
     def case(self, image: str, map: Map, needs: Iterable[str] = ("density", "baseline", "others")) -> MapCase:
@@ -148,12 +147,15 @@ class Pictures:
         wanted = set(needs)
         return MapCase(
             held_map(map),
-            pixels_of(self._points[image], self.size(image)),
+            self._pixels(image),
             (self.seed, self._numbers[image]),
             self.density(image) if "density" in wanted else None,
             self._base(image) if "baseline" in wanted else None,
             self.others(image) if "others" in wanted else None,
         )
+
+    def _pixels(self, image: str) -> NDArray[np.int64]:
+        return pixels_of(self._points[image], self.size(image))
 
     def _base(self, image: str) -> HeldMap | None:
         if self.baseline == "uniform":
@@ -242,7 +244,7 @@ def _people(pictures: Pictures, image: str, chosen: Sequence[MapMetric]) -> list
 
     def score(density: Array, own: Fixations) -> list[float]:
         pixels = pixels_of(own, pictures.size(image))
-        truth = HeldMap(shares(gaussian(counted(pixels, pictures.size(image)), pictures.sigma)))
+        truth = HeldMap(shares(smeared(pixels, pictures.size(image), pictures.sigma)))
         case = replace(plain, map=HeldMap(density), pixels=pixels, density=truth)
         return [metric(case) for metric in chosen]
 

@@ -14,10 +14,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.gaze.scanpaths.pairs import Array, Index
+from vlmattn.gaze.scanpaths.pairs import Array, Index, Strung, chunks, filled, kernels
 
 Local = Callable[[int, int, int], Array]
 """Values of the cells (i, k - i) for ``lo <= i < hi``, (hi - lo, p), from ``lo``, ``hi``, ``k``."""
+Form = Literal["corner", "anywhere"]
 DOWN, RIGHT, TIED = 1, 2, 4
 
 
@@ -78,9 +79,7 @@ def _ends(one: Index, other: Index) -> Callable[[int], Index]:
     return at
 
 
-def align(
-    local: Local, one: Index, other: Index, gap: float = 0.0, form: Literal["corner", "anywhere"] = "corner"
-) -> Array:
+def align(local: Local, one: Index, other: Index, gap: float = 0.0, form: Form = "corner") -> Array:
     """(p,) the score of the best global alignment (Needleman and Wunsch 1970): higher is better.
 
     Args:
@@ -119,6 +118,36 @@ def align(
     if running:
         edges = gap * (1 + np.arange(max(n, m) + 1))
         result = np.maximum(result, np.maximum(edges[0], np.maximum(edges[one], edges[other])))
+    return result
+
+
+def align_strings(
+    strings: Strung,
+    one: Index,
+    other: Index,
+    scores: Array | tuple[float, float],
+    gap: float = 0.0,
+    form: Form = "corner",
+) -> Array:
+    """(p,) :func:`align` of pairs of strings of symbols; NaN where one is empty.
+
+    Args:
+        scores: a table (s, s) of symbols that face each other, or what equal and different ones score.
+    """
+    same, different = (0.0, 0.0) if isinstance(scores, np.ndarray) else scores
+    result = np.full(len(one), np.nan)
+    if compiled := kernels():
+        pairs = filled(strings.lengths, one, other)
+        held = (strings.flat, strings.starts, strings.lengths, one[pairs], other[pairs])
+        table = scores if isinstance(scores, np.ndarray) else np.zeros((0, 0))
+        result[pairs] = compiled.aligned(*held, table, same, different, float(gap), form == "anywhere")
+        return result
+    lengths, values = strings.lengths, strings.padded().values
+    for chunk in chunks(lengths[one], lengths[other]):
+        ends = lengths[one[chunk]], lengths[other[chunk]]
+        a, b = values[: ends[0].max(), one[chunk]], values[: ends[1].max(), other[chunk]]
+        local = looked_up(a, b, scores) if isinstance(scores, np.ndarray) else equal(a, b, same, different)
+        result[chunk] = align(local, *ends, gap, form)
     return result
 
 

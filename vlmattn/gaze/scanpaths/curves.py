@@ -9,7 +9,17 @@ import numpy as np
 from vlmattn.core.errors import SpecError
 from vlmattn.gaze.fixations import Scanpath
 from vlmattn.gaze.scanpaths.alignment import apart, warp
-from vlmattn.gaze.scanpaths.pairs import Array, Index, Padded, check_paths, chunks, each_pair, one_pair
+from vlmattn.gaze.scanpaths.pairs import (
+    Array,
+    Index,
+    Strung,
+    check_paths,
+    chunks,
+    each_pair,
+    filled,
+    kernels,
+    one_pair,
+)
 
 
 def dtw(one: Scanpath, other: Scanpath, *, per_step: bool = False) -> float:
@@ -90,8 +100,17 @@ def _warped(paths: Sequence[Scanpath], one: Index, other: Index, join: Callable[
     check_paths(paths)
     if not isinstance(per_step, bool):
         raise SpecError(f"per_step must be True or False, got {per_step!r}")
-    x, y = Padded.of([p.x for p in paths]), Padded.of([p.y for p in paths])
     values = np.full((len(one), 1), np.nan)
+    across = Strung.of([p.x for p in paths])
+    down = Strung.of([p.y for p in paths]).flat
+    lengths = across.lengths
+    if compiled := kernels():
+        pairs = filled(lengths, one, other)
+        a, b = one[pairs], other[pairs]
+        total = compiled.warped(across.flat, down, across.starts, lengths, a, b, join is np.maximum)
+        values[pairs, 0] = total / np.maximum(lengths[a], lengths[b]) if per_step else total
+        return values
+    x, y = across.padded(), across.padded(down)
     for chunk in chunks(x.lengths[one], x.lengths[other]):
         a, b = one[chunk], other[chunk]
         ends = x.lengths[a], x.lengths[b]

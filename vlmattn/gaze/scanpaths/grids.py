@@ -29,13 +29,16 @@ class Grid:
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
                 raise SpecError(f"{name} must be a whole number of 1 or more, got {value!r}")
 
-    def cells(self, points: Array, image_wh: tuple[int, int]) -> Index:
-        """(n,) numbers of the cells of (n, 2) points; of the nearest cell if off the picture."""
-        width, height = image_wh
-        column = np.clip(np.floor(points[:, 0] * self.columns / width), 0, self.columns - 1)
-        row = np.clip(np.floor(points[:, 1] * self.rows / height), 0, self.rows - 1)
-        return np.asarray(row * self.columns + column, dtype=np.int64)
+    def cells(self, x: Array, y: Array, image_wh: tuple[int, int]) -> Index:
+        """(n,) numbers of the cells of points; of the nearest cell if off the picture."""
+        row = _along(y, self.rows, image_wh[1])
+        return np.asarray(row * self.columns + _along(x, self.columns, image_wh[0]))
 
     def symbols(self, path: Scanpath) -> Index:
         """(n,) numbers of the cells of a scanpath's fixations."""
-        return self.cells(path.xy, path.image_wh)
+        return self.cells(path.x, path.y, path.image_wh)
+
+
+def _along(values: Array, cells: int, length: int) -> Index:
+    bounded = np.minimum(np.maximum(values * cells / length, 0.0), cells - 1)
+    return np.asarray(bounded.astype(np.int64))

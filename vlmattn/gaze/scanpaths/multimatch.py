@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from math import hypot
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,16 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import SpecError
 from vlmattn.gaze.fixations import Scanpath
 from vlmattn.gaze.scanpaths.alignment import apart, warp
-from vlmattn.gaze.scanpaths.pairs import Array, Index, Padded, check_paths, chunks, one_pair
+from vlmattn.gaze.scanpaths.pairs import (
+    Array,
+    Index,
+    Strung,
+    check_paths,
+    chunks,
+    filled,
+    kernels,
+    one_pair,
+)
 from vlmattn.gaze.scanpaths.simplification import Saccades, simplified
 
 Ties = Literal["diagonal", "package"]
@@ -113,44 +123,75 @@ def multimatch_pairs(
     if ties not in ("diagonal", "package"):
         raise SpecError(f"ties must be 'diagonal' or 'package', got {ties!r}")
     check_paths(paths, durations=None if simplify is None else "MultiMatch with simplification")
-    saccades = [Saccades.of(p.x, p.y, p.duration) for p in paths]
-    return similarities(saccades, one, other, paths[0].image_wh if len(paths) else (1, 1), simplify=simplify, ties=ties)
+    if not len(paths):
+        return np.zeros((0, 5))
+    chains = Chains.of([(p.x, p.y, p.duration) for p in paths], simplify)
+    return similarities(chains, one, other, paths[0].image_wh, ties=ties)
+
+
+@dataclass(frozen=True)
+class Chains:
+    """Saccades of all scanpaths, one scanpath after the other.
+
+    Attributes:
+        saccades: (7, s) way across and down, length, angle from 0 to 2 pi, start x and y, duration of the fixation at
+            the start (NaN if not known). starts, lengths: (u,) of each scanpath's part; 0 long below three fixations.
+    """
+
+    saccades: Array
+    starts: Index
+    lengths: Index
+
+    @classmethod
+    def of(cls, paths: Sequence[tuple[Array, Array, Array | None]], simplify: Simplification | None = None) -> Chains:
+        """From fixations: x, y, and duration or None of each scanpath."""
+        if simplify is not None:
+            told = (simplify.angle_deg, simplify.amplitude_px, simplify.duration)
+            joined = [simplified(Saccades.of(*p), *told) for p in paths]
+            held = Strung.of([s.dx for s in joined])
+            dy, x, y = (np.concatenate([getattr(s, name) for s in joined]) for name in ("dy", "x", "y"))
+            lasting = np.concatenate([s.duration[: s.count] for s in joined])
+            enough = np.array([len(p[0]) >= 3 for p in paths])
+            return cls._with(held.flat, dy, x, y, lasting, held.starts, np.where(enough, held.lengths, 0))
+        held, y = Strung.of([p[0] for p in paths]), np.concatenate([p[1] for p in paths])
+        lasting = np.concatenate([np.full(len(p[0]), np.nan) if p[2] is None else p[2] for p in paths])
+        # What goes from one scanpath's end to the next's start stays, in no scanpath's part.
+        dx, dy = (np.append(v[1:] - v[:-1], 0.0) if len(v) else v for v in (held.flat, y))
+        return cls._with(dx, dy, held.flat, y, lasting, held.starts, np.where(held.lengths >= 3, held.lengths - 1, 0))
+
+    @classmethod
+    def _with(cls, dx: Array, dy: Array, x: Array, y: Array, duration: Array, starts: Index, lengths: Index) -> Chains:
+        angle = np.arctan2(dy, dx)
+        angle = np.where(angle < 0, angle + 2 * np.pi, angle)
+        return cls(np.stack([dx, dy, np.sqrt(dx * dx + dy * dy), angle, x, y, duration]), starts, lengths)
 
 
 def similarities(
-    saccades: Sequence[Saccades],
-    one: Index,
-    other: Index,
-    image_wh: tuple[int, int],
-    *,
-    simplify: Simplification | None = None,
-    ties: Ties = "diagonal",
+    chains: Chains, one: Index, other: Index, image_wh: tuple[int, int], *, ties: Ties = "diagonal"
 ) -> Array:
     """(p, 5) as :func:`multimatch_pairs`, from saccades."""
-    if simplify is not None:
-        told = (simplify.angle_deg, simplify.amplitude_px, simplify.duration)
-        saccades = [simplified(s, *told) if s.count > 1 else s for s in saccades]
-    held = _Columns(saccades)
     values = np.full((len(one), 5), np.nan)
-    enough = np.array([s.fixations >= 3 for s in saccades], dtype=bool)
-    length = np.where(enough, held.lengths, 0) if len(saccades) else held.lengths
-    for chunk in chunks(length[one], length[other]):
-        values[chunk] = held.medians(one[chunk], other[chunk], ties)
-    diagonal = float(np.hypot(*image_wh))
+    pairs = filled(chains.lengths, one, other)
+    if compiled := kernels():
+        told = (chains.saccades, chains.starts, chains.lengths, one[pairs], other[pairs])
+        values[pairs], only = compiled.medians(*told)
+        pairs = pairs[~only] if ties == "package" else pairs[:0]
+    if len(pairs):
+        held = _Columns(chains)
+        for chunk in chunks(chains.lengths[one[pairs]], chains.lengths[other[pairs]]):
+            values[pairs[chunk]] = held.medians(one[pairs[chunk]], other[pairs[chunk]], ties)
+    diagonal = hypot(*image_wh)
     return np.asarray(1 - values / np.array([2 * diagonal, np.pi, diagonal, diagonal, 1.0]))
 
 
 class _Columns:
-    """Saccades of all scanpaths, padded, with what their differences are made of."""
+    """Saccades of all scanpaths, padded."""
 
-    def __init__(self, saccades: Sequence[Saccades]) -> None:
-        self.dx, self.dy, self.x, self.y, self.duration = (
-            Padded.of([getattr(s, name) for s in saccades]).values for name in ("dx", "dy", "x", "y", "duration")
-        )
-        self.lengths = np.array([s.count for s in saccades], dtype=np.int64)
-        self.amplitude = np.sqrt(self.dx**2 + self.dy**2)
-        angle = np.arctan2(self.dy, self.dx)
-        self.angle = np.where(angle < 0, angle + 2 * np.pi, angle)
+    def __init__(self, chains: Chains) -> None:
+        held = Strung(chains.saccades[0], chains.starts, chains.lengths)
+        padded = [held.padded(values).values for values in chains.saccades]
+        self.dx, self.dy, self.amplitude, self.angle, self.x, self.y, self.duration = padded
+        self.lengths = chains.lengths
 
     def medians(self, one: Index, other: Index, ties: Ties) -> Array:
         """(p, 5) medians of differences of aligned saccades."""

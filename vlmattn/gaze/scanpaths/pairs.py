@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,53 @@ def one_pair(run: Run, one: Scanpath, other: Scanpath) -> Array:
     return np.asarray(run([one, other], zero, zero + 1)[0])
 
 
+@cache
+def kernels() -> Any:
+    """The compiled loops, or None where numba is not installed: arrays do the same then, more slowly."""
+    try:
+        return importlib.import_module("vlmattn.gaze.scanpaths.kernels")
+    except ImportError:
+        return None
+
+
+@dataclass(frozen=True)
+class Strung:
+    """Sequences one after the other.
+
+    Attributes:
+        flat: all their values. starts: (u,) where each begins. lengths: (u,) how many values each has.
+    """
+
+    flat: NDArray[Any]
+    starts: Index
+    lengths: Index
+
+    @classmethod
+    def of(cls, sequences: Sequence[NDArray[Any]], dtype: type = np.float64) -> Strung:
+        """From one-dimensional arrays."""
+        lengths = np.array([len(s) for s in sequences], dtype=np.int64)
+        flat = np.concatenate(sequences) if len(sequences) else np.zeros(0)
+        return cls(flat.astype(dtype, copy=False), np.cumsum(lengths) - lengths, lengths)
+
+    def repeated(self, times: Index) -> Strung:
+        """With each value of all sequences as often as ``times`` says."""
+        ends = np.concatenate([[0], np.cumsum(times)])
+        starts = ends[self.starts]
+        return Strung(np.repeat(self.flat, times), starts, ends[self.starts + self.lengths] - starts)
+
+    def padded(self, flat: NDArray[Any] | None = None) -> Padded:
+        """The sequences side by side; of other values in the same places, if given."""
+        rows = np.arange(int(self.lengths.max(initial=0)))[:, None]
+        inside = rows < self.lengths
+        values = (self.flat if flat is None else flat)[np.where(inside, self.starts + rows, 0)]
+        return Padded(np.where(inside, values, 0), self.lengths)
+
+
+def filled(lengths: Index, one: Index, other: Index) -> Index:
+    """Numbers of the pairs in which none is empty."""
+    return np.flatnonzero((lengths[one] > 0) & (lengths[other] > 0))
+
+
 @dataclass(frozen=True)
 class Padded:
     """Columns of u sequences of different lengths.
@@ -60,15 +109,6 @@ class Padded:
 
     values: NDArray[Any]
     lengths: Index
-
-    @classmethod
-    def of(cls, sequences: Sequence[NDArray[Any]], dtype: type = np.float64) -> Padded:
-        """From one-dimensional arrays."""
-        lengths = np.array([len(s) for s in sequences], dtype=np.int64)
-        values: NDArray[Any] = np.zeros((int(lengths.max(initial=0)), len(sequences)), dtype=dtype)
-        for column, sequence in enumerate(sequences):
-            values[: len(sequence), column] = sequence
-        return cls(values, lengths)
 
 
 def chunks(one: Index, other: Index) -> Iterator[Index]:

@@ -43,8 +43,8 @@ class SaccadeStatistics:
 
         Example:
             >>> told = SaccadeStatistics.of([Scanpath([0.0, 30, 30, 0], [0.0, 0, 40, 0], (100, 100))], radius_px=1)
-            >>> told.amplitude.tolist(), round(told.turn[0] / np.pi, 3), told.returns
-            ([30.0, 40.0, 50.0], 0.5, 0.5)
+            >>> told.amplitude.tolist(), told.turn.round(3).tolist(), told.returns
+            ([30.0, 40.0, 50.0], [1.571, 2.498], 0.5)
         """
         held = list(paths)
         for number, path in enumerate(held):

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 from vlmattn.core.errors import SpecError
 from vlmattn.gaze.fixations import Scanpath
-from vlmattn.gaze.scanpaths.alignment import align, looked_up
+from vlmattn.gaze.scanpaths.alignment import Form, align_strings
 from vlmattn.gaze.scanpaths.grids import Grid
-from vlmattn.gaze.scanpaths.pairs import Array, Index, Padded, check_paths, chunks, one_pair
+from vlmattn.gaze.scanpaths.pairs import Array, Index, Strung, check_paths, one_pair
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class ScanMatch:
             authors advise twice the deviation of saccade amplitudes). gap: score of a gap, 0 or below.
         bin_s: with it, each symbol is repeated once per this many seconds of its fixation (0.05 in most papers on
             models); one shorter than half of it vanishes. Without it, durations do not count.
-        variant: how gaps count: ``matlab`` (the authors' toolbox) or ``gazeparser`` (a gap before the start, and the
-            best score anywhere). They agree if ``gap`` is 0.
+        variant: how gaps count: ``matlab`` (the authors' toolbox) or ``gazeparser`` (a gap before the start, so that
+            equal scanpaths get less than 1, and the best score anywhere). They agree if ``gap`` is 0.
     """
 
     columns: int = 16
@@ -58,17 +59,28 @@ class ScanMatch:
 
     def table(self) -> Array:
         """(cells, cells) scores of symbols that face each other."""
-        cell = np.arange(self.columns * self.rows)
-        row, column = np.divmod(cell, self.columns)
-        return np.asarray(self.threshold - np.hypot(row[:, None] - row, column[:, None] - column))
+        return _table(self.columns, self.rows, self.threshold)
 
     def symbols(self, path: Scanpath) -> Index:
         """Numbers of cells, row by row, repeated by duration if that counts."""
-        whole = np.trunc(np.column_stack([path.x, path.y]))
-        cells = Grid(self.columns, self.rows).cells(whole, path.image_wh)
-        if self.bin_s is None or path.duration is None:
-            return cells
-        return np.repeat(cells, repeats(path.duration, self.bin_s))
+        check_paths([path], durations=self._timed)
+        return np.asarray(self._strings([path]).flat)
+
+    @property
+    def _timed(self) -> str | None:
+        return None if self.bin_s is None else "ScanMatch with bins of time"
+
+    def _strings(self, paths: Sequence[Scanpath]) -> Strung:
+        held = Strung.of([p.x for p in paths])
+        if not len(paths):
+            return held
+        down = np.concatenate([p.y for p in paths])
+        cells = Grid(self.columns, self.rows).cells(np.trunc(held.flat), np.trunc(down), paths[0].image_wh)
+        strings = Strung(cells, held.starts, held.lengths)
+        if self.bin_s is None:
+            return strings
+        lasting = np.concatenate([np.asarray(p.duration) for p in paths])
+        return strings.repeated(repeats(lasting, self.bin_s))
 
     def __call__(self, one: Scanpath, other: Scanpath) -> float:
         """The score of two scanpaths: see :func:`scanmatch`."""
@@ -76,16 +88,21 @@ class ScanMatch:
 
     def pairs(self, paths: Sequence[Scanpath], one: Index, other: Index) -> Array:
         """(p, 1) scores of pairs, given as numbers (p,) of scanpaths."""
-        check_paths(paths, durations=None if self.bin_s is None else "ScanMatch with bins of time")
-        held, table = Padded.of([self.symbols(p) for p in paths], np.int64), self.table()
-        values = np.full((len(one), 1), np.nan)
-        for chunk in chunks(held.lengths[one], held.lengths[other]):
-            a, b = one[chunk], other[chunk]
-            ends = held.lengths[a], held.lengths[b]
-            local = looked_up(held.values[: ends[0].max(), a], held.values[: ends[1].max(), b], table)
-            score = align(local, *ends, self.gap, "anywhere" if self.variant == "gazeparser" else "corner")
-            values[chunk, 0] = score / (self.threshold * np.maximum(*ends))
-        return values
+        check_paths(paths, durations=self._timed)
+        strings = self._strings(paths)
+        lengths = strings.lengths
+        form: Form = "anywhere" if self.variant == "gazeparser" else "corner"
+        score = align_strings(strings, one, other, self.table(), self.gap, form)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(score / (self.threshold * np.maximum(lengths[one], lengths[other])))[:, None]
+
+
+@lru_cache(maxsize=16)
+def _table(columns: int, rows: int, threshold: float) -> Array:
+    row, column = np.divmod(np.arange(columns * rows), columns)
+    table = np.asarray(threshold - np.hypot(row[:, None] - row, column[:, None] - column))
+    table.setflags(write=False)
+    return table
 
 
 def repeats(duration: Array, bin_s: float) -> Index:
@@ -98,8 +115,8 @@ def repeats(duration: Array, bin_s: float) -> Index:
 def scanmatch(one: Scanpath, other: Scanpath, settings: ScanMatch | None = None) -> float:
     """Similarity of two scanpaths as aligned strings of grid cells; higher is better, 1 for equal ones.
 
-    At least 0 if gaps cost nothing. Symmetric. Fixations off the picture count in its nearest cell; NaN if a scanpath
-    has no fixation (or none long enough for a bin of time).
+    At least 0 if gaps cost nothing. Symmetric. Coordinates are cut to whole pixels first. Fixations off the picture
+    count in its nearest cell; NaN if a scanpath has no fixation (or none long enough for a bin of time).
 
     Args:
         settings: 16x12 cells, threshold 3.5, without durations, if None.

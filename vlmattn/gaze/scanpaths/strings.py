@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike
 
 from vlmattn.core.errors import SpecError
 from vlmattn.gaze.fixations import Scanpath
-from vlmattn.gaze.scanpaths.alignment import align, equal
+from vlmattn.gaze.scanpaths.alignment import align_strings
 from vlmattn.gaze.scanpaths.grids import Grid
-from vlmattn.gaze.scanpaths.pairs import Array, Index, Padded, check_paths, chunks, one_pair
+from vlmattn.gaze.scanpaths.pairs import Array, Index, Strung, check_paths, one_pair
 
 Variant = Literal["grid", "vame"]
 
@@ -33,7 +33,7 @@ def edit_distance(one: ArrayLike, other: ArrayLike, *, substitution: float = 1.0
     """
     held = [_symbols(one), _symbols(other)]
     zero = np.zeros(1, dtype=np.int64)
-    return float(edits(held, zero, zero + 1, substitution)[0])
+    return float(edits(Strung.of(held, np.int64), zero, zero + 1, substitution)[0])
 
 
 def common_share(one: ArrayLike, other: ArrayLike) -> float:
@@ -46,7 +46,7 @@ def common_share(one: ArrayLike, other: ArrayLike) -> float:
     """
     held = [_symbols(one), _symbols(other)]
     zero = np.zeros(1, dtype=np.int64)
-    return float(common(held, zero, zero + 1)[0])
+    return float(common(Strung.of(held, np.int64), zero, zero + 1)[0])
 
 
 def string_edit(
@@ -88,10 +88,10 @@ def string_edit_pairs(
     """(p, 1) :func:`string_edit` of pairs, given as numbers (p,) of scanpaths."""
     check_paths(paths)
     letters = symbols_of(grid or Grid(5, 5), variant)
-    held = [letters(p) for p in paths]
+    held = Strung.of([letters(p) for p in paths], np.int64)
     distance = edits(held, one, other, substitution)
     if normalised:
-        lengths = np.array([len(h) for h in held], dtype=np.float64)
+        lengths = held.lengths.astype(np.float64)
         with np.errstate(invalid="ignore"):
             distance = 1 - distance / np.maximum(lengths[one], lengths[other])
     return distance[:, None]
@@ -113,28 +113,18 @@ def symbols_of(grid: Grid, variant: Variant) -> Callable[[Scanpath], Index]:
     return wrapped
 
 
-def edits(strings: Sequence[Index], one: Index, other: Index, substitution: float = 1.0) -> Array:
+def edits(strings: Strung, one: Index, other: Index, substitution: float = 1.0) -> Array:
     """(p,) edit distances of pairs of strings."""
-    held = Padded.of(strings, np.int64)
-    distance = (held.lengths[one] + held.lengths[other]).astype(np.float64)
-    for chunk in chunks(held.lengths[one], held.lengths[other]):
-        a, b = one[chunk], other[chunk]
-        ends = held.lengths[a], held.lengths[b]
-        local = equal(held.values[: ends[0].max(), a], held.values[: ends[1].max(), b], 0.0, -substitution)
-        distance[chunk] = -align(local, *ends, gap=-1.0)
-    return distance
+    lengths = strings.lengths
+    distance = 0.0 - align_strings(strings, one, other, (0.0, -substitution), gap=-1.0)
+    return np.where(np.isnan(distance), lengths[one] + lengths[other], distance)
 
 
-def common(strings: Sequence[Index], one: Index, other: Index) -> Array:
+def common(strings: Strung, one: Index, other: Index) -> Array:
     """(p,) :func:`common_share` of pairs of strings."""
-    held = Padded.of(strings, np.int64)
-    share = np.full(len(one), np.nan)
-    for chunk in chunks(held.lengths[one], held.lengths[other]):
-        a, b = one[chunk], other[chunk]
-        ends = held.lengths[a], held.lengths[b]
-        local = equal(held.values[: ends[0].max(), a], held.values[: ends[1].max(), b], 1.0, 0.0)
-        share[chunk] = align(local, *ends) / np.maximum(*ends)
-    return share
+    lengths = strings.lengths.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(align_strings(strings, one, other, (1.0, 0.0)) / np.maximum(lengths[one], lengths[other]))
 
 
 def _symbols(sequence: ArrayLike) -> Index:
