@@ -6,12 +6,22 @@ from vlmattn.evaluate.gaze.cases import FREE_VIEWING, GazeCase, read_cases, scen
 from vlmattn.evaluate.gaze.comparing import Compared, compare_gaze, read_result
 from vlmattn.evaluate.gaze.lookers import ClipLooker, Looked, Looker, VlmLooker
 from vlmattn.evaluate.gaze.measuring import CaseResult, CaseRow, Measuring, measure_case
+from vlmattn.evaluate.gaze.search import (
+    Asymmetry,
+    SearchResult,
+    neva_searcher,
+    saccades_to_target,
+    search_asymmetry,
+    search_result,
+    synthetic_searcher,
+)
 from vlmattn.evaluate.gaze.sheets import case_sheet
 from vlmattn.evaluate.gaze.summary import Depth, Summary, SummaryRow, summarise
 from vlmattn.evaluate.gaze.tables import markdown
 
 __all__ = [
     "FREE_VIEWING",
+    "Asymmetry",
     "CaseResult",
     "CaseRow",
     "ClipLooker",
@@ -21,6 +31,7 @@ __all__ = [
     "Looked",
     "Looker",
     "Measuring",
+    "SearchResult",
     "Summary",
     "SummaryRow",
     "VlmLooker",
@@ -28,8 +39,13 @@ __all__ = [
     "compare_gaze",
     "markdown",
     "measure_case",
+    "neva_searcher",
     "read_cases",
     "read_result",
+    "saccades_to_target",
     "scene_cases",
+    "search_asymmetry",
+    "search_result",
     "summarise",
+    "synthetic_searcher",
 ]

@@ -167,7 +167,7 @@ def values_of_map(map: AnyMap) -> Array:
     if isinstance(map, PatchMap):
         return values_of_map(to_pixels(map, merge="mean", kind="density", smooth="bilinear"))
     held = held_map(map)
-    return np.array(held.values - held.floor)
+    return np.array(held.values - min(float(held.values.min()), 0.0))
 
 
 @dataclass
