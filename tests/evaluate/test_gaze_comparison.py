@@ -206,6 +206,28 @@ def test_one_subject_has_no_ceiling(tmp_path: Path) -> None:
     assert found.summary.of("map", "model", NSS).of_ceiling is None
 
 
+def test_search_is_measured_where_there_is_a_target(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from vlmattn.evaluate.gaze import saccades_to_target
+
+    box = (0.0, 0.0, 20.0, 20.0)
+    some = [replace(case, target_box_xyxy=box) for case in cases()[:1]]
+    found = compare_gaze(some, Fake(), tmp_path, how=HOW, sheets=0, draws=100)
+    held = rows_of(found.results[0])
+    needed = saccades_to_target(list(some[0].people), [box] * 3, 6)
+    told = [held["search", "people"][s]["saccades to the target"] for s in "abc"]
+    assert told == needed.tolist()
+    model = held["search", "model, winner-take-all"]["all"]
+    assert model == {"found within 6 saccades": 1.0, "saccades to the target": 0.0}
+    wrong = held["search", "model, layer 1, winner-take-all"]["all"]
+    assert wrong["found within 6 saccades"] < 1
+    assert "## Search" in (tmp_path / "report.md").read_text()
+    assert not any(row.kind == "search" for row in compare_gaze(
+        cases()[:1], Fake(), tmp_path / "none", how=HOW, sheets=0, draws=100
+    ).summary.rows)  # fmt: skip
+
+
 def test_intervals_draw_pictures_not_cases() -> None:
     def result(image: str, case: str, value: float) -> CaseResult:
         rows = tuple(CaseRow("map", source, {"s": {NSS: v}}) for source, v in (("model", value), ("people", 2.0)))

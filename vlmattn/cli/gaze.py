@@ -199,7 +199,7 @@ def _shown(summary: Summary) -> str:
 
     lines = [WARNING] if summary.synthetic else []
     lines.append(f"{summary.cases} cases on {summary.images} pictures; share: of the way from chance to people")
-    for kind in ("map", "scanpath"):
+    for kind in dict.fromkeys(row.kind for row in summary.rows):
         rows = [row for row in summary.rows if row.kind == kind]
         metrics = list(dict.fromkeys(row.metric for row in rows))[:5]
         held = {(row.source, row.metric): row for row in rows}

@@ -13,6 +13,7 @@ from vlmattn.core.errors import SpecError
 from vlmattn.core.images import Picture
 from vlmattn.evaluate.gaze.cases import GazeCase
 from vlmattn.evaluate.gaze.lookers import Looked, Looker
+from vlmattn.evaluate.gaze.search import saccades_to_target
 from vlmattn.gaze import (
     DEFAULT_METRICS,
     MAP_METRICS,
@@ -46,9 +47,12 @@ from vlmattn.gaze.scanpaths.measures import scanpath_metric
 Array = NDArray[np.float64]
 Values = dict[str, float]
 PEOPLE, CONSENSUS = "people", "people's map"
-FLOORS = {"map": "uniform", "scanpath": "random places"}
+FLOORS = {"map": "uniform", "scanpath": "random places", "search": "random places"}
 """What a model that knows nothing does: where a share of the ceiling begins."""
 WTA = "{}, winner-take-all"
+STEPS = 6
+SEARCH = {f"found within {STEPS} saccades": "higher", "saccades to the target": "lower"}
+"""Measures of search, and which way is better; a scanpath that does not find the target in time counts one more."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,10 @@ class Measuring:
 
 @dataclass(frozen=True)
 class CaseRow:
-    """One source on one case: ``kind`` is ``map`` or ``scanpath``; ``values`` by subject and measure."""
+    """One source on one case: ``kind`` is ``map``, ``scanpath`` or ``search``; ``values`` by subject and measure.
+
+    Of search there is one line ``all`` for each source but people: it is measured against the target, not a subject.
+    """
 
     kind: str
     source: str
@@ -136,7 +143,7 @@ def measure_case(
     measured = _Case(case, people, everybody, how, picture)
     maps = measured.maps(look, wrong)
     paths = measured.paths(maps, look)
-    rows = [*measured.map_rows(maps), *measured.scanpath_rows(paths)]
+    rows = [*measured.map_rows(maps), *measured.scanpath_rows(paths), *measured.search_rows(paths)]
     facts = {**look.facts, "sigma_px": how.sigma_px(case), "count": measured.count}
     subjects = tuple(str(path.subject) for path in people)
     result = CaseResult(case.name, case.image, case.task, case.question, subjects, tuple(rows), facts)
@@ -290,6 +297,16 @@ class _Case:
             both[CONSENSUS][subject][name] = float(single)
             both[PEOPLE][subject][name] = mean
 
+    def search_rows(self, paths: Mapping[str, list[Scanpath]]) -> list[CaseRow]:
+        """How soon scanpaths come to the target, where the case has one."""
+        box = self.case.target_box_xyxy
+        if box is None:
+            return []
+        needed = {name: saccades_to_target(some, [box] * len(some), STEPS) for name, some in paths.items()}
+        rows = [CaseRow("search", name, {"all": _searched(some)}) for name, some in needed.items()]
+        mine = [_searched(saccades_to_target([path], [box], STEPS)) for path in self.people]
+        return [*rows, CaseRow("search", PEOPLE, self._by_subject(mine))]
+
     def _by_subject(self, values: Sequence[Values]) -> dict[str, Values]:
         """By subject; several scanpaths of one are told apart by number."""
         told: dict[str, Values] = {}
@@ -299,6 +316,11 @@ class _Case:
                 name, n = f"{path.subject} ({n})", n + 1
             told[name] = one
         return told
+
+
+def _searched(needed: Array) -> Values:
+    found, after = SEARCH
+    return {found: float((needed <= STEPS).mean()), after: float(needed.mean())}
 
 
 def _mixed(density: Array | None) -> HeldMap:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
 from vlmattn.evaluate.gaze.lookers import layers_of
-from vlmattn.evaluate.gaze.measuring import FLOORS, PEOPLE, WTA, CaseResult
+from vlmattn.evaluate.gaze.measuring import FLOORS, PEOPLE, SEARCH, WTA, CaseResult
 from vlmattn.evaluate.statistics import Interval, bootstrap, ratio
 from vlmattn.gaze import MAP_METRICS
 from vlmattn.gaze.scanpaths.measures import SCANPATH_METRICS
@@ -24,7 +24,7 @@ class SummaryRow:
     """One measure of one source over all cases.
 
     Attributes:
-        kind: ``map`` or ``scanpath``. source, metric: names. better: which way. value: mean over cases of the mean
+        kind: ``map``, ``scanpath`` or ``search``. source, metric: names. better: which way. value: mean over cases of the mean
             over subjects, pictures drawn again. of_ceiling: sum of (value - floor) over sum of (people - floor), with
             its interval; None where floor or people are not known. cases: how many count.
     """
@@ -103,6 +103,8 @@ def summarise(results: Sequence[CaseResult], *, synthetic: bool, draws: int = 20
 
 def better(metric: str) -> Literal["higher", "lower", "neither"]:
     """Which way a measure is better; of one with parts, that of the whole."""
+    if metric in SEARCH:
+        return "higher" if SEARCH[metric] == "higher" else "lower"
     if metric in MAP_METRICS:
         return MAP_METRICS[metric].better
     name = metric if metric in SCANPATH_METRICS else metric.rsplit(".", 1)[0]

@@ -43,8 +43,10 @@ def markdown(summary: Summary, settings: Mapping[str, Any] | None = None) -> str
         "others. A consensus can be above it.",
         "",
     ]
-    for kind, title in (("map", "Maps"), ("scanpath", "Scanpaths")):
+    for kind, title in (("map", "Maps"), ("scanpath", "Scanpaths"), ("search", "Search")):
         rows = [row for row in summary.rows if row.kind == kind]
+        if not rows:
+            continue
         lines += [f"## {title}", "", *_table(rows), ""]
     lines += _depths(summary)
     return "\n".join(lines).rstrip() + "\n"

@@ -8,9 +8,10 @@ from vlmattn.gaze.models.foveation import blurred, fovea, foveated
 from vlmattn.gaze.models.neva import Chosen, Neva, cosine_loss, neva_clip, neva_places
 from vlmattn.gaze.models.reading_order import place_of, places_scanpath, reading_scanpath
 from vlmattn.gaze.models.saliency import itti_koch, spectral_residual
-from vlmattn.gaze.models.timing import Durations
+from vlmattn.gaze.models.timing import CONSTANT, Durations
 
 __all__ = [
+    "CONSTANT",
     "Chosen",
     "Durations",
     "Inhibition",
