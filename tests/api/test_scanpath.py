@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
 
 import vlmattn as va
-from vlmattn.core.errors import SpecError
+from tests.capture.asked import loaded
+from vlmattn.core.errors import MapError, SpecError
 from vlmattn.gaze.models import Durations, Neva, neva_clip, winner_take_all
 from vlmattn.scene import split_item
 
@@ -47,6 +49,23 @@ def test_tokens_words_and_layers_are_the_peaks_of_their_maps(run: Any) -> None:
         np.testing.assert_allclose(path.duration, 0.2 * np.array(counts) / np.mean(counts))
         assert (path.task, path.subject, path.trial["order"]) == (run.question, "scene", order)
     assert len(run.scanpath("tokens")) > 2
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "gemma3", "florence2", "internvl", "mllama"])
+def test_it_is_in_the_pictures_pixels_whatever_the_family(family: str) -> None:
+    picture = np.random.default_rng(3).integers(0, 255, (90, 150, 3), dtype=np.uint8)
+    run = loaded(family).ask(picture, "What is left of the red spoon?", answer="red spoon it is")
+    alone = {}
+    for layer in run.trace.layers:
+        with suppress(SpecError, MapError):  # blind, or hidden by a sliding window
+            alone[layer] = run.map(layers=[layer])
+    assert alone
+    for order, looks in (("tokens", run.token_maps()), ("layers", list(alone.values()))):
+        path = run.scanpath(order)
+        places, _ = merged([look for look in looks if not look.patch_map.is_flat])
+        assert path.image_wh == (150, 90)
+        np.testing.assert_allclose(path.xy, places, atol=1e-4)
+        assert path.trial["flat_maps"] == sum(look.patch_map.is_flat for look in looks)
 
 
 def test_a_map_gives_winner_take_all(run: Any) -> None:

@@ -58,7 +58,7 @@ class AnswerStudies:
 
         Args:
             order: ``tokens`` or ``words``: one fixation for each of the answer, in the model's own order; places in a
-                row that are one make one longer fixation. ``layers``: one for each layer, from the first to the last.
+                row that are one make one longer fixation. ``layers``: one for each layer that sees the picture.
                 ``map``: winner-take-all with inhibition of return on one map; ``sampled``: drawn from it.
             what: whose map, for the last three; default: the whole answer.
             options: ``image``; ``durations``, a :class:`vlmattn.gaze.models.Durations`; ``seed`` of what is drawn;

@@ -72,6 +72,8 @@ class VlmLooker:
 
     def look(self, picture: Picture, question: str, word: str | None, *, whole: bool = True) -> Looked:
         """See :class:`Looker`. The model's own scanpaths: over the tokens of its answer, and over its layers."""
+        from vlmattn.api.scanpath import layer_maps
+
         run = self.vlm.ask(picture.image, question, max_new_tokens=self.max_new_tokens)
         told: dict[str, Any] = {"method": self.method}
         told |= {} if self.heads is None else {"heads": self.heads}
@@ -79,8 +81,8 @@ class VlmLooker:
         maps = {MODEL: run.map(word, **told, **chosen).patch_map}
         paths: dict[str, Scanpath] = {}
         if whole and self.by_layer:
-            for layer in run.trace.layers:
-                maps[f"{MODEL}, layer {layer}"] = run.map(word, layers=[layer], **told).patch_map
+            alone = layer_maps(run, word, **told)
+            maps |= {f"{MODEL}, layer {layer}": look.patch_map for layer, look in alone.items()}
         if whole:
             for order in ("tokens", "layers"):
                 try:

@@ -24,9 +24,9 @@ class SummaryRow:
     """One measure of one source over all cases.
 
     Attributes:
-        kind: ``map``, ``scanpath`` or ``search``. source, metric: names. better: which way. value: mean over cases of the mean
-            over subjects, pictures drawn again. of_ceiling: sum of (value - floor) over sum of (people - floor), with
-            its interval; None where floor or people are not known. cases: how many count.
+        kind: ``map``, ``scanpath`` or ``search``. source, metric: names. better: which way. value: mean over cases of
+            the mean over subjects, pictures drawn again. of_ceiling: sum of (value - floor) over sum of (people -
+            floor), with its interval; None where floor or people are not known. cases: how many count.
     """
 
     kind: str
