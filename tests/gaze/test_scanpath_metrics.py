@@ -21,6 +21,7 @@ from vlmattn.gaze import scanpaths as sp
 from vlmattn.gaze.scanpaths.measures import values_of
 from vlmattn.gaze.scanpaths.multimatch import cheapest_way
 from vlmattn.gaze.scanpaths.pairs import kernels
+from vlmattn.gaze.scanpaths.scanmatch import repeats
 from vlmattn.gaze.scanpaths.strings import symbols_of
 
 WH = (200, 160)
@@ -268,6 +269,13 @@ def test_missing_durations_and_simplification() -> None:
 def test_wrong_options(call: Callable[[Scanpath], object], told: str) -> None:
     with pytest.raises(SpecError, match=told):
         call(made(4))
+
+
+@pytest.mark.parametrize("bin_ms", [1, 50, 100])
+def test_whole_milliseconds_stay_whole(bin_ms: int) -> None:
+    milliseconds = np.arange(1, 2000)
+    found = repeats(milliseconds / 1000, bin_ms / 1000)
+    assert found.tolist() == [round(ms / bin_ms) for ms in milliseconds.tolist()]
 
 
 def test_cells_that_wrap_as_in_the_code_that_circulates() -> None:
