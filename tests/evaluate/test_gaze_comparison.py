@@ -61,6 +61,15 @@ class Fake:
         return Looked(maps, {}, {"answer": "so"})
 
 
+class Small(Fake):
+    """On the picture at half its size."""
+
+    def look(self, picture: Picture, question: str, word: str | None, *, whole: bool = True) -> Looked:
+        told = super().look(picture, question, word, whole=whole)
+        layout = ImageLayout((32, 24), (Tile("base", (6, 8), (0.0, 0.0, 32.0, 24.0)),))
+        return Looked({name: PatchMap(one.values, layout) for name, one in told.maps.items()}, {}, {})
+
+
 def path(points: list[tuple[float, float]], image: str, subject: str) -> Scanpath:
     return Scanpath.from_points(points, WH, image=image, subject=subject, task="look", duration=[0.2] * len(points))
 
@@ -275,6 +284,9 @@ def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
     other = GazeCase(case.image, Image.new("RGB", (32, 24)), case.question, case.task, case.people)
     with pytest.raises(SpecError, match="on \\(64, 48\\) pixels"):
         compare_gaze([other], Fake(), tmp_path, how=HOW)
+    how = Measuring((NSS,), (SCANMATCH,), draws=1, rescale=True)
+    held = rows_of(compare_gaze([other], Small(), tmp_path / "a", how=how, sheets=0, draws=100).results[0])
+    assert held["map", "model"]["a"][NSS] > 1
     with pytest.raises(SpecError, match="twice"):
         compare_gaze([case, case], Fake(), tmp_path / "b", how=HOW)
     with pytest.raises(SpecError, match="no case"):

@@ -264,41 +264,40 @@ def plain_neva(pixels: Any, loss: Any, s: Neva, rng: np.random.Generator) -> Any
     grid = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, side, dtype=torch.float64)] * 2, indexing="ij"), -1)
     blur, memory, places = torch.tensor(blurred) - pixels[0], torch.zeros(side, side, dtype=torch.float64), []
     for _ in range(s.fixations):
-        p, best, lowest = np.zeros(2), None, np.inf
+        p, best, lowest = np.zeros(2), np.zeros(2), np.inf
         for _ in range(s.steps):
             place = torch.tensor(p, requires_grad=True)
             sharp = memory + torch.exp(-((grid - place) ** 2).sum(-1) / s.width)
             value = loss((pixels[0] + blur * (1 - sharp).clamp(0, 1))[None], torch.zeros(1, dtype=torch.long))
             value.sum().backward()
-            stepped = p - s.rate * np.sign(place.grad.numpy())
-            if value.item() < lowest:
-                lowest, best = value.item(), stepped if s.store == "stepped" else p
-                p = stepped
+            stepped = p - s.rate * np.sign(np.asarray(place.grad))
+            if s.restart == "random":
+                elsewhere = rng.uniform(-1, 1, (1, 2))[0]
             else:
-                again = rng.uniform(-1, 1, (1, 2))[0] if s.restart == "random" else None
-                p = again if again is not None else stepped + rng.uniform(-s.rate / 2, s.rate / 2, (1, 2))[0]
-                continue
-            rng.uniform(-1, 1, (1, 2))
+                elsewhere = stepped + rng.uniform(-s.rate / 2, s.rate / 2, (1, 2))[0]
+            if value.item() < lowest:
+                lowest, best, p = value.item(), stepped if s.store == "stepped" else p, stepped
+            else:
+                p = elsewhere
         memory = s.forgetting * memory + torch.exp(-((grid - torch.tensor(best)) ** 2).sum(-1) / s.width)
         places.append(best)
     return np.array(places)
 
 
-@pytest.mark.parametrize("forgetting", [0.0, 0.7])
-def test_the_published_search_is_that_of_a_plain_loop(forgetting: float) -> None:
+@pytest.mark.parametrize(("forgetting", "store", "restart"), [(0.0, "stepped", "random"), (0.7, "evaluated", "jitter")])
+def test_the_published_search_is_that_of_a_plain_loop(forgetting: float, store: Any, restart: Any) -> None:
     import torch
 
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.rand(1, 3, 17, 17, dtype=torch.float64, generator=generator)
-    wanted = torch.rand(1, 3, 17, 17, dtype=torch.float64, generator=generator)
-
-    def loss(seen: Any, whose: Any) -> Any:
-        return ((seen - wanted) ** 2).mean(dim=(1, 2, 3)) + (whose * 0).to(seen.dtype)
-
-    settings = Neva(2, steps=5, candidates=1, followed=1, restart="random", forgetting=forgetting, store="stepped",
-                    blur=0.1, inside=False)  # fmt: skip
-    found = neva_places(loss, pixels, settings, seeds=[5])
-    np.testing.assert_allclose(found.places[0], plain_neva(pixels, loss, settings, np.random.default_rng(5)), atol=1e-9)
+    pixels = torch.zeros(1, 1, 17, 17, dtype=torch.float64)
+    for row, column, height in ((3, 12, 1.0), (13, 4, 0.8), (9, 9, 0.5)):
+        pixels[0, 0, row, column] = height
+    settings = Neva(3, steps=7, candidates=1, followed=1, restart=restart, forgetting=forgetting, store=store,
+                    blur=0.1, width=0.2, inside=False)  # fmt: skip
+    found = neva_places(bright, pixels, settings, seeds=[5])
+    np.testing.assert_allclose(
+        found.places[0], plain_neva(pixels, bright, settings, np.random.default_rng(5)), atol=1e-9
+    )
+    assert len(np.unique(found.places[0].round(6), axis=0)) == 3
 
 
 def bright(seen: Any, _whose: Any) -> Any:

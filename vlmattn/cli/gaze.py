@@ -45,8 +45,8 @@ def compare(
     format: Annotated[
         str,
         typer.Option(
-            help="Of --gaze: vlmattn, osie, coco-search18, coco-freeview, salicon, mit1003, air, bids, "
-            "refcoco-gaze or capmit1003."
+            help="Of --gaze: vlmattn, osie, coco-search18, coco-freeview, salicon, refcoco-gaze, mit1003, "
+            "capmit1003 or table (columns by their usual names)."
         ),
     ] = "vlmattn",
     questions: Annotated[
@@ -83,6 +83,9 @@ def compare(
             help="'centre' where people had to begin in the middle, else 'free' (the default but for synthetic)."
         ),
     ] = None,
+    rescale: Annotated[
+        bool, typer.Option(help="Bring scanpaths on another size to that of the picture, which was shown whole.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many cases.")] = None,
     sheets: Annotated[int, typer.Option(min=0, help="Cases to draw.")] = 8,
     draws: Annotated[int, typer.Option(min=100, help="Of pictures, for intervals.")] = 2000,
@@ -101,7 +104,7 @@ def compare(
 
     check_can_hold(out)
     first: Any = begins or ("centre" if synthetic is not None else "free")
-    how = Measuring(**_metrics(metric), degree=degree, seed=seed, begins=first)
+    how = Measuring(**_metrics(metric), degree=degree, seed=seed, begins=first, rescale=rescale)
     if synthetic is not None:
         if images is not None or gaze is not None or questions is not None:
             raise SpecError("--synthetic takes no pictures, scanpaths or questions")
@@ -109,7 +112,7 @@ def compare(
     elif images is None or gaze is None:
         raise SpecError("give a folder of pictures and --gaze, or --synthetic N")
     else:
-        cases = read_cases(images, read_gaze(gaze, format), questions, seed=seed, limit=limit)
+        cases = read_cases(images, read_gaze(gaze, format, images), questions, seed=seed, limit=limit)
     looker = _looker(clip, neva, model, method, (layers, heads), by_layer, max_new_tokens, (device, dtype, revision))
     with progress("cases", show=not (quiet or json)) as tick:
         done = compare_gaze(cases, looker, out, how=how, sheets=sheets, draws=draws, progress=tick)
@@ -122,8 +125,8 @@ def compare(
         typer.echo(f"wrote {out}")
 
 
-def read_gaze(path: Path, format: str) -> Fixations:
-    """Scanpaths of a file or folder in a named format.
+def read_gaze(path: Path, format: str, images: Path) -> Fixations:
+    """Scanpaths of a file or folder in a named format; ``images`` tells sizes where the format does not.
 
     Raises:
         SpecError: no such format. FileError: what is there cannot be read.
@@ -136,14 +139,16 @@ def read_gaze(path: Path, format: str) -> Fixations:
         "coco-search18": gaze.read_coco_search18,
         "coco-freeview": gaze.read_coco_freeview,
         "salicon": gaze.read_salicon,
-        "mit1003": gaze.read_mit1003,
-        "air": gaze.read_air,
-        "bids": gaze.read_bids,
         "refcoco-gaze": gaze.read_refcoco_gaze,
-        "capmit1003": gaze.read_capmit1003,
+        "mit1003": lambda data: gaze.read_mit1003(data, images),
+        "capmit1003": lambda data: gaze.read_capmit1003(data, images),
+        "table": lambda data: gaze.read_table(data, sizes=images),
     }
     if format not in readers:
-        raise SpecError(f"the format of scanpaths is one of {', '.join(readers)}, got {format!r}")
+        raise SpecError(
+            f"the format of scanpaths is one of {', '.join(readers)}, got {format!r}; others are read in Python and "
+            "written by vlmattn.gaze.write_fixations"
+        )
     found: Fixations = readers[format](path)
     return found
 

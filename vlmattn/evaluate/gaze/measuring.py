@@ -66,6 +66,7 @@ class Measuring:
             that draws, of which the mean counts. seed: of those.
         begins: ``centre`` where people were made to begin in the middle of the picture: that first fixation then takes
             no part in measures of maps, and every made scanpath begins there too; ``free`` where they were not.
+        rescale: bring scanpaths on a picture of another size to that of the picture, which was then shown whole.
 
     Raises:
         SpecError: no such measure, or a number out of range.
@@ -78,6 +79,7 @@ class Measuring:
     draws: int = 5
     seed: int = 0
     begins: Literal["free", "centre"] = "free"
+    rescale: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.map_metrics if name not in MAP_METRICS]
@@ -90,10 +92,10 @@ class Measuring:
         if not (0 < self.degree < 1 and self.inhibition > 0 and self.draws >= 1):
             raise SpecError(f"degree must be in (0, 1), inhibition above 0 and draws 1 or more, got {self}")
 
-    def sigma_px(self, case: GazeCase) -> float:
+    def sigma_px(self, people: Fixations) -> float:
         """Deviation of densities in pixels of the picture."""
-        screens = {path.screen.pixels_per_degree for path in case.people if path.screen is not None}
-        return float(screens.pop()) if len(screens) == 1 else self.degree * max(case.people[0].image_wh)
+        screens = {path.screen.pixels_per_degree for path in people if path.screen is not None}
+        return float(screens.pop()) if len(screens) == 1 else self.degree * max(people[0].image_wh)
 
 
 @dataclass(frozen=True)
@@ -137,27 +139,28 @@ def measure_case(
     Raises:
         SpecError: scanpaths of another size than the picture.
     """
-    people = _people(case, picture)
+    people = _people(case, picture, how)
     look = looker.look(picture, case.question, case.word)
     wrong = None if case.wrong is None else looker.look(picture, case.wrong, None, whole=False)
     measured = _Case(case, people, everybody, how, picture)
     maps = measured.maps(look, wrong)
     paths = measured.paths(maps, look)
     rows = [*measured.map_rows(maps), *measured.scanpath_rows(paths), *measured.search_rows(paths)]
-    facts = {**look.facts, "sigma_px": how.sigma_px(case), "count": measured.count}
+    facts = {**look.facts, "sigma_px": how.sigma_px(people), "count": measured.count}
     subjects = tuple(str(path.subject) for path in people)
     result = CaseResult(case.name, case.image, case.task, case.question, subjects, tuple(rows), facts)
     return result, look, {name: some[0] for name, some in paths.items() if len(some) == 1}
 
 
-def _people(case: GazeCase, picture: Picture) -> Fixations:
+def _people(case: GazeCase, picture: Picture, how: Measuring) -> Fixations:
     wh = picture.wh
-    if case.people[0].image_wh != wh:
+    looked = case.people.scaled_to(wh) if how.rescale else case.people
+    if looked[0].image_wh != wh:
         raise SpecError(
             f"the scanpaths on {case.image!r} are on {case.people[0].image_wh} pixels, the picture has {wh}: "
-            "fixations.scaled_to(size) brings them there if the picture was shown whole"
+            "rescale=True (--rescale) brings them there if the picture was shown whole"
         )
-    kept = [path for path in case.people.outside("drop") if len(path)]
+    kept = [path for path in looked.outside("drop") if len(path)]
     if not kept:
         raise SpecError(f"nobody has a fixation on {case.name!r}")
     return Fixations(tuple(kept))
@@ -173,7 +176,7 @@ class _Case:
 
     def __post_init__(self) -> None:
         self.wh = self.people[0].image_wh
-        self.sigma = self.how.sigma_px(self.case)
+        self.sigma = self.how.sigma_px(self.people)
         self.count = max(1, round(float(np.mean([len(path) for path in self.people]))))
         self.inhibition = Inhibition(self.how.inhibition * self.sigma)
         self.middle = self.how.begins == "centre"
