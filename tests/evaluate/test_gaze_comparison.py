@@ -147,6 +147,14 @@ def test_the_wrong_question_is_asked_and_is_worse(done: Any) -> None:
     assert summary.of("map", "uniform", NSS).of_ceiling.value == pytest.approx(0.0)
     share = summary.of("map", "model", NSS)
     assert share.of_ceiling.value == pytest.approx(share.value.value / row.value.value)  # the chance of NSS is 0
+    model, ceiling = (summary.of("map", source, "auc[uniform]") for source in ("model", "people"))
+    expected = (model.value.value - 0.5) / (ceiling.value.value - 0.5)
+    assert model.of_ceiling.value == pytest.approx(expected)
+    one, floor, top = (
+        summary.of("scanpath", s, SCANMATCH).value.value for s in ("model, winner-take-all", "random places", "people")
+    )
+    share = summary.of("scanpath", "model, winner-take-all", SCANMATCH)
+    assert share.of_ceiling.value == pytest.approx((one - floor) / (top - floor))
 
 
 def test_the_depth_that_is_most_like_people_is_found(done: Any) -> None:

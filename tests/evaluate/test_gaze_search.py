@@ -38,12 +38,12 @@ def test_example() -> None:
 
 def test_counts_are_those_by_hand_and_those_of_the_cumulative_curve() -> None:
     paths = [after(0), after(1), after(3), after(None), after(5)]
-    assert saccades_to_target(paths, [BOX] * 5, 4).tolist() == [0, 1, 3, 5, 5]
-    one = search_result(paths, [BOX] * 5, steps=4, draws=200)
-    assert one.fixations.value == pytest.approx(14 / 5)
+    assert saccades_to_target(paths, [BOX] * 5, 3).tolist() == [0, 1, 3, 4, 4]
+    one = search_result(paths, [BOX] * 5, steps=3, draws=200)
+    assert one.fixations.value == pytest.approx(12 / 5)
     assert one.when_found == pytest.approx(4 / 3)
-    assert [c.value for c in one.cdf] == search_cdf(paths, [BOX] * 5, steps=4).tolist()
-    assert one.area == pytest.approx(0.2 + 0.4 + 0.4 + 0.6 + 0.6)
+    assert [c.value for c in one.cdf] == search_cdf(paths, [BOX] * 5, steps=3).tolist()
+    assert one.area == pytest.approx(0.2 + 0.4 + 0.4 + 0.6)
     assert np.isnan(search_result([after(None)], [BOX], draws=100).when_found)
 
 
