@@ -117,9 +117,9 @@ def compare(
     with progress("cases", show=not (quiet or json)) as tick:
         done = compare_gaze(cases, looker, out, how=how, sheets=sheets, draws=draws, progress=tick)
     if json:
-        from vlmattn.evaluate.gaze.tables import _plain
+        from vlmattn.evaluate.gaze.tables import plain
 
-        print_json(_plain(done.summary.to_dict()))
+        print_json(plain(done.summary.to_dict()))
     elif not quiet:
         typer.echo(_shown(done.summary))
         typer.echo(f"wrote {out}")

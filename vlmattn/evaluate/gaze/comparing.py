@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import make_folder, write_json
@@ -16,7 +15,7 @@ from vlmattn.evaluate.gaze.lookers import Looker
 from vlmattn.evaluate.gaze.measuring import CaseResult, CaseRow, Measuring, measure_case
 from vlmattn.evaluate.gaze.sheets import case_sheet
 from vlmattn.evaluate.gaze.summary import Summary, summarise
-from vlmattn.evaluate.gaze.tables import write_tables
+from vlmattn.evaluate.gaze.tables import plain, write_tables
 from vlmattn.evaluate.manifest import Manifest, environment
 from vlmattn.evaluate.store import locked
 from vlmattn.gaze import Fixations
@@ -110,7 +109,7 @@ def _one(
     if draw:
         make_folder(folder / SHEETS)
         case_sheet(case, picture, look, paths).save(picture_path)
-    write_json(path, _plain(asdict(result)))
+    write_json(path, plain(asdict(result)))
     return read_result(path)  # so that a run in one go and one in two give the same to the last byte
 
 
@@ -130,12 +129,3 @@ def read_result(path: str | Path) -> CaseResult:
 
 def _numbers(values: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
     return {s: {m: float("nan") if v is None else float(v) for m, v in one.items()} for s, one in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no word for what is not a finite number but null."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and value - value != 0 else value

@@ -21,7 +21,7 @@ WARNING = (
 
 def write_tables(folder: Path, results: Sequence[CaseResult], summary: Summary, settings: Mapping[str, Any]) -> None:
     """Write ``result.json``, ``rows.csv``, ``summary.csv`` and ``report.md``, each whole."""
-    told = {"settings": _plain(dict(settings)), "summary": _plain(summary.to_dict())}
+    told = {"settings": plain(dict(settings)), "summary": plain(summary.to_dict())}
     if summary.synthetic:
         told["warning"] = WARNING
     write_json(folder / "result.json", told)
@@ -111,11 +111,12 @@ def _ends(one: Interval) -> tuple[str, str, str]:
     return repr(one.value), repr(one.low), repr(one.high)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON can say it: null for what is not a finite number, text for what it has no word for."""
     if isinstance(value, dict):
-        return {str(name): _plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
+        return [plain(one) for one in value]
     if isinstance(value, float):
         return None if value - value != 0 else value
     return value if isinstance(value, (str, int, bool, type(None))) else str(value)
