@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vlmattn.api.detection import Detection
     from vlmattn.api.hallucination_heads import HallucinationHeads, Named
     from vlmattn.detection import MentionTable
+    from vlmattn.gaze import Scanpath
     from vlmattn.heads import HeadCircuits, HeadPursuit, JointEmbedding, KnockoutSweep, Reasoning
 
 
@@ -103,3 +104,25 @@ class AnswerStudies:
         from vlmattn.api.reading import joint_embedding
 
         return joint_embedding(self, heads, **options)  # type: ignore[arg-type]
+
+    def scanpath(self, order: str = "tokens", what: Any = None, **options: Any) -> Scanpath:
+        """A scanpath of the model on the picture: fixations in order, in pixels and seconds.
+
+        Args:
+            order: ``tokens`` or ``words``: one fixation for each of the answer, in the model's own order; places in a
+                row that are one make one longer fixation. ``layers``: one for each layer that sees the picture.
+                ``map``: winner-take-all with inhibition of return on one map; ``sampled``: drawn from it.
+            what: whose map, for the last three; default: the whole answer.
+            options: ``image``; ``durations``, a :class:`vlmattn.gaze.models.Durations`; ``seed`` of what is drawn;
+                ``at`` (``peak`` or ``centroid``) and ``merge_px`` of the first three; ``count``, ``inhibition``,
+                ``start``, ``centre`` of ``map`` and ``sampled``, which also takes ``temperature`` and ``reach_px``.
+                Others go to :meth:`Run.map`, as ``method``, ``layers``, ``heads``.
+
+        A model attends; it has no eyes: what order and durations stand for is an assumption, see ``docs/gaze.md``.
+
+        Raises:
+            SpecError: another order or option. MapError, WordNotFound: as of :meth:`Run.map`.
+        """
+        from vlmattn.api.scanpath import scanpath_of
+
+        return scanpath_of(self, order, what, **options)  # type: ignore[arg-type]

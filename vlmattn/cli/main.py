@@ -21,6 +21,7 @@ from vlmattn.cli import (
     detect,
     evaluate,
     faithfulness,
+    gaze,
     heads,
     lens,
     models,
@@ -63,6 +64,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(score.compare)
 app.add_typer(scenes.app, name="scenes")
+app.add_typer(gaze.app, name="gaze")
 
 INTERRUPTED = 130
 _UNUSABLE = (InputError, ModelLoadError, UnsupportedModel, LayoutError, BudgetExceeded, DependencyMissing)

@@ -6,6 +6,7 @@ from vlmattn.overlay.arrays import load_map, save_map
 from vlmattn.overlay.colours import COLOUR_MAPS, colour_table
 from vlmattn.overlay.draw import Overlay, overlay
 from vlmattn.overlay.metadata import read_provenance
+from vlmattn.overlay.scanpaths import draw_scanpath
 from vlmattn.overlay.sheet import Sheet, contact_sheet
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Sheet",
     "colour_table",
     "contact_sheet",
+    "draw_scanpath",
     "load_map",
     "overlay",
     "read_provenance",

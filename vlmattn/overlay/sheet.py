@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from vlmattn.overlay.draw import record_of, rgb_pixels, small_print_of
 from vlmattn.overlay.figure import FAINT, INK, MOST_TITLE, PAPER, Caption, bar_height, draw_bar
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
 from vlmattn.overlay.metadata import encoded, save_picture
+from vlmattn.overlay.scanpaths import Colour, Path, draw_scanpath
 from vlmattn.overlay.text import draw_lines, length, line_height, printable, wrapped
 
 Cell = tuple[str, Any, Drawable]
@@ -35,7 +36,7 @@ class Sheet:
     image: Image.Image
     record: dict[str, Any]
 
-    def save(self, path: str | Path, *, quality: int = 92) -> Path:
+    def save(self, path: str | FilePath, *, quality: int = 92) -> FilePath:
         """Write ``.png``, ``.webp`` or ``.jpg`` with the record inside."""
         return save_picture(path, self.image, self.record, quality=quality)
 
@@ -63,6 +64,7 @@ def contact_sheet(
     cmap: str = DEFAULT,
     cell_width: int = 220,
     title: str = "",
+    paths: Sequence[Sequence[Sequence[tuple[Path, Colour]]]] = (),
 ) -> Sheet:
     """Draw rows of (title, picture, map) cells with one shared scale, printed below.
 
@@ -72,6 +74,8 @@ def contact_sheet(
         scale: values of the first and last colour; default: 0 to the highest value on the sheet (cells are scaled down
             first, by averaging areas).
         cell_width: of each picture, in pixels.
+        paths: for each row and cell, scanpaths with their colours, drawn over it; see
+            :func:`~vlmattn.overlay.draw_scanpath`.
 
     Raises:
         SpecError: no cell, no width, or too many titles. MapError: a map does not fit its picture.
@@ -97,6 +101,10 @@ def contact_sheet(
         "cells": [[record_of(one, ends, cmap, is_flat(one)) for one in row] for row in small],
     }
     drawn = [[_painted(one, ends, cmap) for one in row] for row in small]
+    for pixels_row, paths_row in zip(drawn, paths, strict=False):
+        for pixels, some in zip(pixels_row, paths_row, strict=False):
+            for path, colour in some:
+                draw_scanpath(pixels, path, colour=colour)
     flat = all(is_flat(one) for one in flat_list)
     made = _common([one.provenance for one in flat_list])
     caption = Caption("", small_print_of(made), ends, cmap, flat, made.unit)
