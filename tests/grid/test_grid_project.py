@@ -91,6 +91,13 @@ def test_density_and_back_is_the_identity(layout: ImageLayout, seed: int) -> Non
     assert np.allclose(back.values[0][whole], patches.values[0][whole], atol=1e-4)
 
 
+def test_a_pixel_touched_by_rounding_alone_takes_nothing_from_the_inverse() -> None:
+    layout = ImageLayout((8000, 50), (Tile("base", (1, 1), (1.8e-12, 0.0, 4000.000000000002, 50.0)),))
+    patches = filled(layout, 0)
+    back = pool_pixels(layout, to_pixels(patches, kind="density").values, how="inverse")
+    assert back.values[0] == pytest.approx(patches.values[0], rel=1e-4)
+
+
 def test_mean_and_back_is_the_identity_where_edges_fall_between_pixels() -> None:
     layout = ImageLayout((60, 40), (Tile("base", (4, 5), (-10.0, 0.0, 50.0, 40.0)),))
     patches = filled(layout)

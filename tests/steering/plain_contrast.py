@@ -109,6 +109,8 @@ def no_pictures(vlm: va.Vlm) -> Any:
     def ban(_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         scores = scores.clone()
         scores[:, banned] = -torch.inf
+        nothing_left = ~scores.isfinite().any(-1)
+        scores[nothing_left, : min(banned)] = 0.0
         return scores
 
     return ban

@@ -167,7 +167,7 @@ def _inverse(tile: Tile, image: NDArray[np.float64], image_wh: tuple[int, int]) 
 def _left_inverse(overlap: NDArray[np.float64]) -> NDArray[np.float64]:
     """(cells, pixels) that undoes the (pixels, cells) averaging of ``density``; zero for cells outside."""
     inside = overlap.sum(axis=0) > 1e-6
-    spread = by_row(overlap)[:, inside]
+    spread = by_row(overlap, floor=1e-9)[:, inside]  # pixels that a tile touches by rounding alone show none of it
     undo = np.linalg.pinv(spread)
     if not np.allclose(undo @ spread, np.eye(int(inside.sum())), atol=1e-6):
         raise MapError(
