@@ -53,7 +53,8 @@ def test_names_join_methods_with_their_settings() -> None:
     ("text", "told"),
     [
         ("pai+nothing", "nothing"),
-        ("pai:beta=1", "beta"),
+        ("pai:beta=1", "pai has no setting beta; its settings are .*alpha"),
+        ("ad-hh", "ad-hh needs heads: .*ad-hh:llava-1.5-7b"),
         ("pai:alpha=2", "alpha"),
         ("vaf:llava", "llava-1.5-7b"),
         ("vcd+pai-contrast", "VCD and PAIContrast contradict"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import MISSING, fields
+from typing import Any, cast
 
 from vlmattn.capture import Steering
 from vlmattn.core.errors import SpecError
@@ -87,10 +88,18 @@ def _one(text: str) -> Steering:
 
 
 def _made(kind: type[Any], name: str, settings: dict[str, Any]) -> Steering:
-    try:
-        return kind(**settings)
-    except TypeError as error:
-        raise SpecError(f"the settings {settings} do not go with {name}: {error}") from error
+    known = {field.name: field for field in fields(kind) if field.init and not field.name.startswith("_")}
+    wrong = [one for one in settings if one not in known]
+    if wrong:
+        raise SpecError(f"{name} has no setting {', '.join(wrong)}; its settings are {', '.join(known)}")
+    needed = [one for one, field in known.items() if field.default is MISSING and field.default_factory is MISSING]
+    missing = [one for one in needed if one not in settings]
+    if missing:
+        presets = ", ".join(f"{name}:{preset}" for preset in kind.presets) if hasattr(kind, "presets") else ""
+        raise SpecError(
+            f"{name} needs {', '.join(missing)}: {name}:{missing[0]}=…{f', or a preset, {presets}' if presets else ''}"
+        )
+    return cast(Steering, kind(**settings))
 
 
 def _pair(text: str) -> tuple[str, Any]:
