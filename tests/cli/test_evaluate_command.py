@@ -45,7 +45,7 @@ def test_a_part_is_not_scored(tmp_path: Path) -> None:
     [
         ("vax", "steering 'vax' does not exist; there are var"),
         ("var:best", "no preset 'best'; there are general"),
-        ("var:q=1", "do not go with var"),
+        ("var:q=1", "var has no setting q"),
         ("var:p=2", "p of VAR must be"),
     ],
 )
