@@ -21,6 +21,7 @@ MODELS, TASKS = ("scene-prior", "scene"), ("captions", "presence")
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.paired import cpu_seconds
 from vlmattn.gaze import Fixations, HeldMap, Pictures, Scanpath, score_maps
 from vlmattn.gaze.density import gaussian
 
@@ -46,21 +46,15 @@ def looked_at(maps: int, fixations: int, seed: int = 1) -> Fixations:
     return Fixations(tuple(Scanpath.from_points(p, WH, image=f"{i:05d}") for i, p in enumerate(points)))
 
 
-def cpu(run: Callable[[], Any]) -> float:
-    """Seconds of CPU time."""
-    start = time.process_time()
-    run()
-    return time.process_time() - start
-
-
 class Timed(Pictures):
     """Pictures that tell how long their densities took."""
 
     spent = 0.0
 
     def density(self, image: str) -> HeldMap:
+        """As in :class:`Pictures`, and clocked."""
         made: list[HeldMap] = []
-        self.spent += cpu(lambda: made.append(Pictures.density(self, image)))
+        self.spent += cpu_seconds(lambda: made.append(Pictures.density(self, image)))
         return made[0]
 
 
@@ -73,7 +67,7 @@ def ours(count: int, maps: list[Any], looked: Fixations) -> dict[str, Any]:
 
     def spent(metrics: Sequence[str], some: list[Any]) -> tuple[float, float]:
         pictures.spent = 0.0
-        whole = cpu(lambda: told.update(scores=score_maps(some, pictures, metrics=metrics)))
+        whole = cpu_seconds(lambda: told.update(scores=score_maps(some, pictures, metrics=metrics)))
         return (whole - pictures.spent) / len(some) * 1e3, pictures.spent / len(some) * 1e3
 
     few = pairs[: max(1, count // 10)]
@@ -131,10 +125,10 @@ def theirs(count: int, maps: list[Any], looked: Fixations, pictures: Pictures) -
     }
     values: dict[str, Any] = {}
     runs["auc[uniform]"]()  # numba compiles
-    each = {m: cpu(lambda m=m: values.update({m: np.asarray(runs[m]())})) / count * 1e3 for m in MEASURES}
+    each = {m: cpu_seconds(lambda m=m: values.update({m: np.asarray(runs[m]())})) / count * 1e3 for m in MEASURES}
     made = pysaliency.FixationMap(stimuli, fixations, kernel_size=SIGMA, convolution_mode="nearest", caching=False)
     few = range(min(3, count))
-    densities = cpu(lambda: [made.saliency_map(stimuli[i]) for i in few]) / len(few) * 1e3
+    densities = cpu_seconds(lambda: [made.saliency_map(stimuli[i]) for i in few]) / len(few) * 1e3
     return {"each": each, "together": sum(each.values()), "density": densities, "values": values}
 
 
@@ -160,6 +154,7 @@ def of(measured: dict[str, Any], name: str) -> float:
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maps", type=int, default=1000)
     parser.add_argument("--fixations", type=int, default=150)

@@ -93,10 +93,12 @@ def without_one(group: list[Scanpath]) -> list[Scanpath]:
 
 
 def made(points: Any) -> Scanpath:
+    """A scanpath of even durations."""
     return Scanpath.from_points(points, WH, duration=[DURATION] * len(points))
 
 
 def drawn_from(density: Any, rng: np.random.Generator) -> Scanpath:
+    """Fixations drawn from a density, pixel by pixel."""
     cells = rng.choice(density.size, FIXATIONS, p=density.ravel())
     return made(np.column_stack([cells % WH[0], cells // WH[0]]) + 0.5)
 
@@ -159,6 +161,7 @@ def compared(told: dict[str, list[Row]], reference: dict[str, Any], say: Callabl
 
 
 def main() -> int:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fixations", type=Path)
     parser.add_argument("--reference", type=Path, help="JSON with test_images and a table of means")

@@ -72,11 +72,13 @@ def theirs(gazeparser: Path | None) -> dict[str, Callable[[Scanpath, Scanpath], 
 
 
 def rows(path: Scanpath) -> Any:
+    """A scanpath as multimatch_gaze takes it."""
     named = [("start_x", "f8"), ("start_y", "f8"), ("duration", "f8")]
     return np.array(list(zip(path.x, path.y, path.duration, strict=True)), dtype=named)
 
 
 def scanmatch_of(source: Path, rule: ScanMatch) -> Callable[[Scanpath, Scanpath], float]:
+    """GazeParser's ScanMatch, from its source file alone."""
     spec = importlib.util.spec_from_file_location("gazeparser_scanmatch", source)
     assert spec is not None
     assert spec.loader is not None
@@ -92,6 +94,7 @@ def scanmatch_of(source: Path, rule: ScanMatch) -> Callable[[Scanpath, Scanpath]
 
 
 def cpu(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of CPU time, and what the call gave."""
     start = time.process_time()
     value = run()
     return time.process_time() - start, value
@@ -141,6 +144,7 @@ def matrix(count: int, fixations: int, workers: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fixations", type=int, nargs="+", default=[10, 50, 100])
     parser.add_argument("--pairs", type=int, default=500, help="compared at once")

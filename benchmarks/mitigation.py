@@ -23,6 +23,7 @@ import vlmattn as va
 from benchmarks.mitigation_table import page
 from vlmattn.api.answers import answers_of
 from vlmattn.api.request import Request
+from vlmattn.core.errors import SpecError, VlmattnError
 from vlmattn.core.files import atomic_write_text
 from vlmattn.evaluate import DetectionPlan, measure_detection
 from vlmattn.scene import Question, Scene, split_item
@@ -198,7 +199,7 @@ def by_detector(vlm: va.Vlm, scenes: int) -> list[Route]:
         plan = DetectionPlan(task=task, splits=("adversarial", "test"), scenes=scenes, seed=2, draws=200)
         try:
             _, detector = measure_detection(vlm, plan)
-        except va.SpecError as error:
+        except SpecError as error:
             print(f"no detector of {task}: {error}", flush=True)
             continue
         told = detector.name if len(detector.name) < 40 else f"{detector.name.split(':')[0]} of inside"
@@ -287,7 +288,7 @@ def study(model: str, count: int, captions: int, scenes: int) -> dict[str, Any]:
     for route in routes(vlm, 1, validation, scenes):
         try:
             rows.append(measured(route, asked, shown))
-        except va.VlmattnError as error:
+        except VlmattnError as error:
             print(f"{route.name} left out: {error}", flush=True)
             continue
         rate = statistics.mean(map(float, rows[-1]["right"].get("adversarial", [0])))

@@ -64,8 +64,8 @@ def find_bench(name: str, chosen: Chosen) -> Benchmark:
 
 
 def _pope(chosen: Chosen) -> Benchmark:
+    from vlmattn.core.records import read_rows
     from vlmattn.hallucination import load_pope, relabel
-    from vlmattn.hallucination.records import read_rows
 
     folder = chosen.needed("POPE's files, such as coco_pope_random.json")
     splits = chosen.splits or ((folder.stem.rsplit("_", 1)[-1],) if folder.is_file() else None)

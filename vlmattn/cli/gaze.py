@@ -14,6 +14,7 @@ from vlmattn.cli.options import (
     Json,
     Layers,
     MaxNewTokens,
+    Model,
     Quiet,
     Revision,
     load_model,
@@ -24,6 +25,49 @@ from vlmattn.core.errors import SpecError
 if TYPE_CHECKING:
     from vlmattn.evaluate.gaze import Looker, Summary
     from vlmattn.gaze import Fixations
+
+Images = Annotated[Path | None, typer.Argument(help="Folder of pictures.")]
+GazeFile = Annotated[
+    Path | None,
+    typer.Option(help="Scanpaths: a file of 'vlmattn' (csv, tsv, json, jsonl, parquet), or see --format."),
+]
+Format = Annotated[
+    str,
+    typer.Option(
+        help="Of --gaze: vlmattn, osie, coco-search18, coco-freeview, salicon, refcoco-gaze, mit1003, "
+        "capmit1003 or table (columns by their usual names)."
+    ),
+]
+Questions = Annotated[
+    Path | None,
+    typer.Option(help="Table with image, question (or caption), and if needed task, word, x0 y0 x1 y1."),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of results; the same command goes on with it.")]
+ClipModel = Annotated[str | None, typer.Option(help="An open_clip model instead, such as scene-clip.")]
+WithNeva = Annotated[bool, typer.Option(help="With --clip: NevaClip's scanpaths too; slow.")]
+Synthetic = Annotated[
+    int | None, typer.Option(min=1, help="Instead of people: synthetic observers on so many drawn scenes.")
+]
+Subjects = Annotated[int, typer.Option(min=1, help="Synthetic observers.")]
+Task = Annotated[str, typer.Option(help="Of synthetic observers: search or free.")]
+Method = Annotated[str | None, typer.Option(help="Of the map; default: raw attention, or gradient of open_clip.")]
+ByLayer = Annotated[bool, typer.Option(help="Measure every layer too.")]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(help="Measures of maps or scanpaths, by name; repeat. Default: see docs/gaze.md."),
+]
+Degree = Annotated[float, typer.Option(help="Where no screen is known: one degree as a share of the longer side.")]
+Begins = Annotated[
+    str | None,
+    typer.Option(help="'centre' where people had to begin in the middle, else 'free' (the default but for synthetic)."),
+]
+Rescale = Annotated[
+    bool, typer.Option(help="Bring scanpaths on another size to that of the picture, which was shown whole.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first so many cases.")]
+Sheets = Annotated[int, typer.Option(min=0, help="Cases to draw.")]
+Draws = Annotated[int, typer.Option(min=100, help="Of pictures, for intervals.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of scenes, observers, baselines and intervals.")]
 
 app = typer.Typer(
     help="Where a model looks beside where people look.", no_args_is_help=True, rich_markup_mode=None
@@ -37,59 +81,29 @@ def _root() -> None:
 
 @app.command()
 def compare(
-    images: Annotated[Path | None, typer.Argument(help="Folder of pictures.")] = None,
-    gaze: Annotated[
-        Path | None,
-        typer.Option(help="Scanpaths: a file of 'vlmattn' (csv, tsv, json, jsonl, parquet), or see --format."),
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option(
-            help="Of --gaze: vlmattn, osie, coco-search18, coco-freeview, salicon, refcoco-gaze, mit1003, "
-            "capmit1003 or table (columns by their usual names)."
-        ),
-    ] = "vlmattn",
-    questions: Annotated[
-        Path | None,
-        typer.Option(help="Table with image, question (or caption), and if needed task, word, x0 y0 x1 y1."),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of results; the same command goes on with it.")
-    ] = Path("gaze-comparison"),
-    model: Annotated[str, typer.Option("--model", "-m", help="'scene', a hub name, or a folder.")] = "scene",
-    clip: Annotated[str | None, typer.Option(help="An open_clip model instead, such as scene-clip.")] = None,
-    neva: Annotated[bool, typer.Option(help="With --clip: NevaClip's scanpaths too; slow.")] = False,
-    synthetic: Annotated[
-        int | None, typer.Option(min=1, help="Instead of people: synthetic observers on so many drawn scenes.")
-    ] = None,
-    subjects: Annotated[int, typer.Option(min=1, help="Synthetic observers.")] = 6,
-    task: Annotated[str, typer.Option(help="Of synthetic observers: search or free.")] = "search",
-    method: Annotated[
-        str | None, typer.Option(help="Of the map; default: raw attention, or gradient of open_clip.")
-    ] = None,
+    images: Images = None,
+    gaze: GazeFile = None,
+    format: Format = "vlmattn",
+    questions: Questions = None,
+    out: Out = Path("gaze-comparison"),
+    model: Model = "scene",
+    clip: ClipModel = None,
+    neva: WithNeva = False,
+    synthetic: Synthetic = None,
+    subjects: Subjects = 6,
+    task: Task = "search",
+    method: Method = None,
     layers: Layers = None,
     heads: Heads = None,
-    by_layer: Annotated[bool, typer.Option(help="Measure every layer too.")] = True,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(help="Measures of maps or scanpaths, by name; repeat. Default: see docs/gaze.md."),
-    ] = None,
-    degree: Annotated[
-        float, typer.Option(help="Where no screen is known: one degree as a share of the longer side.")
-    ] = 0.035,
-    begins: Annotated[
-        str | None,
-        typer.Option(
-            help="'centre' where people had to begin in the middle, else 'free' (the default but for synthetic)."
-        ),
-    ] = None,
-    rescale: Annotated[
-        bool, typer.Option(help="Bring scanpaths on another size to that of the picture, which was shown whole.")
-    ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many cases.")] = None,
-    sheets: Annotated[int, typer.Option(min=0, help="Cases to draw.")] = 8,
-    draws: Annotated[int, typer.Option(min=100, help="Of pictures, for intervals.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of scenes, observers, baselines and intervals.")] = 0,
+    by_layer: ByLayer = True,
+    metric: Metric = None,
+    degree: Degree = 0.035,
+    begins: Begins = None,
+    rescale: Rescale = False,
+    limit: Limit = None,
+    sheets: Sheets = 8,
+    draws: Draws = 2000,
+    seed: Seed = 0,
     max_new_tokens: MaxNewTokens = 64,
     device: Device = None,
     dtype: Dtype = None,

@@ -157,7 +157,7 @@ def load_score(path: str | Path) -> tuple[Score, dict[str, str]]:
     Raises:
         FileError: missing, cut short, or no score.
     """
-    from vlmattn.hallucination.records import read_object
+    from vlmattn.core.records import read_object
 
     held = read_object(path)
     try:

@@ -9,8 +9,8 @@ from typing import Any
 
 from vlmattn.core.errors import DependencyMissing, FileError, SpecError
 from vlmattn.core.optional import require
+from vlmattn.core.records import field, find_images, read_object, read_rows, read_text, unique
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
-from vlmattn.hallucination.records import field, find_images, read_object, read_rows, read_text, unique
 from vlmattn.hallucination.words import lemma, tagged, tokens_of
 
 AMBER = "github.com/junyangwang0410/AMBER (data/)"

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vlmattn.core.errors import FileError, SpecError
+from vlmattn.core.records import field, find_images, listed, read_rows, unique
 from vlmattn.hallucination.amber import AMBER, AMBER_IMAGES, amber_annotations
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
 from vlmattn.hallucination.parsers import Verdict, find_parser
-from vlmattn.hallucination.records import field, find_images, listed, read_rows, unique
 
 _KINDS = {
     "discriminative-attribute-state": "state",

@@ -12,9 +12,9 @@ from typing import Any
 
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import atomic_write_text
+from vlmattn.core.records import Row, listed, read_rows
 from vlmattn.hallucination.benchmark import Item, check_answers
 from vlmattn.hallucination.pope import same_question
-from vlmattn.hallucination.records import Row, listed, read_rows
 
 _TEXTS = (
     "prediction", "filtered_resps", "response", "caption", "model_answer", "model_prediction", "text", "answer",

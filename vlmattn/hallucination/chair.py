@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmattn.core.errors import SpecError
+from vlmattn.core.records import find_images, listed
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
-from vlmattn.hallucination.records import find_images, listed
 from vlmattn.hallucination.synonyms import SynonymTable, check_objects, coco_synonyms
 from vlmattn.hallucination.words import WORD_FAMILIES, NamedObjects, find_family, named_objects
 from vlmattn.hallucination.yesno import share

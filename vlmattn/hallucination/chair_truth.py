@@ -8,8 +8,8 @@ from typing import Any
 
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import write_json
+from vlmattn.core.records import field, listed, read_object
 from vlmattn.hallucination.chair import COCO
-from vlmattn.hallucination.records import field, listed, read_object
 from vlmattn.hallucination.synonyms import SynonymTable
 from vlmattn.hallucination.words import named_objects
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vlmattn.core.errors import FileError, SpecError
+from vlmattn.core.records import field, find_images, listed, read_rows, unique
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
 from vlmattn.hallucination.parsers import Verdict, find_parser
-from vlmattn.hallucination.records import field, find_images, listed, read_rows, unique
 from vlmattn.hallucination.yesno import share
 
 HALLUSION = "github.com/tianyi-lab/HallusionBench"

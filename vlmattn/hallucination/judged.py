@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmattn.core.errors import SpecError
+from vlmattn.core.records import field as value_of
+from vlmattn.core.records import find_images, listed, read_rows, unique
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
-from vlmattn.hallucination.records import field as value_of
-from vlmattn.hallucination.records import find_images, listed, read_rows, unique
 from vlmattn.hallucination.synonyms import SynonymTable, check_objects, coco_synonyms
 from vlmattn.hallucination.yesno import share
 

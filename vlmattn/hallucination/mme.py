@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmattn.core.errors import FileError, SpecError
+from vlmattn.core.records import find_images, listed, read_text, unique
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
 from vlmattn.hallucination.parsers import Verdict, find_parser
-from vlmattn.hallucination.records import find_images, listed, read_text, unique
 
 MME = "github.com/BradyFU/Awesome-Multimodal-Large-Language-Models (MME)"
 MME_PERCEPTION = (

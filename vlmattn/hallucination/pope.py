@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmattn.core.errors import FileError, SpecError
+from vlmattn.core.records import field, find_images, listed, read_rows, unique
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
 from vlmattn.hallucination.parsers import Verdict
-from vlmattn.hallucination.records import field, find_images, listed, read_rows, unique
 from vlmattn.hallucination.yesno import (
     YES_NO_PROTOCOLS,
     YesNoProtocol,

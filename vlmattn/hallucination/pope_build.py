@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vlmattn.core.errors import SpecError
+from vlmattn.core.records import listed
 from vlmattn.hallucination.pope import PopeQuestion
-from vlmattn.hallucination.records import listed
 
 Strategy = Literal["random", "popular", "adversarial"]
 STRATEGIES: tuple[Strategy, ...] = ("random", "popular", "adversarial")

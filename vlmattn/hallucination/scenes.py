@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vlmattn.core.errors import SpecError
+from vlmattn.core.records import listed
 from vlmattn.hallucination.benchmark import Item, Score, check_answers
 from vlmattn.hallucination.chair import chair_metrics
 from vlmattn.hallucination.parsers import Verdict
-from vlmattn.hallucination.records import listed
 from vlmattn.hallucination.yesno import YES_NO_PROTOCOLS, cell, confusion, find_protocol, understood
 from vlmattn.scene import Question, Scene, split_item
 from vlmattn.scene.captions import mentioned

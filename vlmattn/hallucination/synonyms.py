@@ -13,8 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from vlmattn.core.errors import FileError, SpecError
+from vlmattn.core.records import listed, read_text
 from vlmattn.hallucination.coco_words import COCO_WORDS
-from vlmattn.hallucination.records import listed, read_text
 
 CHAIR_PUBLISHED = "github.com/LisaAnne/Hallucination (data/synonyms.txt)"
 _CHAIR_MD5 = "fdf03d16beb2507696d1b881c958904d"
