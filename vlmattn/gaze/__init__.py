@@ -14,7 +14,7 @@ from vlmattn.gaze.baselines import (
 )
 from vlmattn.gaze.conditional import conditional_auc, conditional_ig, conditional_nss
 from vlmattn.gaze.density import BLURS, Blur, fixation_density
-from vlmattn.gaze.detection import Samples, find_fixations, idt, ivt
+from vlmattn.gaze.event_detection import Samples, find_fixations, idt, ivt
 from vlmattn.gaze.fixations import Fixations, Scanpath
 from vlmattn.gaze.held_map import HeldMap, held_map, pixels_of, points_of, resized_map
 from vlmattn.gaze.map_metrics import cc, fixation_kl, information_gain, kl, nss, nss_each, sim

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import FileError
 from vlmattn.core.records import read_object, read_text
-from vlmattn.gaze.detection import Samples, find_fixations
+from vlmattn.gaze.event_detection import Samples, find_fixations
 from vlmattn.gaze.fixations import Scanpath
 from vlmattn.gaze.readers.entries import at
 from vlmattn.gaze.screen import Screen

@@ -10,7 +10,7 @@ from typing import Literal
 
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.records import read_text
-from vlmattn.gaze.detection import Samples
+from vlmattn.gaze.event_detection import Samples
 from vlmattn.gaze.fixations import Fixations, Scanpath
 from vlmattn.gaze.readers.entries import at, scanpath
 from vlmattn.gaze.screen import Screen

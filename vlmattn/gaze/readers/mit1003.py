@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vlmattn.core.errors import FileError, SpecError
-from vlmattn.gaze.detection import Samples, find_fixations
+from vlmattn.gaze.event_detection import Samples, find_fixations
 from vlmattn.gaze.fixations import Fixations, Scanpath
 from vlmattn.gaze.readers.entries import Sizes, at, ordered, size_of
 from vlmattn.gaze.readers.matlab import load_mat, struct_field
@@ -34,9 +34,9 @@ def read_mit1003(
     """Scanpaths of MIT1003's folder ``DATA``: ``<subject>/<picture>.mat``, fixations found here.
 
     The published fixations come out of the data set's own MATLAB program, which is not part of it in another language;
-    these are found by I-DT or I-VT (:mod:`vlmattn.gaze.detection`), so they are not the same ones. Where you have the
-    converted ones as a table, :func:`~vlmattn.gaze.readers.read_table` reads it. Negative samples are blinks. Pixels
-    count from 1 in the file; half a pixel is taken off.
+    these are found by I-DT or I-VT (:mod:`vlmattn.gaze.event_detection`), so they are not the same ones. Where you have
+    the converted ones as a table, :func:`~vlmattn.gaze.readers.read_table` reads it. Negative samples are blinks.
+    Pixels count from 1 in the file; half a pixel is taken off.
 
     Args:
         stimuli: the folder ``ALLSTIMULI``, or sizes of its pictures by name (``….jpeg``).

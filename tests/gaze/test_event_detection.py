@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlmattn.core.errors import SpecError
-from vlmattn.gaze import Samples, Screen, detection, find_fixations, idt, ivt
+from vlmattn.gaze import Samples, Screen, event_detection, find_fixations, idt, ivt
 
 
 def test_examples() -> None:
-    result = doctest.testmod(detection)
+    result = doctest.testmod(event_detection)
     assert result.attempted
     assert not result.failed
 
