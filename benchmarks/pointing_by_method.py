@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 import numpy as np
-from pointing import cases
+from benchmarks.pointing import cases
 
 import vlmattn as va
 from vlmattn.grid import PatchMap, cell_coverage, cells_of_box
