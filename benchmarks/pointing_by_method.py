@@ -13,9 +13,9 @@ import time
 from typing import Any
 
 import numpy as np
-from benchmarks.pointing import cases
 
 import vlmattn as va
+from benchmarks.pointing import cases
 from vlmattn.grid import PatchMap, cell_coverage, cells_of_box
 
 METHODS: dict[str, dict[str, Any]] = {
