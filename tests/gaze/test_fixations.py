@@ -120,6 +120,14 @@ def path_of(rng: np.random.Generator, n: int, **named: object) -> Scanpath:
     )
 
 
+def test_scanpaths_with_and_without_durations_are_not_pooled() -> None:
+    some = [Scanpath([60.0], [70.0], WH, image="i", duration=one) for one in ([0.2], None)]
+    columns = Fixations(tuple(some)).to_columns()
+    del columns["scanpath"]
+    with pytest.raises(SpecError, match=r"duration must be finite, got nan for fixation 1"):
+        Fixations.from_columns(columns)
+
+
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 6), min_size=1, max_size=5))
 @settings(max_examples=40, deadline=None)
 def test_columns_and_back(seed: int, sizes: list[int]) -> None:
@@ -142,7 +150,8 @@ def test_columns_and_back(seed: int, sizes: list[int]) -> None:
     columns = held.to_columns()
     assert Fixations.from_columns(columns) == held
     del columns["scanpath"]  # then picture, subject and task tell scanpaths apart: pooled, never lost
-    if not any(p.start is not None or p.screen is not None for p in held):
+    timed = {p.duration is not None for p in held}
+    if len(timed) == 1 and not any(p.start is not None or p.screen is not None for p in held):
         assert Fixations.from_columns(columns).count == held.count
     assert all(Scanpath.from_dict(p.to_dict()) == p for p in held)
 
