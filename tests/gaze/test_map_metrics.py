@@ -6,6 +6,7 @@ import doctest
 import itertools
 import math
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from scipy import ndimage, stats
 from vlmattn import gaze as vg
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.gaze import MAP_METRICS, Fixations, HeldMap, Pictures, Scanpath
+from vlmattn.gaze.compiled import compiled
 from vlmattn.gaze.density import fourier_blur, gaussian, sigma_of_cutoff
 from vlmattn.gaze.measures import MapCase
-from vlmattn.gaze.ranks import counts_below
+from vlmattn.gaze.ranks import KERNELS, counts_below
 from vlmattn.grid import PixelMap
 
 SHAPE = st.tuples(st.integers(2, 9), st.integers(2, 9))
@@ -556,3 +558,30 @@ def test_resizing_keeps_places() -> None:
     np.testing.assert_allclose(across, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
     assert vg.resized_map(values, (4, 3)).values is not None
     assert vg.resized_map(values, (2, 2), kernel="cubic").values.shape == (2, 2)
+
+
+def test_compiled_loops_and_arrays_count_alike_and_sum_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    rng = np.random.default_rng(3)
+    values = [rng.random(30_000), rng.integers(0, 9, 30_000) / 8, np.r_[rng.normal(size=20_000), 1e9]]
+    levels = [np.unique(rng.choice(v, 50)) for v in values] + [np.array([-3.0, 0.5, 7.0])]
+    cases = list(itertools.product(values, levels))
+    maps = [(rng.random((120, 100)), rng.random((120, 100)) ** 4), (rng.normal(size=(120, 100)), np.eye(120, 100))]
+    uniform = (np.ones((120, 100)), maps[0][1])
+    measures = [partial(f, variant=v) for f in (vg.kl, vg.sim, vg.cc) for v in ("mit", "pysaliency")]
+    measures += [partial(vg.kl, variant="mit", epsilon=e) for e in (1e-300, 1e-40, 1e-3, 1e3)]
+    compiled.cache_clear()
+    assert compiled(KERNELS) is not None
+    counted = [counts_below(v, at) for v, at in cases]
+    summed = [measure(HeldMap(a), HeldMap(b)) for a, b in [*maps, uniform] for measure in measures]
+    compiled.cache_clear()
+    monkeypatch.setitem(sys.modules, KERNELS, None)
+    assert compiled(KERNELS) is None
+    for (v, at), (below, equal) in zip(cases, counted, strict=True):
+        again = counts_below(v, at)
+        np.testing.assert_array_equal(again[0], below)
+        np.testing.assert_array_equal(again[1], equal)
+        np.testing.assert_array_equal(below, [(v < one).sum() for one in at])
+    again = [measure(HeldMap(a), HeldMap(b)) for a, b in [*maps, uniform] for measure in measures]
+    assert again == pytest.approx(summed, rel=1e-12, abs=1e-15, nan_ok=True)
+    compiled.cache_clear()

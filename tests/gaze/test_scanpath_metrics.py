@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from vlmattn.core.errors import SpecError
 from vlmattn.gaze import Fixations, Scanpath
 from vlmattn.gaze import scanpaths as sp
+from vlmattn.gaze.compiled import compiled
 from vlmattn.gaze.scanpaths.measures import values_of
 from vlmattn.gaze.scanpaths.multimatch import cheapest_way
 from vlmattn.gaze.scanpaths.pairs import kernels
@@ -38,10 +39,10 @@ names = pytest.mark.parametrize("metric", ALL, ids=lambda m: m.name)
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As where numba is not installed."""
-    kernels.cache_clear()
+    compiled.cache_clear()
     monkeypatch.setitem(sys.modules, "vlmattn.gaze.scanpaths.kernels", None)
     yield
-    kernels.cache_clear()
+    compiled.cache_clear()
 
 
 def made(n: int, seed: int = 0, *, grid: bool = False) -> Scanpath:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmattn.core.errors import MapError
+from vlmattn.gaze.compiled import compiled
 from vlmattn.gaze.fixations import Fixations, Scanpath
-from vlmattn.gaze.ranks import blocks, counts_below
+from vlmattn.gaze.ranks import BLOCK, KERNELS, blocks, counts_below
 from vlmattn.gaze.units import inside
 from vlmattn.grid import PixelMap
 
@@ -77,31 +78,42 @@ class HeldMap:
         if self.is_constant:
             return 0.0
         held, mean = 0.0, self.mean
+        if loops := compiled(KERNELS):
+            return float(loops.product(self.flat, mean, self.flat, mean, BLOCK))
         for part, room in blocks(self.flat.size):
             np.subtract(self.flat[part], mean, out=room)
             held += float(room @ room)
         return held
 
-    def shares(self, *, floor: float | None = None, lift: float = 0.0) -> Callable[[slice, Array], Array]:
-        """A function that writes a part of the map, read as shares of 1, to an array, which it gives back.
+    def scale(self, *, floor: float | None = None, lift: float = 0.0) -> tuple[float, float] | None:
+        """What is taken off every value, and what divides it after ``lift`` was added, to make shares of 1.
 
         Args:
-            floor: what is taken off all values first; if None, the lowest value where that is negative, else 0.
-            lift: what is added to them then. A map of which nothing is left becomes uniform.
+            floor: what is taken off; if None, the lowest value where that is negative, else 0.
+
+        Returns:
+            None if they are uniform: a constant map, or one of which nothing is left.
         """
         base = min(self.low, 0.0) if floor is None else floor
         mass = self.total - (base - lift) * self.flat.size
-        flat, constant = self.flat, self.is_constant or mass <= 0
+        return None if self.is_constant or mass <= 0 else (base, mass)
+
+    def shares(self, *, floor: float | None = None, lift: float = 0.0) -> Callable[[slice, Array], Array]:
+        """A function that writes a part of the map, read as shares of 1, to an array, which it gives back.
+
+        ``floor`` and ``lift`` as in :meth:`scale`.
+        """
+        flat, scale = self.flat, self.scale(floor=floor, lift=lift)
 
         def write(part: slice, out: Array) -> Array:
-            if constant:
+            if scale is None:
                 out[:] = 1 / flat.size
-            elif not base and not lift:
-                np.divide(flat[part], mass, out=out)
+            elif not scale[0] and not lift:
+                np.divide(flat[part], scale[1], out=out)
             else:
-                np.subtract(flat[part], base, out=out)
+                np.subtract(flat[part], scale[0], out=out)
                 out += lift
-                out /= mass
+                out /= scale[1]
             return out
 
         return write

@@ -14,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
+from vlmattn.gaze.compiled import compiled
 from vlmattn.gaze.held_map import Gaze, HeldMap, held_map, pixels_of
-from vlmattn.gaze.ranks import BLOCK, blocks
+from vlmattn.gaze.ranks import BLOCK, KERNELS, blocks
 from vlmattn.gaze.roc import Map
 
 Array = NDArray[np.float64]
 EPSILON = 2.2204e-16
 """What MIT's and HAT's code adds before logarithms and divisions."""
+_LOGGED = 1e-290
+"""Above it, compiled logarithms hold."""
 
 
 def nss(map: Map, fixations: Gaze, *, variant: Literal["pysaliency", "mit", "hat"] = "pysaliency") -> float:
@@ -77,10 +80,7 @@ def cc(map: Map, density: Map, *, variant: Literal["pysaliency", "mit", "gazexpl
     flat = [m.is_constant or (variant == "gazexplain" and _deviation(m) <= 1e-8) for m in (one, other)]
     if any(flat):
         return {"mit": float("nan"), "gazexplain": 1.0}.get(variant, 0.0 if flat == [True, False] else float("nan"))
-    product, means, theirs = 0.0, (one.mean, other.mean), np.empty(min(BLOCK, one.flat.size))
-    for part, room in blocks(one.flat.size):
-        np.subtract(one.flat[part], means[0], out=room)
-        product += float(room @ np.subtract(other.flat[part], means[1], out=theirs[: len(room)]))
+    product = _product(one, other)
     return float(np.clip(product / np.sqrt(one.squares) / np.sqrt(other.squares), -1.0, 1.0))
 
 
@@ -103,7 +103,10 @@ def sim(map: Map, density: Map, *, variant: Literal["pysaliency", "mit"] = "pysa
     one, other = _pair(map, density)
     if variant == "mit" and (one.is_constant or other.is_constant):
         return float("nan")
-    p, q = (held.shares(floor=None if variant == "pysaliency" else held.low) for held in (one, other))
+    floors = [None if variant == "pysaliency" else held.low for held in (one, other)]
+    if (loops := compiled(KERNELS)) and (scales := _scales(one, other, *floors)):
+        return float(loops.overlap((one.flat, *scales[0]), (other.flat, *scales[1]), BLOCK))
+    p, q = (held.shares(floor=floor) for held, floor in zip((one, other), floors, strict=True))
     total, theirs = 0.0, np.empty(min(BLOCK, one.flat.size))
     for part, room in blocks(one.flat.size):
         total += float(np.minimum(p(part, room), q(part, theirs[: len(room)]), out=room).sum())
@@ -137,6 +140,9 @@ def kl(
     if not (small > 0 and 0 <= mix < 1):
         raise SpecError(f"epsilon must be above 0 and mix from 0 to below 1, got {small} and {mix}")
     one, other = _pair(_mixed(held_map(map), mix), density)
+    loops = compiled(KERNELS) if variant == "mit" and small > _LOGGED else None
+    if loops and (scales := _scales(one, other)):
+        return float(loops.regularised((one.flat, *scales[0]), (other.flat, *scales[1]), small, 1024))
     lift = small if variant == "pysaliency" else 0.0
     p, q = one.shares(lift=lift), other.shares(lift=lift)
     total, theirs = 0.0, np.empty(min(BLOCK, one.flat.size))
@@ -147,6 +153,25 @@ def kl(
         else:
             total += float(gold @ (np.log(gold) - np.log(mine, out=mine)))
     return total if variant == "mit" else max(0.0, total)
+
+
+def _product(one: HeldMap, other: HeldMap) -> float:
+    """Sum of products of distances from the means."""
+    if loops := compiled(KERNELS):
+        return float(loops.product(one.flat, one.mean, other.flat, other.mean, BLOCK))
+    product, theirs = 0.0, np.empty(min(BLOCK, one.flat.size))
+    for part, room in blocks(one.flat.size):
+        np.subtract(one.flat[part], one.mean, out=room)
+        product += float(room @ np.subtract(other.flat[part], other.mean, out=theirs[: len(room)]))
+    return product
+
+
+def _scales(
+    one: HeldMap, other: HeldMap, floor: float | None = None, other_floor: float | None = None
+) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """How both maps become shares, unless one of them is uniform."""
+    p, q = one.scale(floor=floor), other.scale(floor=other_floor)
+    return None if p is None or q is None else (p, q)
 
 
 def _regularised(p: Array, q: Array, small: float) -> float:

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from vlmattn.gaze.compiled import compiled
+
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 _BUCKETS = 65535
 _FEW = 8192
 _COUNTED = 1 << 17
+KERNELS = "vlmattn.gaze.map_kernels"
+"""Compiled loops over pixels."""
 BLOCK = 32768
 """Values at a time: they stay in the processor's cache, and no array of the map's size is made."""
 
@@ -39,6 +43,19 @@ def counts_below(values: Array, levels: Array) -> tuple[Index, Index]:
     theirs = ((levels - low) * scale).astype(np.uint16)
     shared = np.zeros(_BUCKETS + 1, np.bool_)
     shared[theirs] = True
+    counts, near = _bucketed(values, low, scale, shared)
+    before = np.cumsum(counts) - counts
+    earlier = np.cumsum(np.where(shared, counts, 0)) - np.where(shared, counts, 0)
+    below, equal = _among(np.sort(near), levels)
+    return before[theirs] + below - earlier[theirs], equal
+
+
+def _bucketed(values: Array, low: float, scale: float, shared: NDArray[np.bool_]) -> tuple[Index, Array]:
+    """How many values lie in each bucket, and the values that lie in shared ones."""
+    if loops := compiled(KERNELS):
+        room = np.empty(len(values))
+        counts, found = loops.bucketed(values, low, scale, shared, room)
+        return counts, room[:found]
     counts, near = np.zeros(_BUCKETS + 1, np.int64), []
     bucket = np.empty(min(len(values), _COUNTED), np.int64)
     for first in range(0, len(values), _COUNTED):
@@ -49,10 +66,7 @@ def counts_below(values: Array, levels: Array) -> tuple[Index, Index]:
             np.multiply(room, scale, out=place, casting="unsafe")
             near.append(some[part][shared.take(place)])
         counts += np.bincount(bucket[: len(some)], minlength=_BUCKETS + 1)
-    before = np.cumsum(counts) - counts
-    earlier = np.cumsum(np.where(shared, counts, 0)) - np.where(shared, counts, 0)
-    below, equal = _among(np.sort(np.concatenate(near)), levels)
-    return before[theirs] + below - earlier[theirs], equal
+    return counts, np.concatenate(near)
 
 
 def _among(ordered: Array, levels: Array) -> tuple[Index, Index]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
+from vlmattn.gaze.compiled import compiled
 from vlmattn.gaze.fixations import Scanpath
 
 Array = NDArray[np.float64]
@@ -52,13 +51,9 @@ def one_pair(run: Run, one: Scanpath, other: Scanpath) -> Array:
     return np.asarray(run([one, other], zero, zero + 1)[0])
 
 
-@cache
 def kernels() -> Any:
-    """The compiled loops, or None where numba is not installed: arrays do the same then, more slowly."""
-    try:
-        return importlib.import_module("vlmattn.gaze.scanpaths.kernels")
-    except ImportError:
-        return None
+    """The compiled loops over pairs, or None where numba is not installed."""
+    return compiled("vlmattn.gaze.scanpaths.kernels")
 
 
 @dataclass(frozen=True)
