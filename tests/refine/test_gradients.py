@@ -12,7 +12,7 @@ from scipy import ndimage
 from skimage import data
 
 import vlmattn as va
-from tests.tiny import TINY
+from tests.tiny import SEVERAL, TINY
 from tests.tiny_models import FAMILIES, build
 from vlmattn.adapters import Encoded
 from vlmattn.api.vlm import Vlm
@@ -84,7 +84,7 @@ class Push(va.Steering):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(TINY))
+@pytest.mark.parametrize("kind", SEVERAL)
 def test_the_slope_is_what_a_small_push_of_the_row_does_in_every_family(kind: str) -> None:
     from vlmattn.capture.whole import WholePass
 

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 import vlmattn as va
-from tests.tiny import TINY
+from tests.tiny import SEVERAL, TINY
 from tests.tiny_models import build, tiny
 from vlmattn.api.refine_maps import with_suffix
 from vlmattn.api.refinement import certainty
@@ -69,7 +69,7 @@ def test_every_recipe_refines_and_asks_again(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(TINY))
+@pytest.mark.parametrize("kind", SEVERAL)
 def test_every_family_refines(kind: str) -> None:
     """Crops from the original; both pictures where the family takes several; a clear error where it does not."""
     vlm = Vlm(*TINY[kind](), name=kind)
