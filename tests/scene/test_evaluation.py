@@ -16,7 +16,7 @@ import pytest
 
 from vlmattn.scene import evaluate, split_item, write_split
 from vlmattn.scene.captions import mentioned, score_captions
-from vlmattn.scene.card import SPLITS_SCORED, TARGETS, card, counted, score_model, targets_missed, write_card
+from vlmattn.scene.card import SPLITS_SCORED, TARGETS, add_seed, card, counted, score_model, targets_missed, write_card
 from vlmattn.scene.evaluation import score
 from vlmattn.scene.generator import Scene
 from vlmattn.scene.questions import Question
@@ -161,6 +161,23 @@ def test_the_card_shows_every_number_beside_both_baselines(tmp_path: Path) -> No
     assert "Aims missed" not in card(perfect, "")
     (tmp_path / "notes.md").write_text("# Mine\n")
     assert "# Mine" in write_card(tmp_path, scores).read_text()
+
+
+def test_the_card_shows_other_seeds_beside_the_weights(tmp_path: Path) -> None:
+    scores = score_model(lambda images, texts: ["yes"] * len(texts), 12)
+    splits = {"test": {"scenes": 30, "kinds": [asdict(s) for s in score(ASKED, TRUTH)]}}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "training.json").write_text('{"seed": 7}')
+    add_seed(tmp_path, other, {"date": "2026-11-29", "splits": splits})
+    text = write_card(tmp_path, scores).read_text()
+    section = text[text.index("## Other seeds") : text.index("## Scores")]
+    kinds = {kind["kind"]: kind["accuracy"] for kind in scores["splits"]["test"]["kinds"]}
+    assert "| kind | these weights | seed 7 |" in section
+    for kind in ("color", "exist", "where"):
+        assert f"| {kind} | {kinds[kind]:.3f} | 1.000 |" in section
+    assert "count, up to four | 0.000 | 1.000" in section
+    assert "Seed 7. Captions: CHAIR_i 0.000" in section
 
 
 def test_counting_weighs_each_number_alike() -> None:

@@ -21,6 +21,7 @@ from vlmattn.scene.objects import SIZES
 from vlmattn.scene.splits import SPLITS
 
 SPLITS_SCORED = ("test", "tiny", "crowded", "random", "popular", "adversarial", "binding")
+OTHER_SEEDS = "other_seeds.json"
 COUNTED_TO = ("zero", "one", "two", "three", "four")
 TARGETS = {"color": 0.97, "shape": 0.97, "exist": 0.97, "where": 0.90, "at": 0.90, "count": 0.90}
 """Least accuracy on ``test`` that ``scene`` was made for; counting: answers up to four."""
@@ -93,7 +94,8 @@ def write_card(folder: Path, scores: dict[str, Any]) -> Path:
     training = folder / "training.json"
     counted_steps = json.loads(training.read_text(encoding="utf-8")) if training.is_file() else None
     write_json(folder / "scores.json", scores)
-    text = card(scores, notes + _dial(folder / "leaning.json"), name=folder.name, training=counted_steps)
+    said = notes + _dial(folder / "leaning.json") + _other_seeds(folder / OTHER_SEEDS, scores)
+    text = card(scores, said, name=folder.name, training=counted_steps)
     return atomic_write_text(folder / "README.md", text)
 
 
@@ -113,6 +115,44 @@ def _dial(file: Path) -> str:
         "(`benchmarks/leaning.py`): partners beside their anchor, and anything else; in answers, and in captions.\n\n"
     )
     return head + "\n".join(lines) + "\n"
+
+
+def add_seed(folder: Path, other: Path, scores: dict[str, Any]) -> Path:
+    """Keep in ``other_seeds.json`` of a model folder what the same recipe gave with another seed of training.
+
+    Args:
+        other: the folder of that model, whose ``training.json`` says its seed. scores: of :func:`score_model`; the
+            split ``test`` is kept.
+    """
+    seed = json.loads((other / "training.json").read_text(encoding="utf-8"))["seed"]
+    file = folder / OTHER_SEEDS
+    held = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return write_json(file, held | {str(seed): {"date": scores["date"], **scores["splits"]["test"]}})
+
+
+def _other_seeds(file: Path, scores: dict[str, Any]) -> str:
+    if not file.is_file():
+        return ""
+    others = json.loads(file.read_text(encoding="utf-8"))
+    own = _kinds(scores["splits"]["test"]["kinds"])
+    found = {seed: {k.kind: k for k in _kinds(told["kinds"])} for seed, told in others.items()}
+    lines = ["| kind | these weights |" + "".join(f" seed {seed} |" for seed in found), "|---" * (2 + len(found)) + "|"]
+    for kind in own:
+        lines.append(_line(kind.kind, kind.accuracy, [kinds[kind.kind].accuracy for kinds in found.values()]))
+        if kind.kind == "count":
+            lines.append(_line("count, up to four", counted(kind), [counted(k["count"]) for k in found.values()]))
+    captions = [("these weights", own), *((f"seed {seed}", list(kinds.values())) for seed, kinds in found.items())]
+    told = [
+        f"{name[0].upper() + name[1:]}. {_caption_line(k.captions)}" for name, ks in captions for k in ks if k.captions
+    ]
+    return (
+        "\n## Other seeds\n\nThe same recipe, another seed of weights and data order; accuracy on the split test "
+        f"({scores['splits']['test']['scenes']} scenes).\n\n" + "\n".join(lines) + "\n\n" + "\n\n".join(told) + "\n"
+    )
+
+
+def _line(kind: str, own: float, others: Sequence[float]) -> str:
+    return f"| {kind} | {own:.3f} |" + "".join(f" {one:.3f} |" for one in others)
 
 
 def _main_table(name: str, scores: dict[str, Any], kinds: Sequence[KindScore]) -> str:
@@ -183,8 +223,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--scenes", type=int, default=500, help="scenes of the test split")
+    parser.add_argument(
+        "--other", type=Path, help="a model of the same recipe and another seed, to be told in the card"
+    )
     given = parser.parse_args()
-    print(write_card(given.folder, score_model(answerer(given.folder), given.scenes)))
+    if given.other is None:
+        scores = score_model(answerer(given.folder), given.scenes)
+    else:
+        scores = json.loads((given.folder / "scores.json").read_text(encoding="utf-8"))
+        count = scores["splits"]["test"]["scenes"]
+        add_seed(given.folder, given.other, score_model(answerer(given.other), count, splits=("test",)))
+    print(write_card(given.folder, scores))
 
 
 _READING = """\

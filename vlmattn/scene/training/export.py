@@ -11,7 +11,7 @@ from typing import Any
 from vlmattn.core.errors import FileError
 from vlmattn.core.files import replace_folder, write_json
 
-_KEPT = ("README.md", "notes.md", "scores.json", "pointing.json")
+_KEPT = ("README.md", "notes.md", "scores.json", "pointing.json", "other_seeds.json")
 
 
 def export(checkpoint: Path, folder: Path) -> Path:
