@@ -19,6 +19,7 @@ LAYERS = (
     ("trace", "grid"),
     ("capture",),
     ("adapters", "scene"),
+    ("display",),
     ("core",),
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}

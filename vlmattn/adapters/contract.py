@@ -24,6 +24,7 @@ from vlmattn.adapters.registry import adapter_for
 from vlmattn.adapters.several import allowed, batch_faults, several_faults
 from vlmattn.core.errors import ImageError, LayoutError, VlmattnError
 from vlmattn.core.layout import ImageLayout, TokenKind, TokenLayout
+from vlmattn.display import Told
 
 Sizes = Sequence[tuple[int, int]]
 Paint = Callable[[Adapter, tuple[int, int], np.random.Generator], tuple[list[str], int]]
@@ -54,7 +55,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class ContractReport:
+class ContractReport(Told):
     """All clauses for one model and processor."""
 
     adapter: str

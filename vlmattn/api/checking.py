@@ -10,6 +10,7 @@ from vlmattn.api.detected import Judge, usable
 from vlmattn.capture import Steering
 from vlmattn.core.errors import SpecError
 from vlmattn.detection import Calibration, Detector
+from vlmattn.display import Tabular, Told
 
 if TYPE_CHECKING:
     from vlmattn.api.run import Run
@@ -75,7 +76,7 @@ class CheckedWord:
 
 
 @dataclass(frozen=True, eq=False)
-class Checked:
+class Checked(Told, Tabular):
     """What a check found.
 
     Attributes:
@@ -104,10 +105,19 @@ class Checked:
             "marked": self.marked,
             "then": self.then,
             "of": self.of,
-            "words": [{"text": w.text, "risk": w.risk, "unsupported": w.unsupported} for w in self.words],
+            "words": self.to_dicts(),
             "calibration": self.calibration,
             "first_answer": None if self.first is None else self.first.answer,
         }
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per word or object that was checked."""
+        return [{"text": w.text, "risk": w.risk, "unsupported": w.unsupported} for w in self.words]
+
+    def _repr_html_(self) -> str:
+        from vlmattn.api.shown import checked_html
+
+        return checked_html(self)
 
     def __str__(self) -> str:
         return f"{self.answer if self.then == 'abstain' else self.marked}\n({self.calibration})"

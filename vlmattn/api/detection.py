@@ -13,6 +13,7 @@ from vlmattn.api.detected import OVER_TOKENS, Judge, features_of, model_key, sco
 from vlmattn.api.object_words import named_in
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.detection import Calibration, MentionTable, ScoreSpec, Seen, score_specs
+from vlmattn.display import Tabular, Told
 
 if TYPE_CHECKING:
     from vlmattn.api.run import Run
@@ -50,7 +51,7 @@ class DetectedWord:
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Told, Tabular):
     """Scores of an answer.
 
     Attributes:
@@ -78,6 +79,15 @@ class Detection:
             "calibration": self.calibration,
             **({} if self.about is None else {"about": self.about.to_dict()}),
         }
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per word and per object; objects have their name in ``object``."""
+        return [one.to_dict() for one in (*self.words, *self.objects)]
+
+    def _repr_html_(self) -> str:
+        from vlmattn.api.shown import detection_html
+
+        return detection_html(self)
 
     def __str__(self) -> str:
         shown = self.objects or self.words

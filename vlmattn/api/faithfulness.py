@@ -12,6 +12,7 @@ from vlmattn.api.changed import AnswerScore
 from vlmattn.api.checks import still
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.videos import Video
+from vlmattn.display import Told
 
 if TYPE_CHECKING:
     from vlmattn.api.look import Look
@@ -34,7 +35,7 @@ METRICS = (
 
 
 @dataclass(frozen=True)
-class FaithfulnessReport:
+class FaithfulnessReport(Told):
     """What removal says of one map of one word.
 
     Attributes:
@@ -186,7 +187,7 @@ def _look(run: Run, what: Any, method: str, image: int, options: dict[str, Any])
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Told):
     """How alike the maps of one word are.
 
     Attributes:

@@ -11,6 +11,7 @@ import numpy as np
 from vlmattn.api.whole import one_pass
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.videos import Video
+from vlmattn.display import Rows
 
 if TYPE_CHECKING:
     from vlmattn.api.detected import Judge
@@ -103,10 +104,11 @@ def grounding(
     rule: VerdictRule | None = None,
     seed: int = 0,
     risk: Judge | bool = False,
-) -> list[WordGrounding]:
+) -> Rows[WordGrounding]:
     """See :meth:`Run.grounding`."""
     from vlmattn.api.checks import map_options
     from vlmattn.api.own_heads import own_heads
+    from vlmattn.api.shown import grounding_row
 
     heads = own_heads(run.vlm, heads)
     if rule is not None and not test:
@@ -122,7 +124,9 @@ def grounding(
 
         risks = risks_of(run, words, judge)
         found = [replace(one, risk=r, calibration=judge.told) for one, r in zip(found, risks, strict=True)]
-    return _tested(run, words, found, options, rule, seed) if test else found
+    found = _tested(run, words, found, options, rule, seed) if test else found
+    told = next((part for one in found for part in (one.threshold, one.calibration) if part), "")
+    return Rows(found, grounding_row, title=f"{run.question} {run.answer}", note=told)
 
 
 def _judge(run: Run, risk: Judge | bool) -> Judge | None:

@@ -13,6 +13,7 @@ from vlmattn.core.files import as_path, atomic_write_text
 from vlmattn.core.images import Picture
 from vlmattn.core.layout import Box
 from vlmattn.grid import PatchMap, PixelMap, to_pixels
+from vlmattn.overlay.preview import Bundle, bundle
 
 if TYPE_CHECKING:
     from vlmattn.overlay import Overlay
@@ -79,8 +80,8 @@ class Look:
             self.overlay(**options).save(target)
         return target
 
-    def _repr_png_(self) -> bytes:
-        return self.overlay()._repr_png_()
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        return bundle(self.overlay().figure, repr(self))
 
     def __repr__(self) -> str:
         return f"<Look at {self.picture.name!r} for {self.label!r}: {self.patch_map!r}>"

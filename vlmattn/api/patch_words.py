@@ -17,7 +17,8 @@ from vlmattn.core.errors import CaptureError, SpecError
 from vlmattn.core.files import as_path, atomic_write_bytes, atomic_write_text
 from vlmattn.core.images import Picture
 from vlmattn.core.provenance import Provenance, ranges
-from vlmattn.core.videos import Visual
+from vlmattn.core.videos import Video, Visual
+from vlmattn.display import Told, image, panel, preformatted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class PatchWords:
+class PatchWords(Told):
     """The likeliest tokens at every patch of one picture, layer by layer.
 
     Attributes:
@@ -143,6 +144,13 @@ class PatchWords:
             layer_said = self.layers[self.slot(layer)]
             save_picture(target, self.draw(layer), {"layer": layer_said, "provenance": self.provenance.to_dict()})
         return target
+
+    def _repr_html_(self) -> str:
+        last = self.layers[-1]
+        if isinstance(self.picture, Video):
+            return super()._repr_html_()
+        drawn = image(self.draw(last), f"what every patch says after layer {last}", width=640)
+        return panel(f"what patches say, states of layer {last}", drawn, preformatted(self))
 
     def __str__(self) -> str:
         lines = [f"{len(self.place)} patches, states of layers {ranges(self.layers)}; first words of most patches:"]

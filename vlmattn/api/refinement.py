@@ -59,6 +59,11 @@ class Refinement:
         return self.refined is not None
 
     @property
+    def again(self) -> Run | None:
+        """The run of the second look, where :meth:`ask_again` has asked for it."""
+        return self._again
+
+    @property
     def look(self) -> Look:
         """The map that says where. Raises SpecError where the gate said that no second look is needed."""
         return Look(self._made().patch_map, still(self.run.pictures, self.image))
@@ -148,6 +153,11 @@ class Refinement:
         if self.refined is None:
             raise SpecError("the gate found the first look good enough, so there is no second one: say when='always'")
         return self.refined
+
+    def _repr_html_(self) -> str:
+        from vlmattn.api.shown import refinement_html
+
+        return refinement_html(self)
 
     def __repr__(self) -> str:
         where = f"box {self.box_xyxy}" if self.refined is not None else "no second look needed"

@@ -22,6 +22,7 @@ from vlmattn.api.video_look import look_at
 from vlmattn.api.whole import one_pass
 from vlmattn.core.errors import SpecError
 from vlmattn.core.videos import Video, Visual
+from vlmattn.display import Rows
 from vlmattn.trace import Span, TowerTrace, Trace
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Run(AnswerStudies):
 
     def grounding(
         self, *, method: str = "raw", layers: Any = None, heads: Any = None, test: bool = False, **options: Any
-    ) -> list[WordGrounding]:
+    ) -> Rows[WordGrounding]:
         """For every answer word: how much attention went to the picture and to the other segments, and where it peaks.
 
         Attention shares say where information could come from, not that it was used. They are NaN for a last written

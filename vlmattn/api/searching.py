@@ -94,6 +94,11 @@ class Searched:
             ],
         }
 
+    def _repr_html_(self) -> str:
+        from vlmattn.api.shown import searched_html
+
+        return searched_html(self)
+
     def __repr__(self) -> str:
         return f"<Search {self.rule.name}: {self.path.looks} more looks, {self.answer!r} in {self.box_xyxy}>"
 

@@ -51,6 +51,11 @@ class AnswerStudies:
 
     checked: Checked | None = None
 
+    def _repr_html_(self) -> str:
+        from vlmattn.api.shown import run_html
+
+        return run_html(self)  # type: ignore[arg-type]
+
     def detect(self, **options: Any) -> Detection:
         """Which words and objects of the answer are likely made up: scores, all higher for more likely, and risk.
 

@@ -10,13 +10,14 @@ from vlmattn.api.request import Request
 from vlmattn.capture import CaptureSpec, Session, model_sites
 from vlmattn.capture.rounding import ScoreRounding, ScoreWatch, watched
 from vlmattn.core.errors import SpecError, VerificationFailed
+from vlmattn.display import Told
 
 if TYPE_CHECKING:
     from vlmattn.api.vlm import Vlm
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Told):
     """Outcome of :func:`verify`.
 
     Attributes:

@@ -15,6 +15,7 @@ from vlmattn.core.files import as_path, atomic_write_text
 from vlmattn.core.images import Picture
 from vlmattn.core.videos import Video
 from vlmattn.grid import FrameMass, PatchMap, frame_mass
+from vlmattn.overlay.preview import Bundle, bundle
 
 if TYPE_CHECKING:
     from vlmattn.overlay import Sheet
@@ -106,8 +107,8 @@ class VideoLook(Look):
             self.sheet(**options).save(target)
         return target
 
-    def _repr_png_(self) -> bytes:
-        return self.sheet()._repr_png_()
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        return bundle(self.sheet().image, repr(self))
 
     def __repr__(self) -> str:
         return f"<VideoLook at {self.video.name!r} for {self.label!r}: {self.patch_map!r}>"

@@ -29,6 +29,7 @@ from vlmattn.core.images import load_image
 from vlmattn.core.layout import TokenLayout, extend_layout
 from vlmattn.core.provenance import Provenance
 from vlmattn.core.videos import Video, Visual
+from vlmattn.display import Facts
 from vlmattn.trace import Trace, trace_from_kept
 
 if TYPE_CHECKING:
@@ -216,11 +217,11 @@ class Vlm(Findings, HeadStudies):
 
         return verify(self, image, question, **options)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Facts:
         """Plain values: model, family, tower, layers, kernel."""
         sites = model_sites(self.model)
         kernel = self._kernel()
-        return self.adapter.describe() | {
+        told = self.adapter.describe() | {
             "model": self.name,
             "revision": self.revision,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -231,6 +232,10 @@ class Vlm(Findings, HeadStudies):
             "windowed_layers": [s.layer_idx for s in sites.attention if s.windowed],
             "bypassing": list(sites.bypassing),
         }
+        return Facts(told)
+
+    def _repr_html_(self) -> str:
+        return self.describe()._repr_html_()
 
     def __repr__(self) -> str:
         kernel, dtype = self._kernel(), str(self.dtype).removeprefix("torch.")

@@ -14,6 +14,7 @@ from vlmattn.capture.choices import check_budget, check_heads, check_numbers, ch
 from vlmattn.core.errors import BudgetExceeded, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
 from vlmattn.core.words import find, occurrences
+from vlmattn.display import bar, html_table, panel
 
 if TYPE_CHECKING:
     from vlmattn.capture.sites import AttentionSite, ModelSites
@@ -259,6 +260,12 @@ class CaptureEstimate:
         by_rows = sum(size for name, size in self.by_part.items() if name in GROWING)
         fixed = self.total - by_rows
         return self.rows if not by_rows else (allowed - fixed) * self.rows // by_rows
+
+    def _repr_html_(self) -> str:
+        sizes = sorted(((n, s) for n, s in self.by_part.items() if s), key=lambda one: -one[1])
+        lines = [(name, bar(size / self.total, told=bytes_said(size))) for name, size in sizes]
+        axes = f"{self.layers} layers x {self.heads} heads x {self.rows} rows x {self.columns} columns"
+        return panel(f"would keep {bytes_said(self.total)}", html_table(("part", "bytes"), lines), note=axes)
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name} {bytes_said(size)}" for name, size in self.by_part.items() if size)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import as_path, atomic_write_bytes
+from vlmattn.display import Tabular, columns_of, html_table, panel, rows_of, said
 
 _KIND, _FORMAT = "vlmattn mention table", "1"
 
@@ -44,7 +45,7 @@ class ModelKey:
 
 
 @dataclass(frozen=True, eq=False)
-class MentionTable:
+class MentionTable(Tabular):
     """n words or objects of answers.
 
     Attributes:
@@ -74,6 +75,18 @@ class MentionTable:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per word, without its features; None for scores that are not defined."""
+        told = {name: [None if v != v else v for v in values.tolist()] for name, values in self.scores.items()}
+        first = {"image": self.images, "word": self.words, "position": self.position_n.tolist()}
+        return rows_of({**first, "hallucinated": self.hallucinated_n.tolist(), **told})
+
+    def _repr_html_(self) -> str:
+        kinds = {name: values.shape[-1] for name, values in self.features.items()}
+        title = f"{len(self):,} words, {int(self.hallucinated_n.sum()):,} of them made up"
+        note = f"{self.model}; features: {said(kinds)}"
+        return panel(title, html_table(*columns_of(self.to_dicts()), most=20), note=note)
 
     def where(self, chosen: NDArray[np.bool_]) -> MentionTable:
         """Only the words chosen."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vlmattn.core.errors import SpecError
+from vlmattn.display import Tabular, columns_of, html_table, panel, rows_of
 from vlmattn.gaze.columns import rows_of_columns, table
 from vlmattn.gaze.screen import Screen
 from vlmattn.gaze.units import (
@@ -224,7 +225,7 @@ class Scanpath:
 
 
 @dataclass(frozen=True)
-class Fixations:
+class Fixations(Tabular):
     """Scanpaths of many subjects on many pictures.
 
     ``len`` and iteration go over scanpaths; :attr:`count` is the number of fixations.
@@ -350,6 +351,23 @@ class Fixations:
             SpecError: no x or y, columns of different length, no size of the picture, or a scanpath that is wrong.
         """
         return cls(tuple(Scanpath(**row) for row in rows_of_columns(columns, image_wh)))
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per fixation; see :meth:`to_columns`."""
+        return rows_of(self.to_columns())
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {
+                "image": p.image,
+                "subject": p.subject,
+                "task": p.task,
+                "fixations": len(p),
+                "size": f"{p.image_wh[0]} x {p.image_wh[1]}",
+            }
+            for p in self.scanpaths
+        ]
+        return panel(repr(self), html_table(*columns_of(rows)))
 
     def __len__(self) -> int:
         return len(self.scanpaths)

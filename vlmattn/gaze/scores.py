@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
+from vlmattn.display import Tabular, columns_of, html_table, panel, rows_of, said
 from vlmattn.gaze.baselines import centre_map, leave_one_out, normalised, uniform_map
 from vlmattn.gaze.density import smeared
 from vlmattn.gaze.fixations import Fixations
@@ -22,7 +23,7 @@ Baseline = Literal["uniform", "centre", "others"]
 
 
 @dataclass(frozen=True, eq=False)
-class MapScores:
+class MapScores(Tabular):
     """Measures of maps, picture by picture.
 
     Attributes:
@@ -71,6 +72,16 @@ class MapScores:
         """One row per picture, in columns that ``pandas.DataFrame`` takes."""
         told = {name: self.values[:, i].tolist() for i, name in enumerate(self.metrics)}
         return {"image": list(self.images), "fixations": self.fixations.tolist(), **told}
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per picture."""
+        return rows_of(self.to_columns())
+
+    def _repr_html_(self) -> str:
+        mean = {"image": "mean over pictures", **self.means()}
+        return panel(
+            f"{len(self.images)} pictures", html_table(*columns_of([mean, *self.to_dicts()])), note=said(self.settings)
+        )
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name} {value:.4g}" for name, value in self.means().items())

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from vlmattn.core.errors import SpecError
+from vlmattn.display import Tabular, facts, html_table, panel
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Tabular):
     """What a scorer made of answers.
 
     Attributes:
@@ -53,6 +54,15 @@ class Score:
     outcomes: Mapping[str, Mapping[str, float]]
     settings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per item: its id, and the number that each metric's mean is taken of, where it has one."""
+        ids = dict.fromkeys(one for values in self.outcomes.values() for one in values)
+        return [{"id": one} | {n: values[one] for n, values in self.outcomes.items() if one in values} for one in ids]
+
+    def _repr_html_(self) -> str:
+        body = html_table(("metric", "value"), list(self.metrics.items()))
+        return panel(self.benchmark, body, facts(self.settings), note=" · ".join(self.notes))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; None for what is not known."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from vlmattn.core.errors import DependencyMissing, SpecError
+from vlmattn.display import Tabular, columns_of, html_table, panel
 from vlmattn.hallucination.benchmark import Benchmark, Score
 
 
@@ -20,7 +21,7 @@ class ReadInSeveralWays(Protocol):
 
 
 @dataclass(frozen=True)
-class Readings:
+class Readings(Tabular):
     """Scores of the same answers.
 
     Attributes:
@@ -29,6 +30,17 @@ class Readings:
 
     scores: Mapping[str, Score]
     missing: Mapping[str, str]
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per way of reading: its name, and its metrics."""
+        return [{"reading": name} | dict(score.metrics) for name, score in self.scores.items()]
+
+    def _repr_html_(self) -> str:
+        spread = {"reading": "largest less smallest", **self.spread}
+        lacking = " · ".join(f"{name}: {why}" for name, why in self.missing.items())
+        return panel(
+            "the same answers, read in every way", html_table(*columns_of([*self.to_dicts(), spread])), note=lacking
+        )
 
     @property
     def spread(self) -> dict[str, float]:

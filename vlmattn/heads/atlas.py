@@ -16,6 +16,7 @@ from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import as_path, atomic_write_bytes, write_json
 from vlmattn.core.head_preset import HeadPreset
 from vlmattn.core.provenance import Provenance
+from vlmattn.display import Tabular, Told, html_table, image, panel
 from vlmattn.heads.kinds import SCORES
 from vlmattn.heads.localization import TOP_K, ranked
 
@@ -27,6 +28,7 @@ FLOOR = 0.01
 
 _KIND, _FORMAT = "vlmattn head atlas", 1
 _TABLES = ("scores", "low", "high")
+_ENDS = ("low", "high")
 
 
 class ScoredHead(NamedTuple):
@@ -40,7 +42,7 @@ class ScoredHead(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class HeadAtlas:
+class HeadAtlas(Told, Tabular):
     """Scores of every head of a model.
 
     Attributes:
@@ -190,8 +192,25 @@ class HeadAtlas:
         chosen = self.scores if score is None else {score: self._of(score)}
         return head_sheet(chosen, self.provenance, f"heads of {self.model}")
 
-    def _repr_png_(self) -> bytes:
-        return self.picture()._repr_png_()
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per head: ``layer``, ``head``, and every score with its interval; None where it means nothing."""
+        return [
+            {"layer": layer, "head": head}
+            | {name: _number(float(self.scores[name][line, head])) for name in self.scores}
+            | {
+                f"{name}.{end}": _number(float(getattr(self, end)[name][line, head]))
+                for name in self.scores
+                for end in _ENDS
+            }
+            for line, layer in enumerate(self.layers)
+            for head in range(next(iter(self.scores.values())).shape[1])
+        ]
+
+    def _repr_html_(self) -> str:
+        lines = [(name, self._line(name), self.items[name], SCORES[name].said) for name in self.scores]
+        head = ("score", "best heads: layer.head value (95 % interval)", "samples", "what it says")
+        drawn = image(self.picture().image, f"scores of the heads of {self.model}", width=720)
+        return panel(f"heads of {self.model}", drawn, html_table(head, lines), note=" · ".join(self.notes))
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 

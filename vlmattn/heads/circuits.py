@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
+from vlmattn.display import Told
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class HeadCircuit:
 
 
 @dataclass(frozen=True)
-class HeadCircuits:
+class HeadCircuits(Told):
     """The circuits of heads, over some tokens.
 
     Attributes:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
 from vlmattn.core.whole import is_whole
+from vlmattn.display import Told
 
 _KINDS = {
     "bos": TokenKind.BOS,
@@ -141,7 +142,7 @@ def layer_windows(layers: Sequence[int], width: int | None, step: int = 1) -> tu
 
 
 @dataclass(frozen=True)
-class KnockoutCost:
+class KnockoutCost(Told):
     """What a sweep will take, known before: ``passes`` forward passes over prompt and answer."""
 
     samples: int
@@ -161,7 +162,7 @@ class KnockoutCost:
 
 
 @dataclass(frozen=True)
-class KnockoutSweep:
+class KnockoutSweep(Told):
     """What the answer lost, by block and window.
 
     Attributes:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import SpecError
 from vlmattn.core.whole import is_whole
+from vlmattn.display import Told
 
 _CHUNK = 4096
 
@@ -132,7 +133,7 @@ class PursuedHead:
 
 
 @dataclass(frozen=True)
-class HeadPursuit:
+class HeadPursuit(Told):
     """The words of every head that was looked at.
 
     Attributes:

@@ -29,12 +29,13 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
 from vlmattn.core.whole import is_whole
+from vlmattn.display import Told
 
 HeadClass = Literal["all", "local", "global"]
 
 
 @dataclass(frozen=True)
-class Trend:
+class Trend(Told):
     """A line through values over positions: slope per token with a confidence interval, and value at the first token.
 
     The interval is Student's t of least squares, which takes residuals for independent; those of neighbouring tokens
@@ -74,7 +75,7 @@ def trend(values_t: Sequence[float] | NDArray[Any], *, level: float = 0.95) -> T
 
 
 @dataclass(frozen=True)
-class Reasoning:
+class Reasoning(Told):
     """What attention did over an answer. Axes: l layers, h heads, t answer tokens, s segments, n prompt tokens.
 
     Attributes:

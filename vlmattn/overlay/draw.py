@@ -18,7 +18,8 @@ from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.figure import Caption, enlargement, framed
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, peak_xy, scale_of
 from vlmattn.overlay.marks import Box, draw_box, draw_contours, draw_peak
-from vlmattn.overlay.metadata import encoded, save_picture
+from vlmattn.overlay.metadata import save_picture
+from vlmattn.overlay.preview import Bundle, bundle
 
 CAUTION = "attention shows where information could come from, not that it was used"
 _SMALLEST_MARKED = 48
@@ -58,8 +59,11 @@ class Overlay:
         """
         return save_picture(path, self.figure if figure else self.image, self.record, quality=quality)
 
-    def _repr_png_(self) -> bytes:
-        return encoded(self.figure, self.record)
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        return bundle(self.figure, repr(self))
+
+    def __repr__(self) -> str:
+        return f"<Overlay {self.image.width}x{self.image.height}: {self.caption.title!r}>"
 
 
 def overlay(

@@ -19,7 +19,8 @@ from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.draw import record_of, rgb_pixels, small_print_of
 from vlmattn.overlay.figure import FAINT, INK, MOST_TITLE, PAPER, Caption, bar_height, draw_bar
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, scale_of
-from vlmattn.overlay.metadata import encoded, save_picture
+from vlmattn.overlay.metadata import save_picture
+from vlmattn.overlay.preview import Bundle, bundle
 from vlmattn.overlay.scanpaths import Colour, Path, draw_scanpath
 from vlmattn.overlay.text import draw_lines, length, line_height, printable, wrapped
 
@@ -40,8 +41,12 @@ class Sheet:
         """Write ``.png``, ``.webp`` or ``.jpg`` with the record inside."""
         return save_picture(path, self.image, self.record, quality=quality)
 
-    def _repr_png_(self) -> bytes:
-        return encoded(self.image, self.record)
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        return bundle(self.image, repr(self))
+
+    def __repr__(self) -> str:
+        cells = sum(map(len, self.record.get("cells", ())))
+        return f"<Sheet {self.image.width}x{self.image.height}, {cells} cells: {self.record.get('title', '')!r}>"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import as_path, write_json
+from vlmattn.display import Told
 
 TAU_RELATIVE = 20 / 64
 """Threshold on phi over its upper bound, the root of the width: Kang et al. (ICLR 2025) take 20 at a width of 4096."""
@@ -20,7 +21,7 @@ _FORMAT = 1
 
 
 @dataclass(frozen=True)
-class SinkCoordinates:
+class SinkCoordinates(Told):
     """Where in the residual stream a model's sink tokens are massive.
 
     Attributes:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import MapError
 from vlmattn.core.layout import Box, TokenKind, TokenLayout
 from vlmattn.core.provenance import Provenance, ranges
+from vlmattn.display import Tabular, Told
 from vlmattn.grid import PatchMap
 from vlmattn.sinks.coordinates import SinkCoordinates
 
@@ -48,7 +49,7 @@ class SinkToken:
 
 
 @dataclass(frozen=True, eq=False)
-class Sinks:
+class Sinks(Told, Tabular):
     """Sinks among the N prompt tokens, at L layers.
 
     Attributes:
@@ -165,7 +166,7 @@ class Sinks:
             "said": self.said(),
             "coordinates": None if self.coordinates is None else self.coordinates.to_dict(),
             "cut": {str(layer): float(cut) for layer, cut in zip(self.layers, self.cut_l, strict=True)},
-            "tokens": [{k: _plain(v) for k, v in vars(t).items()} for t in self.tokens],
+            "tokens": self.to_dicts(),
             "shares": [
                 {"layer": layer, "visual_sinks": _mean(visual), "text_sinks": _mean(text), "pictures": _mean(image)}
                 for layer, visual, text, image in zip(
@@ -175,6 +176,15 @@ class Sinks:
             "notes": list(self.notes),
             "provenance": self.provenance.to_dict(),
         }
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One dict per token that is a sink."""
+        return [{k: _plain(v) for k, v in vars(t).items()} for t in self.tokens]
+
+    def _repr_html_(self) -> str:
+        from vlmattn.sinks.shown import sinks_html
+
+        return sinks_html(self)
 
     def __str__(self) -> str:
         lines = [self.said(), *(_line(t) for t in self.tokens)] if self.found else [self.said(), "no sinks found"]

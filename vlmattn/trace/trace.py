@@ -300,6 +300,11 @@ class Trace:
             return "none"
         return f"{len(self.positions)} rows from {self.positions[0]} to {self.positions[-1]}"
 
+    def _repr_html_(self) -> str:
+        from vlmattn.trace.shown import trace_html
+
+        return trace_html(self)
+
     def __repr__(self) -> str:
         layers, heads, rows, columns = self.attn_lhqk.shape
         return (
