@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +196,7 @@ def _eager_attention(vlm: Vlm, encoded: Any, watch: ScoreWatch) -> tuple[Any, di
     watch.next_run()
     try:
         config._attn_implementation = "eager"
-        with watched(watch, sites):
+        with watched(watch, sites), _without_advice():
             output = vlm.model(**encoded.inputs, output_attentions=True, use_cache=False)
     except (ValueError, NotImplementedError, RuntimeError):
         return None, {}
@@ -204,6 +207,18 @@ def _eager_attention(vlm: Vlm, encoded: Any, watch: ScoreWatch) -> tuple[Any, di
     # Some families hand out what their language model says as it is; of an encoder-decoder, cross attention is kept.
     told = getattr(output, "language_model_outputs", output)
     return getattr(told, "cross_attentions", None) or getattr(told, "attentions", None), beside
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    # Vision towers stay on their own kernel, which tells users that it hands out no attention: it is not asked to.
+    log = logging.getLogger("transformers.integrations.sdpa_attention")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _weights_into(found: dict[int, Any], layer: int) -> Any:

@@ -10,7 +10,7 @@ from PIL import Image
 
 LONGEST = 1024
 """Pixels of the longer side of a picture that is shown."""
-_MOST_PNG = 300_000
+_MOST_PNG = 100_000
 _QUALITY = 85
 
 
@@ -41,7 +41,7 @@ class Shrunk:
 
 
 def coded(image: Image.Image) -> tuple[str, bytes]:
-    """Media type and bytes of an RGB picture: PNG, or JPEG where that would take more than 300 kB."""
+    """Media type and bytes of an RGB picture: PNG, or JPEG where that would take more than 100 kB."""
     stream = io.BytesIO()
     image.save(stream, "PNG", compress_level=6)
     if stream.tell() <= _MOST_PNG:
