@@ -1,7 +1,7 @@
 """Executes the notebooks of this folder in one process, and writes their outputs into them, or checks those there are.
 
-``python docs/notebooks/execute.py`` writes all of them, ``… sinks gaze`` some; ``--check`` writes nothing and says which
-checked outputs (cells with the tag ``checked``) are no longer what the notebook shows. Needs ``pip install
+``python docs/notebooks/execute.py`` writes all of them, ``… sinks gaze`` some; ``--check`` writes nothing and says
+which checked outputs (cells with the tag ``checked``) are no longer what the notebook shows. Needs ``pip install
 'vlmattn[notebook]'``. One process for all: importing the libraries takes longer than most of the notebooks do.
 """
 
@@ -24,6 +24,8 @@ from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
+
+from vlmattn.adapters import registry
 
 FOLDER = Path(__file__).resolve().parent
 METADATA = {"language_info": {"name": "python"}}
@@ -87,7 +89,7 @@ class Notebooks:
         done = nbformat.from_dict(notebook)
         done.metadata = nbformat.from_dict(METADATA)
         self.shell.reset(new_session=False)
-        before, count = Path.cwd(), 0
+        before, count, families = Path.cwd(), 0, dict(registry._FAMILIES)
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             try:
@@ -99,6 +101,9 @@ class Notebooks:
                         cell.outputs = self._cell(cell.source, f"{name}, cell {number}", count)
             finally:
                 os.chdir(before)
+                # A family that a notebook registers is known in that notebook alone.
+                registry._FAMILIES.clear()
+                registry._FAMILIES.update(families)
         return done
 
     def _cell(self, source: str, where: str, count: int) -> Outputs:

@@ -11,6 +11,7 @@ from vlmattn.api.look import Look
 from vlmattn.api.weights import first_line
 from vlmattn.core.errors import ModelLoadError
 from vlmattn.core.images import Picture, load_image
+from vlmattn.display import Facts
 from vlmattn.maps import dual_map
 
 
@@ -47,10 +48,10 @@ class Clip:
         picture = _picture(image)
         return Look(dual_map(self.encoder, picture.image, text, method, heads=heads), picture)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Facts:
         """What is known of the model, as plain values."""
         trunk = self.encoder.trunk
-        return {
+        told = {
             "model": self.name,
             "family": "open_clip",
             "grid_hw": list(trunk.grid_hw),
@@ -59,6 +60,10 @@ class Clip:
             "pool": trunk.pool,
             "layers": len(trunk.blocks),
         }
+        return Facts(told)
+
+    def _repr_html_(self) -> str:
+        return self.describe()._repr_html_()
 
     def __repr__(self) -> str:
         rows, cols = self.encoder.trunk.grid_hw

@@ -14,7 +14,7 @@ from vlmattn.capture.choices import check_budget, check_heads, check_numbers, ch
 from vlmattn.core.errors import BudgetExceeded, SpecError
 from vlmattn.core.layout import TokenKind, TokenLayout
 from vlmattn.core.words import find, occurrences
-from vlmattn.display import bar, html_table, panel
+from vlmattn.display import Told, bar, html_table, panel
 
 if TYPE_CHECKING:
     from vlmattn.capture.sites import AttentionSite, ModelSites
@@ -221,7 +221,7 @@ class CaptureSpec:
 
 
 @dataclass(frozen=True)
-class CaptureEstimate:
+class CaptureEstimate(Told):
     """What a capture will keep, in bytes.
 
     Attributes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import as_path, atomic_write_bytes
-from vlmattn.display import Tabular, columns_of, html_table, panel, rows_of, said
+from vlmattn.display import Tabular, Told, columns_of, html_table, panel, rows_of, said
 
 _KIND, _FORMAT = "vlmattn mention table", "1"
 
@@ -45,7 +45,7 @@ class ModelKey:
 
 
 @dataclass(frozen=True, eq=False)
-class MentionTable(Tabular):
+class MentionTable(Told, Tabular):
     """n words or objects of answers.
 
     Attributes:
@@ -81,6 +81,10 @@ class MentionTable(Tabular):
         told = {name: [None if v != v else v for v in values.tolist()] for name, values in self.scores.items()}
         first = {"image": self.images, "word": self.words, "position": self.position_n.tolist()}
         return rows_of({**first, "hallucinated": self.hallucinated_n.tolist(), **told})
+
+    def __str__(self) -> str:
+        told = ", ".join([*self.scores, *(f"features {name}" for name in self.features)])
+        return f"{len(self):,} words of {self.model}, {int(self.hallucinated_n.sum()):,} made up; {told}"
 
     def _repr_html_(self) -> str:
         kinds = {name: values.shape[-1] for name, values in self.features.items()}

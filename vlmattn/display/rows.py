@@ -94,6 +94,11 @@ class Facts(dict[str, Any]):
 class Told:
     """A result whose ``str`` is worth reading: a notebook shows it as a terminal does."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # IPython asks a class for its own before any base's, and a dataclass has a repr of its own.
+        cls._repr_pretty_ = Told._repr_pretty_  # type: ignore[method-assign]
+
     def _repr_html_(self) -> str:
         return panel("", preformatted(self))
 

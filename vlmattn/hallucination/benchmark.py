@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from PIL import Image
 
 from vlmattn.core.errors import SpecError
-from vlmattn.display import Tabular, facts, html_table, panel
+from vlmattn.display import Tabular, Told, facts, html_table, panel, said
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Score(Tabular):
+class Score(Told, Tabular):
     """What a scorer made of answers.
 
     Attributes:
@@ -59,6 +59,9 @@ class Score(Tabular):
         """One dict per item: its id, and the number that each metric's mean is taken of, where it has one."""
         ids = dict.fromkeys(one for values in self.outcomes.values() for one in values)
         return [{"id": one} | {n: values[one] for n, values in self.outcomes.items() if one in values} for one in ids]
+
+    def __str__(self) -> str:
+        return f"{self.benchmark}: " + ", ".join(f"{name} {said(value)}" for name, value in self.metrics.items())
 
     def _repr_html_(self) -> str:
         body = html_table(("metric", "value"), list(self.metrics.items()))

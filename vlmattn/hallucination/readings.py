@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from vlmattn.core.errors import DependencyMissing, SpecError
-from vlmattn.display import Tabular, columns_of, html_table, panel
+from vlmattn.display import Tabular, Told, columns_of, html_table, panel
 from vlmattn.hallucination.benchmark import Benchmark, Score
 
 
@@ -21,7 +21,7 @@ class ReadInSeveralWays(Protocol):
 
 
 @dataclass(frozen=True)
-class Readings(Tabular):
+class Readings(Told, Tabular):
     """Scores of the same answers.
 
     Attributes:
@@ -34,6 +34,9 @@ class Readings(Tabular):
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dict per way of reading: its name, and its metrics."""
         return [{"reading": name} | dict(score.metrics) for name, score in self.scores.items()]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {score}" for name, score in self.scores.items())
 
     def _repr_html_(self) -> str:
         spread = {"reading": "largest less smallest", **self.spread}
