@@ -89,6 +89,7 @@ class Notebooks:
         done = nbformat.from_dict(notebook)
         done.metadata = nbformat.from_dict(METADATA)
         self.shell.reset(new_session=False)
+        registry.families()  # fills the registry, so that what is given back is all of it
         before, count, families = Path.cwd(), 0, dict(registry._FAMILIES)
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)

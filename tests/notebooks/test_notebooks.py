@@ -133,6 +133,19 @@ def test_what_no_longer_holds_is_told(runner: Any, execute: ModuleType, now: str
     assert len(execute.differences(shown, made)) == count
 
 
+def test_a_family_that_a_notebook_registers_ends_with_it(runner: Any) -> None:
+    from vlmattn.adapters import families
+
+    source = (
+        "from vlmattn.adapters import Adapter, FamilySpec, register\n"
+        "register(FamilySpec('of_a_notebook', ('of_a_notebook',), (), (), (), ()))(Adapter);"
+    )
+    before = [family.name for family in families()]
+    runner.run(notebook(source), "registers")
+    assert [family.name for family in families()] == before
+    assert "llava" in before
+
+
 def test_nothing_of_ipython_is_left(execute: ModuleType) -> None:
     from IPython.core.interactiveshell import InteractiveShell
 
