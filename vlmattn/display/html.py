@@ -75,7 +75,7 @@ def panel(title: object, *parts: Markup, note: object = "") -> str:
 
 def paragraph(value: object, *, faint: bool = False) -> Markup:
     """A line of text."""
-    style = "margin:.2em 0;opacity:.75" if faint else "margin:.2em 0"
+    style = "margin:.2em 0;white-space:pre-wrap" + (";opacity:.75" if faint else "")
     return Markup('<p style="{}" dir="auto">{}</p>').format(style, text(value))
 
 
@@ -144,7 +144,9 @@ def shaded(stretches: Sequence[Shaded], *, colour: str = LOOKED) -> Markup:
             break
         out.append(_stretch(one, colour, room))
         room -= len(one.text)
-    return Markup('<p style="font-size:1.15em;margin:.3em 0" dir="auto">{}</p>').format(Markup("").join(out))
+    return Markup('<p style="font-size:1.15em;margin:.3em 0;white-space:pre-wrap" dir="auto">{}</p>').format(
+        Markup("").join(out)
+    )
 
 
 def _stretch(one: Shaded, colour: str, room: int) -> Markup:
