@@ -5,16 +5,19 @@ from vlmattn.grid.locate import cell_at, cell_coverage, cells_of_box, pool_pixel
 from vlmattn.grid.patch_map import PatchMap, Peak
 from vlmattn.grid.pixel_map import PixelMap
 from vlmattn.grid.project import to_pixels
+from vlmattn.grid.quantised import QuantisedGrids, quantised
 
 __all__ = [
     "FrameMass",
     "PatchMap",
     "Peak",
     "PixelMap",
+    "QuantisedGrids",
     "cell_at",
     "cell_coverage",
     "cells_of_box",
     "frame_mass",
     "pool_pixels",
+    "quantised",
     "to_pixels",
 ]
