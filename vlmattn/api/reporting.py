@@ -13,7 +13,7 @@ from vlmattn.api.own_heads import own_heads
 from vlmattn.api.whole import one_pass
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.head_preset import HeadPreset
-from vlmattn.grid.quantised import quantised
+from vlmattn.grid.packing import quantised
 from vlmattn.report import MapView, Panel, panel_of
 from vlmattn.report.from_trace import assembled, lost_cells, marked_sinks, spans_of
 from vlmattn.report.panel import cells_of, marked_boxes

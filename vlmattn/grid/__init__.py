@@ -2,10 +2,10 @@
 
 from vlmattn.grid.frame_mass import FrameMass, frame_mass
 from vlmattn.grid.locate import cell_at, cell_coverage, cells_of_box, pool_pixels
+from vlmattn.grid.packing import QuantisedGrids, quantised
 from vlmattn.grid.patch_map import PatchMap, Peak
 from vlmattn.grid.pixel_map import PixelMap
 from vlmattn.grid.project import to_pixels
-from vlmattn.grid.quantised import QuantisedGrids, quantised
 
 __all__ = [
     "FrameMass",

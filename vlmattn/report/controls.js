@@ -3,7 +3,7 @@
 function slider(name, [least, most, step], value, say, change) {
   const id = `control-${name.toLowerCase().replaceAll(" ", "-")}`;
   const node = make("input", { type: "range", id, min: least, max: most, step, value });
-  const told = make("output", { for: id });
+  const told = make("span", { class: "told", "aria-hidden": "true" }); // the slider itself tells it
   const set = (to) => {
     node.value = to;
     told.textContent = say(Number(to));

@@ -92,8 +92,8 @@ function ring(x, y, size) {
   return [circle(size / 40, "under peak"), circle(size / 40, "peak")];
 }
 
-// The label of a box, inside its upper left corner.
+// The label of a box, above its upper left corner, or below that where there is no room.
 function tag(text, x, y, size) {
-  const place = { x: x + size / 120, y: y + size / 26, "font-size": size / 28 };
+  const place = { x: Math.max(x, 0), y: y > size / 22 ? y - size / 110 : y + size / 26, "font-size": size / 30 };
   return [svg("text", { ...place, class: "tag under" }, text), svg("text", { ...place, class: "tag" }, text)];
 }

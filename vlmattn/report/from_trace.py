@@ -14,7 +14,7 @@ from vlmattn.core.layout import ImageLayout, TokenLayout
 from vlmattn.core.provenance import METHODS
 from vlmattn.core.videos import Visual
 from vlmattn.core.words import Span, pieces
-from vlmattn.grid.quantised import quantised
+from vlmattn.grid.packing import quantised
 from vlmattn.maps.choices import choose_heads, choose_layers, choose_rows, visible_columns
 from vlmattn.report.panel import MapView, MarkedBox, MarkedSink, Panel, Piece, ReportWord, cells_of
 from vlmattn.sinks import Sinks, with_sinks

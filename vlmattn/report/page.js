@@ -90,7 +90,7 @@ class Report {
     panel.buttons[0].classList.add("whole");
     const question = textLine(panel.question, panel.words, panel.buttons, act, "Question");
     const answer = textLine(panel.answer, panel.words, panel.buttons, act, "Answer");
-    panel.order = [...question.querySelectorAll("button"), panel.buttons[0], ...answer.querySelectorAll("button")];
+    panel.order = [...question.querySelectorAll("button"), ...answer.querySelectorAll("button"), panel.buttons[0]];
     panel.said = make("p", { class: "said small" });
     panel.table = make("details", { class: "table" }, make("summary", {}, "All words in numbers"));
     panel.table.addEventListener("toggle", () => this.fillTable(panel));
@@ -203,6 +203,17 @@ class Report {
       this.scales.set(key, [low, high]);
     }
     return this.scales.get(key);
+  }
+
+  // The word of an answer whose map has the highest value, all layers together: the page begins with it.
+  sharpest(panel) {
+    const heights = panel.words.map((word, index) => {
+      if (word.part !== "answer") return -Infinity;
+      const fields = panel.stages.map((stage) => this.fieldOf(panel, index, stage, framesOf(stage)[0]));
+      return Math.max(-Infinity, ...fields.map((field) => (field ? field.high : -Infinity)));
+    });
+    const best = Math.max(...heights);
+    return best > -Infinity ? heights.indexOf(best) : 0;
   }
 
   // -- drawing ----------------------------------------------------------------------------------------------------------
@@ -338,8 +349,14 @@ class Report {
       make("h1", { dir: "auto" }, isolated(this.data.title)),
       make("p", { class: "caution" }, `${this.data.caution[0].toUpperCase()}${this.data.caution.slice(1)}.`),
       make("div", { class: "panels" }, ...this.panels.map((panel) => panel.node)),
-      this.status, this.bar.node, this.controls.node, helpText(),
     );
+    const below = make("div", { class: "below" }, this.status, this.bar.node, this.controls.node);
+    const [first] = this.panels;
+    // One panel has room beside its picture.
+    if (this.panels.length === 1) first.node.insertBefore(below, first.said);
+    else main.append(below);
+    main.append(helpText());
+    this.state.word = this.sharpest(first);
     this.draw();
     addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
   }

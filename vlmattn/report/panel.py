@@ -13,7 +13,7 @@ from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.layout import Box, ImageLayout
 from vlmattn.core.provenance import Provenance
 from vlmattn.core.videos import Video, Visual
-from vlmattn.grid.quantised import QuantisedGrids
+from vlmattn.grid.packing import QuantisedGrids
 
 Part = Literal["all", "question", "answer"]
 Piece = tuple[str, int | None]

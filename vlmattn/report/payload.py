@@ -15,7 +15,7 @@ from vlmattn.core.errors import FileError
 from vlmattn.core.files import as_path
 from vlmattn.core.layout import ImageLayout, Tile
 from vlmattn.grid.overlap import cell_spans
-from vlmattn.grid.quantised import packed
+from vlmattn.grid.packing import packed
 from vlmattn.overlay import colour_table
 from vlmattn.overlay.draw import CAUTION
 from vlmattn.report.panel import MapView, Panel

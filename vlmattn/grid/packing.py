@@ -32,8 +32,8 @@ class QuantisedGrids:
         MapError: shapes that do not belong together.
 
     Example:
-        >>> quantised([[0.0, 0.5, 1.0]]).levels.tolist()
-        [[0, 128, 255]]
+        >>> quantised([[0.0, 0.4, 2.0]]).levels.tolist()
+        [[0, 51, 255]]
     """
 
     levels: NDArray[np.uint8]
