@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import vlmattn.grid.packing
 from vlmattn.core.errors import FileError, MapError
 from vlmattn.grid import QuantisedGrids, quantised
-import vlmattn.grid.packing
 
 
 @given(arrays(np.float32, (3, 7), elements=st.floats(-4, 4, width=32)))

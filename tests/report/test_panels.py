@@ -122,7 +122,10 @@ def test_lost_cells_are_never_seen() -> None:
 
 
 def test_several_pictures_have_their_own_cells_and_shares() -> None:
-    images = [ImageLayout((60, 40), (Tile("base", (2, 3), (0, 0, 60, 40)),)), ImageLayout((20, 20), (Tile("base", (2, 2), (0, 0, 20, 20)),))]
+    images = [
+        ImageLayout((60, 40), (Tile("base", (2, 3), (0, 0, 60, 40)),)),
+        ImageLayout((20, 20), (Tile("base", (2, 2), (0, 0, 20, 20)),)),
+    ]
     trace = trace_of(images=images)
     panel = panel_of(trace, [picture_of(), picture_of((20, 20))])
     close(panel.views[0], 0, np.concatenate([flat(raw_attention(trace, image=n)) for n in (0, 1)]))

@@ -1,4 +1,4 @@
-"""Panels of a report, made of a run: what has to run once more for them, and maps by other methods than raw attention."""
+"""Panels of a report, made of a run: what has to run once more for them, and maps by methods besides raw attention."""
 
 from __future__ import annotations
 
@@ -89,12 +89,13 @@ def _sinks(run: Run, asked: bool | None) -> Sinks | None:
 def _judged(
     run: Run, spans: Sequence[Span | None], risk: Judge | bool, test: bool
 ) -> tuple[dict[int, dict[str, Any]], str]:
-    """Risk and verdict by the index of a word, and what they go by; of a check that was made before, if none is asked."""
+    """Risk and verdict by the index of a word, and what they go by; of a check that was made before, if none asked."""
     if risk is not False or test:
         found = run.grounding(risk=risk, test=test)
         at = [n for n, span in enumerate(spans) if n and span is not None and span.part == "answer"]
         told = [text for text in (found[0].calibration, found[0].threshold) if text] if found else []
-        return {n: {"risk": one.risk, "verdict": one.verdict} for n, one in zip(at, found, strict=True)}, "; ".join(told)
+        pairs = zip(at, found, strict=True)
+        return {n: {"risk": one.risk, "verdict": one.verdict} for n, one in pairs}, "; ".join(told)
     if run.checked is None:
         return {}, ""
     held: dict[int, dict[str, Any]] = {}

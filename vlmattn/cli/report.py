@@ -51,7 +51,9 @@ def report(
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option("--compare", help="A further method, beside raw attention, as for 'map --method'; repeat for more."),
+        typer.Option(
+            "--compare", help="A further method, beside raw attention, as for 'map --method'; repeat for more."
+        ),
     ] = None,
     steering: Annotated[
         list[str] | None,
@@ -60,7 +62,9 @@ def report(
     heads: Annotated[
         list[str] | None, typer.Option(help="Presets to choose from, besides all heads; default: the model's own.")
     ] = None,
-    sinks: Annotated[bool, typer.Option("--sinks", help="Look for attention sinks: mark them, or leave them out.")] = False,
+    sinks: Annotated[
+        bool, typer.Option("--sinks", help="Look for attention sinks: mark them, or leave them out.")
+    ] = False,
     ground: Annotated[
         bool,
         typer.Option("--ground", help="Test whether each word rests on what it looks at: six pictures more a word."),
@@ -88,7 +92,9 @@ def report(
 
     models, asked = model or ["scene"], [question, *(questions or [])]
     methods = list(dict.fromkeys(["raw", *(compare or [])]))
-    changes = _checked(out, models, methods, steering or [], asked, 1 + len(more or []), answer, system, colours, detector)
+    changes = _checked(
+        out, models, methods, steering or [], asked, 1 + len(more or []), answer, system, colours, detector
+    )
     pictures = read_pictures([image, *(more or [])], frames, fps)
     options: dict[str, Any] = {"methods": methods, "heads": heads, "sinks": sinks or None, "test": ground}
     options["risk"] = detector is not None
@@ -99,7 +105,8 @@ def report(
             vlm = load_model(name, device, dtype, revision, attention)
             vlm.use_detector(detector)
             given = {"answer": answer, "system": system, "max_new_tokens": max_new_tokens}
-            panels += _panels(vlm, pictures, asked, changes, given, options, lambda n: tick(len(panels) + n, total))
+            before = len(panels) // len(methods)
+            panels += _panels(vlm, pictures, asked, changes, given, options, lambda n, b=before: tick(b + n, total))  # type: ignore[misc]
     write_report(out, panels, title=title, colours=colours)
     if json:
         told = [{"title": p.title, "method": p.method, "answer": "".join(t for t, _ in p.answer)} for p in panels]
@@ -120,12 +127,16 @@ def _panels(
     tick: Callable[[int], None],
 ) -> list[Panel]:
     """The panels of one model: every question, plain and steered."""
+    from vlmattn.api.own_heads import own_heads
+
     found: list[Panel] = []
+    for name in options["heads"] or ():
+        own_heads(vlm, name)  # a preset that does not exist is told before anything is asked
     for question in asked:
         for change in changes:
             run = vlm.ask(pictures, question, steering=change, **given)
             found += run.panels(**options)
-            tick(len(found))
+            tick(len(found) // len(options["methods"]))
     return found
 
 

@@ -185,7 +185,7 @@ def attention_view(
     heads: HeadPreset | None = None,
     sinks: Literal["keep", "drop"] = "keep",
 ) -> MapView:
-    """Raw attention of every word in every layer, mean over rows and heads, as :func:`vlmattn.maps.raw_attention` has it.
+    """Raw attention of every word in every layer, mean over rows and heads: :func:`vlmattn.maps.raw_attention` of each.
 
     Rows are those that see the picture in any of the layers, so that the mean over layers is the map of them all.
 
@@ -257,9 +257,7 @@ def _row_means(trace: Trace, spans: Sequence[Span | None], layers: Sequence[int]
     return means
 
 
-def _slots(
-    trace: Trace, span: Span | None, layers: Sequence[int], image: int
-) -> Iterator[NDArray[np.int64]]:
+def _slots(trace: Trace, span: Span | None, layers: Sequence[int], image: int) -> Iterator[NDArray[np.int64]]:
     if span is not None:
         try:
             yield choose_rows(trace, span, None, layers, image).slots

@@ -100,7 +100,8 @@ def _plain(panels: Sequence[Panel]) -> str:
     lines = []
     for panel in panels:
         question, answer = ("".join(text for text, _ in part) for part in (panel.question, panel.answer))
-        lines.append(f"<dt>{escape(visible(panel.title))}: <bdi>{escape(question)}</bdi></dt><dd><bdi>{escape(answer)}</bdi></dd>")
+        lines.append(f"<dt>{escape(visible(panel.title))}: <bdi>{escape(question)}</bdi></dt>")
+        lines.append(f"<dd><bdi>{escape(answer)}</bdi></dd>")
     return "".join(lines)
 
 

@@ -167,7 +167,9 @@ def _marked(given: Any) -> MarkedBox:
         x0, y0, x1, y1 = (float(edge) for edge in box)
         picture = int(rest[0]) if rest else 0
     except (TypeError, ValueError):
-        raise SpecError(f"a box must be (label, (x0, y0, x1, y1)), and a picture's number if need be; got {given!r}") from None
+        raise SpecError(
+            f"a box must be (label, (x0, y0, x1, y1)), and a picture's number if need be; got {given!r}"
+        ) from None
     if not (np.isfinite([x0, y0, x1, y1]).all() and x1 > x0 and y1 > y0):
         raise SpecError(f"the box of {label!r} must have positive width and height, got {(x0, y0, x1, y1)}")
     return MarkedBox(str(label), (x0, y0, x1, y1), picture)

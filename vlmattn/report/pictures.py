@@ -92,7 +92,10 @@ def encoded(image: Image.Image, most: int) -> tuple[str, tuple[int, int], str]:
     for side, quality in _STEPS:
         size = _fitted(image.size, side)
         if size != before:
-            small, before = image if size == image.size else image.resize(size, Image.Resampling.BOX, reducing_gap=2.0), size
+            small, before = (
+                image if size == image.size else image.resize(size, Image.Resampling.BOX, reducing_gap=2.0),
+                size,
+            )
         content = _written(small, "JPEG", quality=quality)
         if len(content) <= most:
             break
