@@ -94,7 +94,7 @@ def test_pieces_give_question_and_answer_back() -> None:
 def test_words_whose_rows_were_not_kept_have_no_map_and_say_why() -> None:
     base = trace_of()
     answer_only = replace(
-        base, positions=base.positions[4:], attn_lhqk=base.attn_lhqk[:, :, 4:], mass_lhqs=base.mass_lhqs[:, :, 4:]
+        base, positions=base.positions[3:], attn_lhqk=base.attn_lhqk[:, :, 3:], mass_lhqs=base.mass_lhqs[:, :, 3:]
     )
     panel = panel_of(answer_only, [picture_of()])
     assert [w.part for w in panel.words if w.note] == ["question"] * 3

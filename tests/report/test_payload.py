@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from vlmattn.core.images import Picture
 from vlmattn.core.layout import ImageLayout, Tile
 from vlmattn.grid import QuantisedGrids
 from vlmattn.report import panel_of, read_report, report_html, write_report
-from vlmattn.report.payload import to_script
+from vlmattn.report.payload import OPENING, to_script
 from vlmattn.report.pictures import PictureStore, encoded, visible
 
 HOSTILE = "</script><!-- \u2028 \u202e \"'& \ud800"
@@ -89,6 +90,7 @@ def test_the_policy_names_the_very_script_and_style() -> None:
     assert "https://" not in page
 
 
+@cache
 def photograph() -> Image.Image:
     """12 megapixels with the grain of a sensor, which is what compresses worst."""
     rng = np.random.default_rng(0)
@@ -171,7 +173,7 @@ def test_files_that_are_no_reports_are_told(tmp_path: Path) -> None:
     page = write_report(tmp_path / "page.html", panel())
     text = page.read_text(encoding="utf-8")
     for wrong, told in (
-        ("<html></html>", "not a report"), (text[: len(text) // 2], "not a report"),
+        ("<html></html>", "not a report"), (text[: text.index(OPENING) + 200], "not a report"),
         (text.replace('"version":1', '"version":9'), "has version 9"),
         (text.replace("vlmattn report", "other"), "not a report"),
     ):  # fmt: skip
