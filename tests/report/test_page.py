@@ -345,3 +345,14 @@ def test_without_a_script_question_and_answer_are_there(browser: Any, tmp_path: 
     page = browser.new_context(java_script_enabled=False).new_page()
     page.goto(path.as_uri())
     assert "a <b>cup</b>" in page.locator("noscript").inner_text()
+
+
+def test_every_verdict_has_its_colour() -> None:
+    from importlib.resources import files
+    from typing import get_args
+
+    from vlmattn.faithfulness.verdict import Verdict
+
+    script = (files("vlmattn.report") / "words.js").read_text(encoding="utf-8")
+    for verdict in get_args(Verdict):
+        assert f"{verdict}: " in script

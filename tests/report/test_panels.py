@@ -218,3 +218,27 @@ def test_an_answer_without_text_leaves_the_question() -> None:
     panel = panel_of(trace, [Picture(Image.new("RGB", (60, 40)), "x")], boxes=[MarkedBox("a", (0, 0, 1, 1))])
     assert isinstance(panel, Panel)
     assert [w.part for w in panel.words] == ["all", "question", "question", "question"]
+
+
+PHOTO = np.random.default_rng(3).integers(0, 255, (70, 110, 3), dtype=np.uint8)
+"""Crops and a thumbnail; cross attention with blind layers; a resampler's queries; an encoder that reads the question; videos."""
+
+
+@pytest.mark.parametrize("family", ["internvl", "mllama", "idefics2", "florence2", "qwen2_vl"])
+def test_models_of_every_kind_give_the_maps_of_run_map(family: str) -> None:
+    from tests.tiny import TINY
+    from vlmattn.api.vlm import Vlm
+
+    vlm = Vlm(*TINY[family](), name=family)
+    shown: Any = PHOTO if family != "qwen2_vl" else [PHOTO, Video([PHOTO[:56, :56], PHOTO[-56:, -56:]], fps=2.0)]
+    run = vlm.ask(shown, "What is red?", answer="a red spoon")
+    (panel,) = run.panels(heads=[])
+    word = next(n for n, w in enumerate(panel.words) if w.text == "spoon")
+    looks = [run.map("spoon", image=n).patch_map for n in range(len(run.pictures))]
+    close(panel.views[0], word, np.concatenate([flat(look) for look in looks]))
+    seen = np.concatenate([c.ravel() for look in looks for c in look.visible_cells()])
+    visible = panel.views[0].visible
+    assert (seen == (True if visible is None else visible[word].any(0))).all()
+    assert panel.views[0].layers == run.trace.seeing
+    asked = [w.note for w in panel.words if w.part == "question"]
+    assert all(asked) if family == "florence2" else not any(asked)

@@ -1,7 +1,6 @@
 // Sliders, choices and switches. Each changes the state and has everything drawn again.
 
-function slider(name, [least, most, step], value, say, change) {
-  const id = `control-${name.toLowerCase().replaceAll(" ", "-")}`;
+function slider(name, [least, most, step], value, say, id, change) {
   const node = make("input", { type: "range", id, min: least, max: most, step, value });
   const told = make("span", { class: "told", "aria-hidden": "true" }); // the slider itself tells it
   const set = (to) => {
@@ -56,17 +55,17 @@ function controlPanel(panels, state, depth, redraw) {
     redraw();
   };
   const layered = panels.some((panel) => panel.views.some((view) => view.layers.length));
-  const from = slider("From layer", [0, depth - 1, 1], state.from, String, (value) => {
+  const from = slider("From layer", [0, depth - 1, 1], state.from, String, "from-layer", (value) => {
     state.from = value;
     state.to = Math.max(state.to, value);
     redraw();
   });
-  const to = slider("To layer", [0, depth - 1, 1], state.to, String, (value) => {
+  const to = slider("To layer", [0, depth - 1, 1], state.to, String, "to-layer", (value) => {
     state.to = value;
     state.from = Math.min(state.from, value);
     redraw();
   });
-  const opacity = slider("Opacity", [0, 100, 5], 100 * state.opacity, (value) => `${value} %`, (value) => {
+  const opacity = slider("Opacity", [0, 100, 5], 100 * state.opacity, (value) => `${value} %`, "opacity", (value) => {
     opacity.set(value);
     state.opacity = value / 100;
     redraw();

@@ -147,10 +147,14 @@ def _word(trace: Trace, number: int, span: Span | None, note: str, judged: Mappi
         span.occurrence,
         span.of,
         _log_probability(trace, span),
-        judged.get("risk"),
+        _known(judged.get("risk")),
         judged.get("verdict"),
         note,
     )
+
+
+def _known(risk: float | None) -> float | None:
+    return None if risk is None or not np.isfinite(risk) else float(risk)
 
 
 def _log_probability(trace: Trace, span: Span) -> float | None:

@@ -36,8 +36,8 @@ function frameSlider(stage) {
     const shared = group.length ? `, on one grid with frame ${group.join(", ")}` : "";
     return `${frame} of 0 to ${picture.times.length - 1}, ${number(picture.times[frame])} s${shared}`;
   };
-  const unique = `Frame of ${stage.panel.title} ${stage.panel.index + 1}.${stage.number + 1}`;
-  const one = slider(unique, [0, stage.frames - 1, 1], 0, say, (frame) => {
+  const id = `frame-${stage.panel.index}-${stage.number}`;
+  const one = slider("Frame", [0, stage.frames - 1, 1], 0, say, id, (frame) => {
     one.set(frame);
     stage.frame = frame;
     stage.image.src = picture.frames[frame];
@@ -88,8 +88,9 @@ class Report {
     panel.stages = panel.pictures.map((entry, number) => stageOf(panel, entry, number, this.data));
     panel.buttons[0] = wordButton(panel.words[0], 0, act);
     panel.buttons[0].classList.add("whole");
-    const question = textLine(panel.question, panel.words, panel.buttons, act, "Question");
-    const answer = textLine(panel.answer, panel.words, panel.buttons, act, "Answer");
+    const whose = this.data.panels.length > 1 ? ` of panel ${panel.index + 1}, ${panel.title}` : "";
+    const question = textLine(panel.question, panel, act, "question", `Question${whose}`);
+    const answer = textLine(panel.answer, panel, act, "answer", `Answer${whose}`);
     panel.order = [...question.querySelectorAll("button"), ...answer.querySelectorAll("button"), panel.buttons[0]];
     panel.said = make("p", { class: "said small" });
     panel.table = make("details", { class: "table" }, make("summary", {}, "All words in numbers"));
@@ -171,7 +172,7 @@ class Report {
     if (!lines.length || panel.words[word].note) return null;
     const map = mapOf(view, word, lines);
     const shown = this.state.values === "even" ? evened(map, stage.entry.tiles[0].first_cell, stage.cells) : map;
-    return shown && { ...onMesh(meshFor(stage, frame), shown), share: map.share[stage.number] };
+    return shown && { ...onMesh(meshFor(stage, frame), shown), share: sharesOf(view, word, lines)[stage.number] };
   }
 
   // The word of another panel that goes with the one shown: the same one, else the whole answer.
@@ -271,7 +272,7 @@ class Report {
       node.classList.toggle("shown", index === word);
       node.tabIndex = index === word || (panel.index !== active && index === 0 && !panel.buttons[word]) ? 0 : -1;
     });
-    const shareOf = (index) => (lines.length ? mapOf(view, index, lines).share.reduce((a, b) => a + b, 0) : NaN);
+    const shareOf = (index) => sharesOf(view, index, lines).reduce((a, b) => a + b, 0);
     const key = [this.state.colour, view.heads, view.sinks, lines.join()].join("|");
     if (panel.coloured !== key) colourWords(panel, this.state.colour, shareOf);
     panel.coloured = key;
@@ -358,7 +359,14 @@ class Report {
     main.append(helpText());
     this.state.word = this.sharpest(first);
     this.draw();
-    addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+    // Paper cannot be opened: what is closed is printed open, and closed again.
+    let closed = [];
+    addEventListener("beforeprint", () => {
+      closed = [...document.querySelectorAll("details:not([open])")];
+      closed.forEach((one) => (one.open = true));
+      this.panels.forEach((panel) => this.fillTable(panel));
+    });
+    addEventListener("afterprint", () => closed.forEach((one) => (one.open = false)));
   }
 }
 

@@ -27,7 +27,7 @@ class ReportWord:
         text: the word. part: ``question`` or ``answer``; ``all`` for the whole answer. occurrence, of: which one it is
             (from 1) of how many equal ones in its part.
         log_probability: of its tokens together, natural log; None where it is not known.
-        risk: that it is made up, 0 to 1; verdict: ``supported``, ``undecided`` or ``unsupported``; None where it was
+        risk: that it is made up, 0 to 1; verdict: ``supported``, ``unclear`` or ``unsupported``; None where it was
             not asked for or is not known.
         note: why there is no map, in words; empty where there is one.
     """

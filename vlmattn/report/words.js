@@ -27,7 +27,7 @@ function riskOf(word) {
   if (word.risk !== null) told.push(`risk ${percent(word.risk)}`);
   if (word.verdict !== null) told.push(word.verdict);
   if (!told.length) return null;
-  const verdicts = { supported: 0, undecided: 0.3, unsupported: 1 };
+  const verdicts = { supported: 0, unclear: 0.3, unsupported: 1 };
   const level = word.risk !== null ? word.risk : verdicts[word.verdict];
   if (level >= 0.5) return { level: "high", sign: "✗", told: told.join(", ") };
   if (level >= 0.25) return { level: "middle", sign: "?", told: told.join(", ") };
@@ -48,9 +48,9 @@ function wordButton(word, index, act) {
   return node;
 }
 
-// A line of text; `buttons` takes the button of every word by its index.
-function textLine(pieces, words, buttons, act, name) {
-  const line = make("p", { class: `text ${name.toLowerCase()}`, dir: "auto", role: "group", "aria-label": name });
+// A line of text; the panel's `buttons` take the button of every word by its index.
+function textLine(pieces, { words, buttons }, act, kind, name) {
+  const line = make("p", { class: `text ${kind}`, dir: "auto", role: "group", "aria-label": name });
   for (const [text, index] of pieces) {
     if (index === null) {
       line.append(text);
