@@ -69,6 +69,7 @@ def test_the_scale_reaches_the_highest_of_all_words(page: Opened) -> None:
     pixels = [
         to_pixels(raw_attention(trace, span), merge="mean", kind="density").values.max() for span in spans_of(trace)[1:]
     ]
+    page.word("the").hover()
     assert page.ends() == (0, pytest.approx(max(pixels), rel=5e-3))
     page.word("cup").hover()
     page.choose("Colour scale", "word")
@@ -356,3 +357,27 @@ def test_every_verdict_has_its_colour() -> None:
     script = (files("vlmattn.report") / "words.js").read_text(encoding="utf-8")
     for verdict in get_args(Verdict):
         assert f"{verdict}: " in script
+
+
+def test_a_whole_answer_has_its_own_scale(page: Opened) -> None:
+    page.word("whole answer").hover()
+    pixels = to_pixels(raw_attention(traces.trace()), merge="mean", kind="density")
+    assert page.ends()[1] == pytest.approx(float(pixels.values.max()), rel=5e-3)
+    assert "scale of the whole answer" in page.page.locator(".unit").inner_text()
+
+
+def test_it_begins_with_the_sharpest_word_of_the_answer(page: Opened) -> None:
+    heights = [
+        to_pixels(raw_attention(traces.trace(), s), merge="mean", kind="density").values.max()
+        for s in spans_of(traces.trace())[6:]
+    ]
+    names = ["red (answer, 1 of 2)", "not", "Red (answer, 2 of 2)"]
+    assert page.status.startswith(f"{names[int(np.argmax(heights))]} ·")
+
+
+def test_what_is_folded_is_printed_open(page: Opened) -> None:
+    page.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.page.locator("details:not([open])").count() == 0
+    assert page.page.locator("tbody tr").count() == 9
+    page.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.page.locator("details[open]").count() == 0

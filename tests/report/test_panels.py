@@ -221,7 +221,8 @@ def test_an_answer_without_text_leaves_the_question() -> None:
 
 
 PHOTO = np.random.default_rng(3).integers(0, 255, (70, 110, 3), dtype=np.uint8)
-"""Crops and a thumbnail; cross attention with blind layers; a resampler's queries; an encoder that reads the question; videos."""
+# Crops and a thumbnail; cross attention with blind layers; a resampler's queries; an encoder that reads the question;
+# frames that are merged.
 
 
 @pytest.mark.parametrize("family", ["internvl", "mllama", "idefics2", "florence2", "qwen2_vl"])

@@ -183,15 +183,20 @@ class Report {
     return Math.max(0, panel.words.findIndex((one) => keyOf(one) === key));
   }
 
+  // Whether the scale is that of the word alone. A whole answer is the mean of many words and far lower than any.
+  aloneOnScale() {
+    return this.state.scale === "word" || this.state.word === 0;
+  }
+
   // One colour scale for all panels: from 0, or the lowest value below it, to the highest.
   scale() {
     const { state } = this;
-    const word = state.scale === "word";
+    const word = this.aloneOnScale();
     const key = [state.heads, state.without, state.from, state.to, state.values, word && `${state.panel}.${state.word}`].join();
     if (!this.scales.has(key)) {
       let [low, high] = [0, 0];
       for (const panel of this.panels) {
-        const words = word ? [this.wordIn(panel)] : panel.words.keys();
+        const words = word ? [this.wordIn(panel)] : [...panel.words.keys()].slice(1);
         for (const index of words) {
           for (const stage of panel.stages) {
             for (const frame of framesOf(stage)) {
@@ -311,7 +316,8 @@ class Report {
     const names = { raw: this.panels[0].unit, even: "1 is an even look: each patch the same" };
     this.bar.ends[0].textContent = number(low);
     this.bar.ends[1].textContent = number(high);
-    const whose = this.state.scale === "word" ? "this word" : "all words";
+    const whole = this.state.word === 0 ? "the whole answer" : "this word";
+    const whose = this.aloneOnScale() ? whole : "all words";
     const shared = this.panels.length > 1 ? ", one scale for all panels" : "";
     this.bar.unit.textContent = high > low ? `${names[this.state.values]} (scale of ${whose}${shared})` : "nothing stands out: the maps are flat";
   }
