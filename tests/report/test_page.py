@@ -10,7 +10,7 @@ import pytest
 
 from tests import traces
 from tests.report.made import picture_of, trace_of
-from tests.report.opened import Opened, opened
+from tests.report.opened import WIDE, Opened, opened
 from vlmattn.core.layout import ImageLayout, Tile
 from vlmattn.core.videos import Video
 from vlmattn.grid import to_pixels
@@ -119,6 +119,11 @@ def test_the_keyboard_walks_words_and_layers_and_gets_away(page: Opened) -> None
         keys.press(key)
         told.append(page.status.split(" · ")[1])
     assert told == ["layer 0 of 0 to 1", "layer 1 of 0 to 1", "all 2 layers", "layer 1 of 0 to 1"]
+    page.page.set_viewport_size({"width": 800, "height": 240})
+    before = page.page.evaluate("scrollY")
+    keys.press("ArrowDown")
+    assert page.page.evaluate("scrollY") == before, "the arrow keys go through layers, and do not scroll as well"
+    page.page.set_viewport_size(WIDE)
     keys.press("Enter")
     assert page.word("Is").get_attribute("aria-pressed") == "true"
     keys.press("Escape")
@@ -138,6 +143,8 @@ def test_every_control_is_reached_by_tab_once_and_has_a_name(page: Opened) -> No
         reached.append(page.page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
     assert len(set(reached)) == count
     assert reached == sorted(reached)
+    last = "[...document.querySelectorAll('summary')].at(-1) === document.activeElement"
+    assert page.page.evaluate(last), "the words of a panel are one stop"
     tree = page.page.context.new_cdp_session(page.page).send("Accessibility.getFullAXTree")["nodes"]
     names: dict[str, list[str]] = {}
     for node in tree:
@@ -260,7 +267,7 @@ def test_nothing_of_the_payload_runs(browser: Any, tmp_path: Path) -> None:
 
 
 def test_panels_share_one_scale(browser: Any, tmp_path: Path) -> None:
-    one, other = trace_of(answer="a red cup", seed=1), trace_of(answer="a blue cup", seed=2, layers=6)
+    one, other = trace_of(answer="a red cup", seed=1), trace_of(answer="a blue cup", seed=2, layers=6, peaked=9)
     shown = opened(
         browser,
         tmp_path,
@@ -272,9 +279,10 @@ def test_panels_share_one_scale(browser: Any, tmp_path: Path) -> None:
     for stage, trace in enumerate((one, other)):
         wanted = drawn_levels(trace, "cup", ends)
         assert np.abs(shown.levels((60, 40), stage) - wanted).max() <= 1
-    highest = max(
-        to_pixels(raw_attention(t, s), kind="density").values.max() for t in (one, other) for s in spans_of(t)
+    first, highest = (
+        max(to_pixels(raw_attention(t, s), kind="density").values.max() for s in spans_of(t)[1:]) for t in (one, other)
     )
+    assert highest > 1.2 * first
     assert ends[1] == pytest.approx(highest, rel=1e-2)
     shown.word("blue", 1).hover()
     said = shown.page.locator("article").nth(0).locator(".said").inner_text()
