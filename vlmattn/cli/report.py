@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -105,8 +105,9 @@ def report(
             vlm = load_model(name, device, dtype, revision, attention)
             vlm.use_detector(detector)
             given = {"answer": answer, "system": system, "max_new_tokens": max_new_tokens}
-            before = len(panels) // len(methods)
-            panels += _panels(vlm, pictures, asked, changes, given, options, lambda n, b=before: tick(b + n, total))  # type: ignore[misc]
+            for made in _panels(vlm, pictures, asked, changes, given, options):
+                panels += made
+                tick(len(panels) // len(methods), total)
     write_report(out, panels, title=title, colours=colours)
     if json:
         told = [{"title": p.title, "method": p.method, "answer": "".join(t for t, _ in p.answer)} for p in panels]
@@ -124,20 +125,16 @@ def _panels(
     changes: list[list[Steering]],
     given: dict[str, Any],
     options: dict[str, Any],
-    tick: Callable[[int], None],
-) -> list[Panel]:
-    """The panels of one model: every question, plain and steered."""
+) -> Iterator[list[Panel]]:
+    """The panels of one model, answer by answer: every question, plain and steered."""
     from vlmattn.api.own_heads import own_heads
 
-    found: list[Panel] = []
     for name in options["heads"] or ():
         own_heads(vlm, name)  # a preset that does not exist is told before anything is asked
     for question in asked:
         for change in changes:
             run = vlm.ask(pictures, question, steering=change, **given)
-            found += run.panels(**options)
-            tick(len(found) // len(options["methods"]))
-    return found
+            yield run.panels(**options)
 
 
 def _checked(
