@@ -140,7 +140,8 @@ def _why(trace: Trace, span: Span | None, layers: Sequence[int]) -> str:
 
 def _word(trace: Trace, number: int, span: Span | None, note: str, judged: Mapping[str, Any]) -> ReportWord:
     if span is None or number == 0:
-        return ReportWord(WHOLE, "all", log_probability=span and _log_probability(trace, span), note=note)
+        known = None if span is None else _log_probability(trace, span)
+        return ReportWord(WHOLE, "all", log_probability=known, note=note)
     return ReportWord(
         span.text,
         span.part,
