@@ -64,6 +64,7 @@ def test_top_level_names_resolve() -> None:
         ("vlmattn.maps", ("torch", "transformers")),
         ("vlmattn.overlay", ("torch", "transformers")),
         ("vlmattn.refine", ("torch", "transformers")),
+        ("vlmattn.report", ("torch", "transformers")),
         ("vlmattn.scene", ("torch", "transformers")),
         ("vlmattn.sinks", ("torch", "transformers")),
         ("vlmattn.trace", ("torch", "transformers")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from vlmattn.detection import MentionTable
     from vlmattn.gaze import Scanpath
     from vlmattn.heads import HeadCircuits, HeadPursuit, JointEmbedding, KnockoutSweep, Reasoning
+    from vlmattn.report import Panel
 
 
 class HeadStudies:
@@ -131,3 +133,33 @@ class AnswerStudies:
         from vlmattn.api.scanpath import scanpath_of
 
         return scanpath_of(self, order, what, **options)  # type: ignore[arg-type]
+
+    def panels(self, **options: Any) -> list[Panel]:
+        """What a report shows of this answer, one panel per method, before it is a page.
+
+        Args:
+            options: ``methods``, of :meth:`Run.map` (default ``("raw",)``); ``heads``, names or presets to choose from
+                besides all heads (default: the model's own); ``sinks``: True looks for sinks and marks them, False does
+                not (default: those that were looked for before); ``risk`` and ``test``, as in :meth:`Run.grounding`,
+                which colour the words (default: what ``ask(check=…)`` found); ``boxes``, to draw: (label, box) in
+                original pixels, or (label, box, number of the picture); ``title``, default: the model and its steering.
+
+        Methods other than ``raw`` make one map at a time and may run the model once more or many times.
+
+        Raises:
+            SpecError: an option that does not exist. MapError: no word has a map.
+        """
+        from vlmattn.api.reporting import panels_of_run
+
+        return panels_of_run(self, **options)  # type: ignore[arg-type]
+
+    def report(self, path: str | Path, *, beside: Sequence[Any] = (), **options: Any) -> Path:
+        """Write a page that shows this answer word by word; see :func:`vlmattn.report.write_report`.
+
+        Args:
+            path: of the HTML file. beside: other runs, side by side with this one on one colour scale.
+            options: of the page (``title``, ``colours``) and of :meth:`panels`.
+        """
+        from vlmattn.report import write_report
+
+        return write_report(path, [self, *beside], **options)

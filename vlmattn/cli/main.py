@@ -26,6 +26,7 @@ from vlmattn.cli import (
     lens,
     models,
     refine,
+    report,
     scenes,
     score,
     sinks,
@@ -58,6 +59,7 @@ app.command("lens")(lens.lens)
 app.command("detect")(detect.detect)
 app.command("faithfulness")(faithfulness.faithfulness)
 app.command("refine")(refine.refine)
+app.command("report")(report.report)
 app.command("models")(models.models)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)

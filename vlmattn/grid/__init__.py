@@ -2,6 +2,7 @@
 
 from vlmattn.grid.frame_mass import FrameMass, frame_mass
 from vlmattn.grid.locate import cell_at, cell_coverage, cells_of_box, pool_pixels
+from vlmattn.grid.packing import QuantisedGrids, quantised
 from vlmattn.grid.patch_map import PatchMap, Peak
 from vlmattn.grid.pixel_map import PixelMap
 from vlmattn.grid.project import to_pixels
@@ -11,10 +12,12 @@ __all__ = [
     "PatchMap",
     "Peak",
     "PixelMap",
+    "QuantisedGrids",
     "cell_at",
     "cell_coverage",
     "cells_of_box",
     "frame_mass",
     "pool_pixels",
+    "quantised",
     "to_pixels",
 ]
