@@ -13,7 +13,7 @@ from vlmattn.core.images import Picture, load_image
 if TYPE_CHECKING:
     from vlmattn.scene import Scene
 
-_SCENES = ((3, "color"), (9, "count"), (21, "caption"), (40, "exist"))
+_SCENES = (("test", 3, "color"), ("test", 9, "count"), ("test", 21, "caption"), ("adversarial", 0, "exist"))
 _PHOTO, _PHOTO_QUESTION = "coffee.jpg", "Is there a red circle in the picture?"
 
 
@@ -33,14 +33,14 @@ class Example:
 
 @cache
 def examples() -> tuple[Example, ...]:
-    """Scenes of the test split, and the photograph of ``vlmattn demo``."""
+    """Scenes of the test splits, one of which asks for what is not there, and the photograph of ``vlmattn demo``."""
     from vlmattn.scene import split_item
 
     found = []
-    for index, kind in _SCENES:
-        scene, questions = split_item("test", 0, index)
+    for split, index, kind in _SCENES:
+        scene, questions = split_item(split, 0, index)
         asked = next((q for q in questions if q.kind == kind), questions[0])
-        found.append(Example(Picture(scene.image, f"scene-{index}.png"), asked.text, scene))
+        found.append(Example(Picture(scene.image, f"{split}-{index}.png"), asked.text, scene))
     photo = load_image(Path(__file__).parents[1] / "cli" / "photo" / _PHOTO)
     return (*found, Example(photo, _PHOTO_QUESTION))
 

@@ -93,7 +93,7 @@ def from_table(
             raise FileError(str(error).replace(str(path), Path(str(path)).name)) from error
     chosen = _on_this_picture(found, named.strip() or name) if "image" in given else found
     told = [f"{chosen.count} fixations of {len(chosen)} scanpaths from {Path(str(path)).name}"]
-    told += sorted({str(w.message) for w in caught if issubclass(w.category, GazeWarning)})
+    told += [str(w.message) for w in caught if issubclass(w.category, GazeWarning)][:1]
     return replace(asked, gaze=Gaze(chosen, "; ".join(told)))
 
 

@@ -62,10 +62,11 @@ def _sentence(asked: Asked, which: Which, part: Part, name: str) -> str:
         out += escape(_between(run, at, span.char_span[0])) + _word(asked, which, part, number, span)
         at = max(at, span.char_span[1])
     out += escape(_between(run, at, max(at, part_span(layout, part)[1]))) if out else "<em>(empty)</em>"
-    whole = _button(Picked(which, part, None), "all", asked.picked, "va-word va-all", f"map of the whole {part}")
+    if part == "answer":
+        out += _button(Picked(which, part, None), "all", asked.picked, "va-word va-all", "map of the whole answer")
     return (
         f'<div class="va-line"><span class="va-who">{escape(name)}</span>'
-        f'<span class="va-text" dir="auto">{out}</span>{whole if part == "answer" else ""}</div>'
+        f'<span class="va-text" dir="auto">{out}</span></div>'
     )
 
 
@@ -234,4 +235,5 @@ def gallery() -> str:
             f'<button type="button" class="va-example" data-example="{number}" title="{escape(told)}">'
             f'<img src="{data_uri(small)}" alt="{escape(told)}"></button>'
         )
-    return f'<div class="va-gallery" role="group" aria-label="Examples">{"".join(found)}</div>'
+    title = '<div class="va-gallery-title" id="va-gallery-title">Or an example</div>'
+    return f'{title}<div class="va-gallery" role="group" aria-labelledby="va-gallery-title">{"".join(found)}</div>'

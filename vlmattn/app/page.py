@@ -40,16 +40,11 @@ _DOWNLOAD = """
 """
 
 
-class Upload(gr.Image):
-    """A field for a picture that hands on the file as it came: what is wrong with it is told by vlmattn."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """(path, name) of the file, or None."""
-        if payload is None or not payload.path:
-            return None
-        return payload.path, payload.orig_name or Path(payload.path).name
+def as_it_came(payload: Any) -> tuple[str, str] | None:
+    """(path, name) of an uploaded file, or None: what is wrong with it is told by vlmattn, not by Gradio."""
+    if payload is None or not payload.path:
+        return None
+    return payload.path, payload.orig_name or Path(payload.path).name
 
 
 @dataclass(frozen=True)
@@ -84,9 +79,11 @@ def build(models: Models, folder: str | Path | None = None) -> Any:
                 model = gr.Dropdown(
                     list(models.names), value=models.names[0], label="Model", visible=len(models.names) > 1
                 )
-                picture = Upload(
+                picture = gr.Image(
                     label="Picture", sources=["upload", "clipboard"], height=280, elem_id="va-picture", buttons=[]
                 )
+                # Not a subclass: Gradio would write a stub beside this file.
+                picture.preprocess = as_it_came
                 question = gr.Textbox(label="Question", lines=2, max_lines=6, elem_id="va-question")
                 ask = gr.Button("Ask", variant="primary", elem_id="va-ask")
                 examples = gr.HTML(markup.gallery(), js_on_load=_CLICKS % {"name": "example"}, elem_id="va-examples")

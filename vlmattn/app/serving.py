@@ -42,12 +42,13 @@ class Server:
         with ExitStack() as held:
             self._socket = bound(host, port)
             held.callback(self._socket.close)
+            os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
             require("gradio", extra="app")
             self.host, self.port, self._share = host, int(self._socket.getsockname()[1]), share
+            models.get()
             self.folder = Path(tempfile.mkdtemp(prefix="vlmattn-app-"))
             held.callback(shutil.rmtree, self.folder, ignore_errors=True)
             held.enter_context(_settings(self.folder))
-            models.get()
             self._server = _server(models, self.folder, local=is_local(host) and not share)
             self._held = held.pop_all()
         self._thread: threading.Thread | None = None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vlmattn.api import Look, Run
     from vlmattn.overlay import Overlay
 
+_OTHERS = ((120, 220, 120), (240, 130, 200), (250, 140, 90))
 TITLES: dict[Which, str] = {"plain": "plain", "steered": "steered", "again": "second look"}
 
 
@@ -134,6 +135,7 @@ def _with_marks(image: Image.Image, width: int, paths: list[Any], places: list[A
     from vlmattn.core.optional import cv2
     from vlmattn.overlay import draw_scanpath
     from vlmattn.overlay.marks import stroke
+    from vlmattn.overlay.scanpaths import PEOPLE
 
     pixels = np.array(image)
     factor, thick = image.width / width, stroke(pixels)
@@ -142,8 +144,9 @@ def _with_marks(image: Image.Image, width: int, paths: list[Any], places: list[A
         size = max(10, round(min(x1 - x0, y1 - y0) * factor * 0.8))
         for ink, wide in (((0, 0, 0), 2 * thick + 3), ((255, 64, 160), thick + 1)):
             cv2().drawMarker(pixels, middle, ink, cv2().MARKER_TILTED_CROSS, size, wide)
-    for path in paths:
-        draw_scanpath(pixels, path)
+    colours = (PEOPLE, *_OTHERS)
+    for number, path in enumerate(paths):
+        draw_scanpath(pixels, path, colour=colours[number % len(colours)])
     return Image.fromarray(pixels)
 
 
