@@ -107,7 +107,8 @@ def read_picture(source: str | Path | None, name: str | None = None) -> Picture:
     try:
         return replace(load_image(path), name=called)
     except ImageError as error:
-        raise ImageError(str(error).replace(str(path), called)) from error
+        told = str(error).replace(str(path), called)
+        raise ImageError(called + told.removeprefix(path.name) if told.startswith(path.name) else told) from error
 
 
 def ask(vlm: Vlm, picture: Picture, question: str | None, *, steering: str = "") -> Asked:

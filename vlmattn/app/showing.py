@@ -139,7 +139,10 @@ def _with_marks(image: Image.Image, width: int, paths: list[Any], places: list[A
 
     pixels = np.array(image)
     factor, thick = image.width / width, stroke(pixels)
-    for x0, y0, x1, y1 in places:
+    for box in places:
+        # A patch may reach over the picture's border, into padding.
+        x0, x1 = (min(max(x, 0), width) for x in box[::2])
+        y0, y1 = (min(max(y, 0), image.height / factor) for y in box[1::2])
         middle = (round((x0 + x1) / 2 * factor), round((y0 + y1) / 2 * factor))
         size = max(10, round(min(x1 - x0, y1 - y0) * factor * 0.8))
         for ink, wide in (((0, 0, 0), 2 * thick + 3), ((255, 64, 160), thick + 1)):
