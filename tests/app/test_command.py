@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,20 +67,33 @@ def test_addresses() -> None:
         assert one.getsockname()[1] > 0
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_it_serves_until_it_is_told_to_end_and_leaves_nothing(tmp_path: Path) -> None:
-    pytest.importorskip("gradio")
-    command = [sys.executable, "-m", "vlmattn", "app", "--port", "0", "--host", "0.0.0.0"]
-    settings = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings) as served:
-        assert served.stdout is not None
-        assert served.stderr is not None
-        line = served.stdout.readline()
-        assert line.startswith("vlmattn app: http://127.0.0.1:")
-        assert [p.name[:12] for p in tmp_path.iterdir()] == ["vlmattn-app-"]
-        served.send_signal(signal.SIGTERM)
-        assert served.wait(30) == 0
-        assert served.stderr.read() == (
-            "vlmattn: caution: others can reach this page, use the model and upload pictures; there is no login\n"
-        )
-    assert list(tmp_path.iterdir()) == []
+def test_others_are_let_in_with_a_caution(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    kept: dict[str, Any] = {}
+
+    class Silent:
+        url = "http://127.0.0.1:1"
+
+        def __init__(self, models: Models, **given: Any) -> None:
+            kept.update(given, models=models.names)
+
+        def __enter__(self) -> Silent:
+            return self
+
+        def __exit__(self, *left: object) -> None:
+            kept["closed"] = True
+
+        def wait(self) -> None:
+            kept["waited"] = True
+
+        def public_url(self) -> str:
+            return "https://somewhere"
+
+    monkeypatch.setattr("vlmattn.app.Server", Silent)
+    for arguments, cautioned in ([], False), (["--host", "0.0.0.0"], True), (["--share"], True):
+        code, err = told(["app", *arguments], capsys)
+        assert code == 0
+        assert ("caution: others can reach this page" in err) is cautioned
+        assert kept["models"] == ("scene",)
+        assert kept["closed"]
+        assert kept["waited"]
+    assert (kept["host"], kept["port"], kept["share"]) == ("127.0.0.1", 7860, True)

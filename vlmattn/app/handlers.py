@@ -147,13 +147,14 @@ class Handlers:
         """Whether an uploaded picture can be read; one that cannot is taken out again."""
         path, name = picture or (None, None)
         seen, wrong = _tried(lambda: asking.read_picture(path, name))
-        return [markup.alert(wrong), gr.skip() if seen is not None else None]
+        # Values, no updates: those would make the field anew, as one that reads pictures by itself.
+        return [markup.alert(wrong), path if seen is not None else None]
 
     def example(self, event: gr.EventData) -> list[Any]:
         """Picture and question of an example."""
         one, _ = _tried(lambda: example(getattr(event, "example", None)))
         if one is None:
-            return [gr.skip(), gr.skip()]
+            return [None, ""]
         target = self._folder / "examples" / one.name
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 from functools import cache
 from html import escape
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ _LARGEST_SHOWN = 1600
 _PNG_PIXELS = 600_000
 _STOPS = 12
 _RISKY = 0.5
+_TURNS = itertools.count()
 WELCOME = (
     '<div class="va-welcome"><p><strong>Drop a picture, ask, and click the words.</strong></p>'
     "<p>Each word of the question and the answer shows where the model looked for it. "
@@ -35,8 +37,9 @@ def one_line(error: BaseException) -> str:
 
 
 def alert(text: str) -> str:
-    """What went wrong; empty for nothing."""
-    return f'<div class="va-alert" role="alert">{escape(text)}</div>' if text else '<div role="alert"></div>'
+    """What went wrong; empty for nothing. Each has its own number, so that the same message is told twice."""
+    kind = ' class="va-alert"' if text else ""
+    return f'<div{kind} role="alert" data-turn="{next(_TURNS)}">{escape(text)}</div>'
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
