@@ -33,7 +33,7 @@ def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--port", "70000"], "70000 is not in the range"),
+        (["--port", "70000"], "--port"),
         (["--host", "192.0.2.7", "--port", "0"], "cannot listen at 192.0.2.7:0"),
         (["--port", "0", "--model", "scene", "--model", "scene"], "each once"),
         (["--port", "0", "--model", "scenery"], "scenery"),
