@@ -75,7 +75,9 @@ class MapChoice:
 
     def fitting(self, method: str) -> MapChoice:
         """The same by another method, without what that does not take."""
-        kept = {name: getattr(self, name) if name in taken_by(method) else "" for name in ("layers", "heads")}
+        kept: dict[str, Any] = {
+            name: getattr(self, name) if name in taken_by(method) else "" for name in ("layers", "heads")
+        }
         return replace(self, method=method, **kept)
 
 

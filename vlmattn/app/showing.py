@@ -77,7 +77,7 @@ def _looked(asked: Asked, which: Which, run: Run, choice: MapChoice) -> Panel:
     lost = word is None and picked.number is not None
     note = "this answer has no such word: the map is of all of it" if lost else ""
     try:
-        look = cast("Look", run.map(word, image=_shown(which, run), **choice.options()))
+        look = run.map(word, image=_shown(which, run), **choice.options())
     except VlmattnError as error:
         if which == "plain":
             raise
