@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2] / "vlmattn"
 LAYERS = (
-    ("cli", "app", "__main__"),
+    ("cli", "__main__"),
+    ("app",),
     ("evaluate",),
     ("api",),
     ("report", "export"),

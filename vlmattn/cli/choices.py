@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmattn.core import ranges
 from vlmattn.core.errors import BudgetExceeded, FileError, PromptError, SpecError
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from vlmattn.capture import CaptureSpec
     from vlmattn.core.videos import Visual
 
-_NUMBERS = re.compile(r"(-?[0-9]+)(?:-(-?[0-9]+))?")
-_MOST = 9999
 ENDINGS = (".png", ".webp", ".jpg", ".jpeg", ".npz", ".json")
 
 
@@ -101,20 +99,7 @@ def numbers(text: str | None, what: str) -> list[int] | None:
     Raises:
         SpecError: not numbers, a range that runs backwards, or numbers larger than any model has.
     """
-    if text is None:
-        return None
-    result: list[int] = []
-    for part in text.replace(" ", "").split(","):
-        found = _NUMBERS.fullmatch(part)
-        if found is None:
-            raise SpecError(f"{what} must be numbers such as '3', '4-8' or '1,3,-1'; got {text!r}")
-        first, last = int(found[1]), int(found[2] if found[2] is not None else found[1])
-        if max(abs(first), abs(last)) > _MOST:
-            raise SpecError(f"{what} {part}: no model has so many")
-        if last < first:
-            raise SpecError(f"{what} {part} runs backwards: write {last}-{first}")
-        result += range(first, last + 1)
-    return result
+    return None if text is None else ranges.numbers(text, what)
 
 
 def _check_number(what: str, number: int, count: int) -> None:

@@ -16,6 +16,9 @@ from typing import Annotated, Any
 import typer
 
 from vlmattn.cli import (
+    app as app_command,
+)
+from vlmattn.cli import (
     ask,
     demo,
     detect,
@@ -65,6 +68,7 @@ app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(score.compare)
+app.command("app")(app_command.app)
 app.add_typer(scenes.app, name="scenes")
 app.add_typer(gaze.app, name="gaze")
 
