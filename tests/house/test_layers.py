@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2] / "vlmattn"
 LAYERS = (
-    ("cli", "app", "__main__"),
+    ("cli", "app", "service", "__main__"),
     ("evaluate",),
     ("api",),
     ("report", "export"),
@@ -22,7 +22,7 @@ LAYERS = (
     ("core",),
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
-SIBLINGS = {("trace", "grid")}
+SIBLINGS = {("trace", "grid"), ("cli", "service")}
 
 
 def imported(source: str) -> set[str]:

@@ -28,6 +28,7 @@ from vlmattn.cli import (
     refine,
     scenes,
     score,
+    serve,
     sinks,
     verify,
 )
@@ -63,6 +64,7 @@ app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(score.compare)
+app.command("serve")(serve.serve)
 app.add_typer(scenes.app, name="scenes")
 app.add_typer(gaze.app, name="gaze")
 
