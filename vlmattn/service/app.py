@@ -18,14 +18,14 @@ def create_app(
     model: Vlm | Callable[[], Vlm],
     options: ServiceOptions | None = None,
     *,
-    on_failure: Callable[[BaseException], None] | None = None,
+    when_loaded: Callable[[BaseException | None], None] | None = None,
 ) -> FastAPI:
     """An ASGI application that answers questions about pictures; its paths are in ``docs/service.md``.
 
     Args:
         model: a :class:`vlmattn.Vlm`, or a function that loads one: it is called in the thread that will run the model,
             while the application already answers ``/healthz``. options: its limits.
-        on_failure: told what went wrong where the function fails.
+        when_loaded: told None once that function has loaded the model, or what went wrong; called in its thread.
 
     Raises:
         DependencyMissing: FastAPI or python-multipart is not installed.
@@ -41,4 +41,4 @@ def create_app(
     from vlmattn.service.desk import Desk
     from vlmattn.service.routes import assembled
 
-    return assembled(Desk(model, options or ServiceOptions(), on_failure))
+    return assembled(Desk(model, options or ServiceOptions(), when_loaded))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came."""
         self.desk.draining = True
-        super().handle_exit(sig, frame)
+        # The base class would also raise the signal once more when all is done, and end the process by it.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 def connection_class(options: ServiceOptions) -> type[H11Protocol]:

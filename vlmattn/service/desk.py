@@ -30,19 +30,19 @@ class Desk:
 
     Args:
         model: a :class:`vlmattn.Vlm`, or a function that loads one; it is called in the worker's thread.
-        on_failure: told when loading fails.
+        when_loaded: told None once the model is loaded, or what went wrong.
     """
 
     def __init__(
         self,
         model: Vlm | Callable[[], Vlm],
         options: ServiceOptions,
-        on_failure: Callable[[BaseException], None] | None = None,
+        when_loaded: Callable[[BaseException | None], None] | None = None,
     ) -> None:
         self.options, self.metrics = options, Metrics()
         self._load = model if callable(model) else None
         self._vlm: Vlm | None = None if callable(model) else model
-        self._on_failure = on_failure
+        self._when_loaded = when_loaded
         self.in_hand = 0
         self.draining = False
         self.worker = Worker(self._run, self.metrics, batch_size=options.batch_size, batch_wait=options.batch_wait)
@@ -60,7 +60,7 @@ class Desk:
         """Begin to load the model, if it is not there yet, and to work."""
         self.draining = False
         self._pool = ThreadPoolExecutor(self.options.threads, thread_name_prefix="vlmattn-pictures")
-        self.worker.start(self._loaded if self._vlm is None else None)
+        self.worker.start(self._loaded if self._vlm is None or self._when_loaded is not None else None)
 
     def stop(self) -> None:
         """Take nothing more; what runs is finished."""
@@ -70,12 +70,15 @@ class Desk:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _loaded(self) -> None:
+        error: BaseException | None = None
         try:
-            self._vlm = self._load() if self._load is not None else None
-        except BaseException as error:  # noqa: BLE001 (told to whoever started the service)
+            self._vlm = self._load() if self._load is not None else self._vlm
+        except BaseException as found:  # noqa: BLE001 (told to whoever started the service)
+            error = found
+        if self._when_loaded is not None:
+            self._when_loaded(error)
+        elif error is not None:
             log.error("the model could not be loaded: %s", error)
-            if self._on_failure is not None:
-                self._on_failure(error)
 
     @property
     def state(self) -> str:

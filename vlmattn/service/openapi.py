@@ -69,6 +69,7 @@ def _add_bodies(found: dict[str, Any], options: ServiceOptions) -> None:
     by_form = asked_model(options).model_json_schema(ref_template="#/components/schemas/{model}")
     parts = by_form["properties"] = {name: _without_null(part) for name, part in by_form["properties"].items()}
     parts["image"] = {
+        "format": "picture",
         "type": "string",
         "contentMediaType": "application/octet-stream",
         "description": "The picture's file.",

@@ -94,7 +94,7 @@ def serve(
 
     Args:
         model: as for :func:`create_app`. host, port: where to listen; 0 for any free port. uds: a local socket instead.
-        on_start: told the address, once there is one.
+        on_start: told the address once the model is loaded.
         access_log: write a line for every request to standard error.
 
     Raises:
@@ -106,11 +106,14 @@ def serve(
 
     options, failures = options or ServiceOptions(), list[BaseException]()
 
-    def failed(error: BaseException) -> None:
-        failures.append(error)
-        server.should_exit = True
+    def loaded(error: BaseException | None) -> None:
+        if error is not None:
+            failures.append(error)
+            server.should_exit = True
+        elif on_start is not None:
+            on_start(_address(place))
 
-    app = create_app(model, options, on_failure=failed)
+    app = create_app(model, options, when_loaded=loaded)
     place = listen_locally(uds) if uds is not None else listen(host, port)
     config = uvicorn.Config(
         app,
@@ -126,8 +129,6 @@ def serve(
     )
     server = Server(config, app.state.desk)
     try:
-        if on_start is not None:
-            on_start(_address(place))
         server.run(sockets=[place])
     finally:
         place.close()

@@ -230,7 +230,7 @@ def json_model(options: ServiceOptions) -> type[Asked]:
             Annotated[str, Field(min_length=4)],
             Field(
                 description="The picture's file in base64: PNG, JPEG, WebP, GIF, BMP or TIFF. No address, no path.",
-                json_schema_extra={"format": "picture", "contentEncoding": "base64"},
+                json_schema_extra={"format": "picture-in-base64", "contentEncoding": "base64"},
             ),
         ),
     )
