@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
-from starlette.testclient import TestClient
 
 import vlmattn as va
 
@@ -43,15 +40,14 @@ schemathesis.openapi.format("picture", st.sampled_from(FILES))
 APP = create_app(lambda: va.load("scene"), ServiceOptions(max_new_tokens=3, max_words=4, timeout=120))
 
 
+schema = schemathesis.openapi.from_dict(APP.openapi())
+schema.app = APP
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _loaded() -> Iterator[None]:
-    with TestClient(APP) as client:
-        while client.get("/readyz").status_code != 200:
-            time.sleep(0.1)
-        yield
-
-
-schema = schemathesis.openapi.from_asgi("/openapi.json", APP)
+def _loaded() -> None:
+    # Schemathesis starts the application with its first request, and would find it loading.
+    APP.state.desk._vlm = va.load("scene")
 
 
 @schema.parametrize()

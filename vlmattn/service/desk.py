@@ -44,6 +44,7 @@ class Desk:
         self._vlm: Vlm | None = None if callable(model) else model
         self._when_loaded = when_loaded
         self.in_hand = 0
+        self.failed = False
         self.draining = False
         self.worker = Worker(self._run, self.metrics, batch_size=options.batch_size, batch_wait=options.batch_wait)
         self._pool: ThreadPoolExecutor | None = None
@@ -59,7 +60,7 @@ class Desk:
     def start(self) -> None:
         """Begin to load the model, if it is not there yet, and to work."""
         self.draining = False
-        self._pool = ThreadPoolExecutor(self.options.threads, thread_name_prefix="vlmattn-pictures")
+        self._pool = self._pool or ThreadPoolExecutor(self.options.threads, thread_name_prefix="vlmattn-pictures")
         self.worker.start(self._loaded if self._vlm is None or self._when_loaded is not None else None)
 
     def stop(self) -> None:
@@ -68,13 +69,14 @@ class Desk:
         self.worker.close()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
 
     def _loaded(self) -> None:
         error: BaseException | None = None
         try:
             self._vlm = self._load() if self._load is not None else self._vlm
         except BaseException as found:  # noqa: BLE001 (told to whoever started the service)
-            error = found
+            error, self.failed = found, True
         if self._when_loaded is not None:
             self._when_loaded(error)
         elif error is not None:
@@ -82,8 +84,12 @@ class Desk:
 
     @property
     def state(self) -> str:
-        """``ready``, ``loading`` or ``shutting_down``."""
-        return "shutting_down" if self.draining else "loading" if self._vlm is None else "ready"
+        """``ready``, ``loading``, ``failed`` (to load) or ``shutting_down``."""
+        if self.draining:
+            return "shutting_down"
+        if self._vlm is None:
+            return "failed" if self.failed else "loading"
+        return "ready"
 
     @property
     def vlm(self) -> Vlm:
@@ -92,6 +98,8 @@ class Desk:
         Raises:
             Refused: it is not loaded yet.
         """
+        if self.failed:
+            raise Refused(503, "no_model", "the model could not be loaded; the service's log says why")
         if self._vlm is None:
             raise Refused(503, "loading", "the model is still being loaded: try again", headers=retry_after(5))
         return self._vlm

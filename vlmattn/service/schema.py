@@ -173,7 +173,7 @@ class Error(Told):
 class Health(Told):
     """Whether the service is there."""
 
-    status: Literal["alive", "ready", "loading", "shutting_down"]
+    status: Literal["alive", "ready", "loading", "failed", "shutting_down"]
 
 
 class ModelTold(Told):
