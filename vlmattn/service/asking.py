@@ -67,15 +67,16 @@ def _check_numbers(name: str, chosen: Any, count: int) -> None:
 
 def run_batch(vlm: Vlm, jobs: Sequence[Job], max_words: int) -> list[Any]:
     """A :class:`Found` or an exception for each job; one that cannot be run in a batch is run by itself."""
-    start = time.monotonic()
+    start, together = time.monotonic(), len(jobs)
     try:
         with stopped_when_given_up(vlm.model, jobs):
             runs: Sequence[Run | Exception] = _asked(vlm, jobs)
     except Exception as error:  # noqa: BLE001 (told to the one who asked)
-        runs = [error] if len(jobs) == 1 else [_alone(vlm, job) for job in jobs]
+        runs = [error] if together == 1 else [_alone(vlm, job) for job in jobs]
+        together = 1
     asking = time.monotonic() - start
     return [
-        run if isinstance(run, Exception) else _finished(job, run, len(jobs), asking, max_words)
+        run if isinstance(run, Exception) else _finished(job, run, together, asking, max_words)
         for job, run in zip(jobs, runs, strict=True)
     ]
 
