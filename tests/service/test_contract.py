@@ -85,7 +85,7 @@ def test_an_answer_is_that_of_the_library(client: TestClient, vlm: va.Vlm) -> No
 @pytest.mark.parametrize("path", ["/v1/ask", "/ask"])
 def test_json_says_the_same_as_multipart(client: TestClient, path: str) -> None:
     wanted = {"words": ["many objects", "there"], "layers": [1, -1], "heads": [0, 2], "normalise": "uniform"}
-    first = ask(client, words=wanted["words"], layers=["1", "-1"], heads=["0", "2"], normalise="uniform")
+    first = ask(client, words=wanted["words"], layers="1,-1", heads="0,2", normalise="uniform")
     second = client.post(path, json={"image": base64.b64encode(FILE).decode(), "question": QUESTION, **wanted})
     assert first.status_code == second.status_code == 200
     told, same = ({k: v for k, v in one.json().items() if k != "seconds"} for one in (first, second))
@@ -252,6 +252,8 @@ def test_bad_fields_are_told_in_one_line(
         (422, "invalid_request", {"data": {"question": "a"}, "files": {"picture": FILE}}),
         (422, "invalid_request", {"data": {"question": "a", "image": "text"}, "files": {"other": FILE}}),
         (422, "invalid_request", {"data": {"question": ["a", "b"]}, "files": {"image": FILE}}),
+        (422, "invalid_request", {"data": {"question": "a", "layers": ["1", "2"]}, "files": {"image": FILE}}),
+        (422, "invalid_request", {"data": {"question": "a", "layers": "1-3"}, "files": {"image": FILE}}),
         (422, "invalid_request", {"data": {"question": "a", "max_new_tokens": "many"}, "files": {"image": FILE}}),
         (403, "origin_not_allowed", {"headers": {"origin": "http://example.org"}}),
     ],

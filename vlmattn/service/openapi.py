@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi.openapi.utils import get_openapi
 
+from vlmattn.maps import PRESETS
 from vlmattn.service.errors import STATUSES
 from vlmattn.service.options import ServiceOptions
+from vlmattn.service.reading import NUMBERS
 from vlmattn.service.schema import Answer, Error, ModelTold, asked_model, json_model
 
 if TYPE_CHECKING:
@@ -65,17 +67,7 @@ def document(app: FastAPI, desk: Desk) -> dict[str, Any]:
 
 
 def _add_bodies(found: dict[str, Any], options: ServiceOptions) -> None:
-    by_json = json_model(options).model_json_schema(ref_template="#/components/schemas/{model}")
-    by_form = asked_model(options).model_json_schema(ref_template="#/components/schemas/{model}")
-    parts = by_form["properties"] = {name: _without_null(part) for name, part in by_form["properties"].items()}
-    parts["image"] = {
-        "format": "picture",
-        "type": "string",
-        "contentMediaType": "application/octet-stream",
-        "description": "The picture's file.",
-    }
-    by_form |= {"required": ["image", *by_form.get("required", ())], "title": "AskForm"}
-    found["components"]["schemas"] |= {"AskJson": by_json, "AskForm": by_form}
+    found["components"]["schemas"] |= {"AskJson": _schema(json_model(options)), "AskForm": _form(options)}
     found["paths"]["/v1/ask"]["post"]["requestBody"] = {
         "required": True,
         "content": {
@@ -83,6 +75,35 @@ def _add_bodies(found: dict[str, Any], options: ServiceOptions) -> None:
             "multipart/form-data": {"schema": {"$ref": "#/components/schemas/AskForm"}},
         },
     }
+
+
+def _schema(model: Any) -> dict[str, Any]:
+    found: dict[str, Any] = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return found
+
+
+def _form(options: ServiceOptions) -> dict[str, Any]:
+    form = _schema(asked_model(options))
+    parts = {name: _without_null(part) for name, part in form["properties"].items()}
+    told = "; numbers are written 1,3,-1."
+    parts["layers"] = {
+        "type": "string",
+        "pattern": f"^({'|'.join(PRESETS)}|{NUMBERS})$",
+        "description": parts["layers"]["description"].rstrip(".") + told,
+    }
+    parts["heads"] = {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 100,
+        "description": parts["heads"]["description"].rstrip(".") + told,
+    }
+    parts["image"] = {
+        "type": "string",
+        "format": "picture",
+        "contentMediaType": "application/octet-stream",
+        "description": "The picture's file: PNG, JPEG, WebP, GIF, BMP or TIFF.",
+    }
+    return form | {"title": "AskForm", "properties": parts, "required": ["image", *form.get("required", ())]}
 
 
 def _without_null(part: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +129,7 @@ def described(desk: Desk) -> ModelTold:
         Refused: it is not loaded yet.
     """
     from vlmattn.core.provenance import METHODS
-    from vlmattn.maps import HEAD_PRESETS, NORMALISATIONS, PRESETS
+    from vlmattn.maps import HEAD_PRESETS, NORMALISATIONS
     from vlmattn.refine import RECIPES
 
     vlm = desk.vlm

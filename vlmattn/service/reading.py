@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import re
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,9 @@ from vlmattn.service.schema import Asked, asked_model, json_model
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """Kinds of pictures that are read; others are refused before any of their own code runs."""
-_SEVERAL = ("words", "layers", "heads")
+NUMBERS = "-?[0-9]{1,4}(,-?[0-9]{1,4})*"
+_NUMBERED = ("layers", "heads")
+"""Fields that are names or numbers; numbers are written '1,3,-1' in a form."""
 _SHOWN = 5
 
 
@@ -147,15 +149,15 @@ def _fields(form: FormData) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         values = [value for value in form.getlist(name) if isinstance(value, str)]
-        if not values:
-            continue
-        found[name] = _listed(name, values) if name in _SEVERAL else values[0] if len(values) == 1 else values
+        if name == "words" or len(values) > 1:
+            found[name] = values
+        elif values:
+            found[name] = _numbers(values[0]) if name in _NUMBERED else values[0]
     return found
 
 
-def _listed(name: str, values: Sequence[str]) -> Any:
-    named = name != "words" and len(values) == 1 and not values[0].strip().lstrip("-").isdecimal()
-    return values[0] if named else list(values)
+def _numbers(text: str) -> Any:
+    return text.split(",") if re.fullmatch(NUMBERS, text) else text
 
 
 # -- the picture -------------------------------------------------------------------------------------------------------
