@@ -49,11 +49,14 @@ def items(count: int) -> list[tuple[Any, bytes, str]]:
 def start(path: Path, options: list[str]) -> subprocess.Popen[bytes]:
     """A server that is ready."""
     process = subprocess.Popen([sys.executable, "-m", "vlmattn", "serve", "-q", "--uds", str(path), *options])
-    with client(path) as asking:
-        while process.poll() is None:
-            if path.exists() and asking.get("/readyz").status_code == 200:
-                return process
-            time.sleep(0.2)
+    while process.poll() is None:
+        try:
+            with client(path) as asking:
+                if asking.get("/readyz").status_code == 200:
+                    return process
+        except httpx.TransportError:  # the socket is not there yet, or nobody listens on it
+            pass
+        time.sleep(0.2)
     raise SystemExit("the server did not start")
 
 
