@@ -196,9 +196,13 @@ def test_who_does_not_read_is_cut_off(client: httpx.Client, served: Served) -> N
     rng = np.random.default_rng(0)
     file = png(Image.fromarray(rng.integers(0, 256, (700, 900, 3), dtype=np.uint8)))
     body = {"image": base64.b64encode(file).decode(), "question": QUESTIONS[0], "overlay": "png", "max_new_tokens": 2}
+    answered = 'vlmattn_requests_total{path="/v1/ask",method="POST",status="200"}'
+    before, end = served.metric(answered), time.monotonic() + 60
     with served.raw(request(json.dumps(body).encode())) as connection:
-        end = time.monotonic() + 60
-        while served.metric('vlmattn_requests_total{path="/v1/ask",method="POST",status="200"}') < 201:
+        while served.metric(answered) == before and served.metric("vlmattn_requests_in_hand") < 1:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        while served.metric("vlmattn_requests_in_hand"):
             assert time.monotonic() < end
             time.sleep(0.1)
         time.sleep(2.5)
@@ -241,7 +245,7 @@ def test_when_told_to_stop_it_finishes_what_it_has(client: httpx.Client, served:
     ("options", "text"),
     [
         (["--max-requests", "0"], "max_requests must be a whole number from 1 to 100,000, got 0"),
-        (["--timeout", "nan"], "timeout must be a number of seconds from 0.1 to 86,400"),
+        (["--timeout", "nan"], "timeout must be a number of seconds from 0.1 to 86400"),
         (["--batch-wait-ms", "-1"], "batch_wait must be a number of seconds"),
         (["--max-body", "0"], "max_body must be"),
         (["--port", "70000"], "--port"),

@@ -43,7 +43,11 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         made = socket.socket(found[0], found[1])
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(found[4])
+        try:
+            made.bind(found[4])
+        except OSError:
+            made.close()
+            raise
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SpecError(f"cannot listen on {host}:{port}: {reason}; choose another --port or --host") from error
@@ -66,6 +70,9 @@ def listen_locally(path: str | Path) -> socket.socket:
             made.bind(str(target))
         finally:
             os.umask(before)
+    except SpecError:
+        made.close()
+        raise
     except OSError as error:
         made.close()
         raise SpecError(f"cannot listen on {str(path)!r}: {error.strerror or error}; choose another --uds") from error
