@@ -59,11 +59,11 @@ class Served:
             time.sleep(0.1)
 
     def ready(self) -> bool:
-        try:
-            with self.client() as asking:
-                return asking.get("/readyz").status_code == 200
-        except httpx.TransportError:  # the socket is not there yet, or nobody listens on it
-            return False
+        with socket.socket(socket.AF_UNIX) as asking:
+            if asking.connect_ex(str(self.path)):  # not there yet, or nobody listens on it
+                return False
+        with self.client() as client:
+            return client.get("/readyz").status_code == 200
 
     def client(self) -> httpx.Client:
         return httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), base_url="http://service", timeout=120)
