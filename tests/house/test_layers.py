@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2] / "vlmattn"
 LAYERS = (
     ("cli", "__main__"),
-    ("app",),
+    ("app", "service"),
     ("evaluate",),
     ("api",),
     ("report", "export"),
@@ -24,7 +24,7 @@ LAYERS = (
     ("core",),
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
-SIBLINGS = {("trace", "grid")}
+SIBLINGS = {("trace", "grid"), ("cli", "service")}
 
 
 def imported(source: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +105,9 @@ def grounding(
     rule: VerdictRule | None = None,
     seed: int = 0,
     risk: Judge | bool = False,
+    words: Sequence[Span] | None = None,
 ) -> Rows[WordGrounding]:
-    """See :meth:`Run.grounding`."""
+    """See :meth:`Run.grounding`. Words of the question have no log-probability, risk or verdict."""
     from vlmattn.api.checks import map_options
     from vlmattn.api.own_heads import own_heads
     from vlmattn.api.shown import grounding_row
@@ -116,17 +118,23 @@ def grounding(
     options = {"method": method, "layers": layers, "heads": heads}
     map_options(run.trace, None, method, {"layers": layers, "heads": heads})
     judge = _judge(run, risk)
-    words = [word for word in run.words() if any(c.isalnum() for c in word.text)]
+    spans = [word for word in run.words() if any(c.isalnum() for c in word.text)] if words is None else list(words)
     with one_pass(run):
-        found = [_ground(run, word, options) for word in words]
+        found = [_ground(run, span, options) for span in spans]
     if judge is not None:
-        from vlmattn.api.detection import risks_of
-
-        risks = risks_of(run, words, judge)
-        found = [replace(one, risk=r, calibration=judge.told) for one, r in zip(found, risks, strict=True)]
-    found = _tested(run, words, found, options, rule, seed) if test else found
+        found = _judged(run, spans, found, judge)
+    found = _tested(run, spans, found, options, rule, seed) if test else found
     told = next((part for one in found for part in (one.threshold, one.calibration) if part), "")
     return Rows(found, grounding_row, title=f"{run.question} {run.answer}", note=told)
+
+
+def _judged(run: Run, spans: list[Span], found: list[WordGrounding], judge: Judge) -> list[WordGrounding]:
+    from vlmattn.api.detection import risks_of
+
+    answered = [span for span in spans if span.part == "answer"]
+    risks = dict(zip(map(id, answered), risks_of(run, answered, judge), strict=True))
+    pairs = zip(spans, found, strict=True)
+    return [replace(one, risk=risks.get(id(span)), calibration=judge.told) for span, one in pairs]
 
 
 def _judge(run: Run, risk: Judge | bool) -> Judge | None:
@@ -219,7 +227,7 @@ def _masses(run: Run, word: Span, layers: Any, heads: Any) -> np.ndarray:
 
 def _log_probability(run: Run, word: Span) -> float:
     scores = run.trace.scores
-    if scores is None:
+    if scores is None or word.part != "answer":
         return float("nan")
     steps = [t - run.trace.layout.answer_start for t in word.tokens]
     return float(np.sum([scores.chosen_logp_t[s] if s < len(scores.chosen_logp_t) else np.nan for s in steps]))
@@ -257,7 +265,7 @@ def _tested(
     out = []
     for word, one in zip(words, found, strict=True):
         image = int(np.argmax(one.image_shares)) if one.image_shares else 0
-        made = evidence(run, word, image=image, seed=seed, **options)
+        made = evidence(run, word, image=image, seed=seed, **options) if word.part == "answer" else None
         chance = None if made is None else rule.chance(made)
         known = chance is not None and not math.isnan(chance)
         out.append(

@@ -193,7 +193,8 @@ class Run(AnswerStudies):
                 whether the word rests on what it looks at: six more pictures per word. See
                 :mod:`vlmattn.faithfulness.verdict`.
             options: of the test: ``rule``, a :class:`vlmattn.faithfulness.VerdictRule`, and ``seed`` of the squares;
-                ``risk``, True or a :class:`vlmattn.detection.Detector`: how likely each word is made up.
+                ``risk``, True or a :class:`vlmattn.detection.Detector`: how likely each word is made up. ``words``: the
+                spans to tell of, such as of ``run.trace.find("a phrase")``; default: every word of the answer.
         """
         return grounding(self, method=method, layers=layers, heads=heads, test=test, **options)
 

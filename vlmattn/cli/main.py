@@ -32,6 +32,7 @@ from vlmattn.cli import (
     report,
     scenes,
     score,
+    serve,
     sinks,
     verify,
 )
@@ -69,6 +70,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("score")(score.score)
 app.command("compare")(score.compare)
 app.command("app")(app_command.app)
+app.command("serve")(serve.serve)
 app.add_typer(scenes.app, name="scenes")
 app.add_typer(gaze.app, name="gaze")
 
