@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2] / "vlmattn"
 LAYERS = (
     ("cli", "app", "__main__"),
+    ("pipelines",),
     ("evaluate",),
     ("api",),
     ("report", "export"),

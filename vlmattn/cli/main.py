@@ -25,6 +25,7 @@ from vlmattn.cli import (
     heads,
     lens,
     models,
+    overlay,
     refine,
     scenes,
     score,
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("map")(ask.map_command)
+app.command("overlay")(overlay.overlay)
 app.command("sinks")(sinks.sinks)
 app.command("heads")(heads.heads)
 app.command("lens")(lens.lens)
