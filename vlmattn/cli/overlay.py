@@ -32,7 +32,7 @@ from vlmattn.core.errors import SpecError
 
 if TYPE_CHECKING:
     from vlmattn.api import Vlm
-    from vlmattn.pipelines import ModelChoice, OverlaysDone
+    from vlmattn.pipelines import Cluster, ModelChoice, OverlaysDone
 
 Column = typer.Option
 
@@ -73,6 +73,11 @@ def overlay(
     seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows at once.")] = 8,
     workers: Annotated[int, typer.Option(min=1, help="Threads beside each model that read and draw pictures.")] = 2,
+    engine: Annotated[str, typer.Option(help="local, or ray: on a cluster, with replicas of the model.")] = "local",
+    replicas: Annotated[int | None, typer.Option(help="Of ray: models at once; default: 1.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(help="Of ray: GPUs of each model; default: 0.")] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Of ray: the cluster; default: RAY_ADDRESS, or one started "
+                                                         "here.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     revision: Revision = None,
@@ -83,8 +88,19 @@ def overlay(
     """Ask every row of a table and draw where the model looked: a table of results and a folder of overlays. Rows that
     cannot be asked have their error in the table. A run that was ended goes on with the same command."""
     from vlmattn.evaluate import Decoding
-    from vlmattn.pipelines import Columns, Drawing, ModelChoice, OverlayJob, Output, Reading, open_table, overlay_table
+    from vlmattn.pipelines import (
+        Columns,
+        Drawing,
+        ModelChoice,
+        Output,
+        OverlayJob,
+        Reading,
+        open_table,
+        overlay_table,
+        overlay_table_on_cluster,
+    )
 
+    cluster = _cluster(engine, replicas, gpus_per_worker, ray_address)
     wanted = choice(method, layers, heads)
     job = OverlayJob(
         ModelChoice(model, device, dtype, revision, attention),
@@ -100,8 +116,26 @@ def overlay(
     columns = Columns(image_column, question_column, words_column, answer_column, id_column, system_column)
     asked = open_table(table, columns)
     with progress("overlays", show=not quiet) as tick:
-        done = overlay_table(asked, output, job, vlm=lambda: _loaded(job.model), workers=workers, progress=tick)
+        if cluster is not None:
+            done = overlay_table_on_cluster(asked, output, job, cluster, workers=workers, progress=tick)
+        else:
+            done = overlay_table(asked, output, job, vlm=lambda: _loaded(job.model), workers=workers, progress=tick)
     _show(done, json=json, quiet=quiet)
+
+
+def _cluster(engine: str, replicas: int | None, gpus: float | None, address: str | None) -> Cluster | None:
+    """Where the run goes; None for this process."""
+    from vlmattn.pipelines import Cluster
+
+    if engine not in ("local", "ray"):
+        raise SpecError(f"--engine must be local or ray, got {engine!r}")
+    if engine == "ray":
+        return Cluster(1 if replicas is None else replicas, 0 if gpus is None else gpus, address=address)
+    given = {"--replicas": replicas, "--gpus-per-worker": gpus, "--ray-address": address}
+    wrong = [name for name, value in given.items() if value is not None]
+    if wrong:
+        raise SpecError(f"{', '.join(wrong)} go with --engine ray only")
+    return None
 
 
 def _loaded(told: ModelChoice) -> Vlm:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from vlmattn.pipelines.cluster import Cluster, overlay_table_on_cluster
 from vlmattn.pipelines.job import Drawing, ModelChoice, OverlayJob, Reading
 from vlmattn.pipelines.rows import Columns, Row, Table, open_table
 from vlmattn.pipelines.run import Output, OverlaysDone, overlay_table
 
 __all__ = [
+    "Cluster",
     "Columns",
     "Drawing",
     "ModelChoice",
@@ -18,4 +20,5 @@ __all__ = [
     "Table",
     "open_table",
     "overlay_table",
+    "overlay_table_on_cluster",
 ]

@@ -74,6 +74,11 @@ def place_in(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_address(folder) else os.path.join(local(folder), name)
 
 
+def absolute(place: str) -> str:
+    """The place as other folders see it; addresses stay as they are."""
+    return place if is_address(place) else os.path.abspath(os.path.expanduser(local(place)))
+
+
 def folder_of(place: str) -> str:
     """The folder that a file is in."""
     return place.rpartition("/")[0] if is_address(place) else os.path.dirname(local(place))

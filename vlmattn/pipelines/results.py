@@ -61,26 +61,26 @@ def _csv(file: BinaryIO, records: Iterator[Mapping[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    plain = value is None or isinstance(value, (str, int)) and not isinstance(value, bool)
+    plain = value is None or (isinstance(value, (str, int)) and not isinstance(value, bool))
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _parquet(file: BinaryIO, records: Iterator[Mapping[str, Any]]) -> None:
-    import pyarrow
+    import pyarrow as pa
     from pyarrow import parquet
 
-    schema = _schema(pyarrow)
+    schema = _schema(pa)
     with parquet.ParquetWriter(file, schema) as writer:
         while part := list(islice(records, _AT_ONCE)):
-            writer.write_table(pyarrow.Table.from_pylist(_ordered(part), schema=schema))
+            writer.write_table(pa.Table.from_pylist(_ordered(part), schema=schema))
 
 
 def _ordered(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: record[name] for name in FIELDS} for record in records]
 
 
-def _schema(pyarrow: Any) -> Any:
-    text, number, numbers = pyarrow.string(), pyarrow.float64(), pyarrow.list_(pyarrow.float64())
+def _schema(pa: Any) -> Any:
+    text, number, numbers = pa.string(), pa.float64(), pa.list_(pa.float64())
     words = {
         "word": text,
         "part": text,
@@ -94,10 +94,10 @@ def _schema(pyarrow: Any) -> Any:
     }
     whole = {
         **dict.fromkeys(FIELDS, text),
-        "row": pyarrow.int64(),
-        "given": pyarrow.bool_(),
-        "image_wh": pyarrow.list_(pyarrow.int64()),
-        "prompt_tokens": pyarrow.int64(),
-        "words": pyarrow.list_(pyarrow.struct(list(words.items()))),
+        "row": pa.int64(),
+        "given": pa.bool_(),
+        "image_wh": pa.list_(pa.int64()),
+        "prompt_tokens": pa.int64(),
+        "words": pa.list_(pa.struct(list(words.items()))),
     }
-    return pyarrow.schema(list(whole.items()))
+    return pa.schema(list(whole.items()))

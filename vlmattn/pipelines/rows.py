@@ -136,7 +136,7 @@ def _csv(file: BinaryIO, place: str) -> Iterator[dict[Any, Any]]:
         raise FileError(f"{place} is not a whole CSV table in UTF-8: {error}") from error
 
 
-def _json_lines(file: BinaryIO, place: str) -> Iterator[dict[Any, Any]]:
+def _json_lines(file: BinaryIO, _place: str) -> Iterator[dict[Any, Any]]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -149,13 +149,13 @@ def _json_lines(file: BinaryIO, place: str) -> Iterator[dict[Any, Any]]:
 
 
 def _parquet(file: BinaryIO, place: str) -> Iterator[dict[Any, Any]]:
-    import pyarrow
+    import pyarrow as pa
     from pyarrow import parquet
 
     try:
         for batch in parquet.ParquetFile(file).iter_batches(batch_size=_AT_ONCE):
             yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise FileError(f"{place} is not a whole Parquet table: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from vlmattn.pipelines.asking import Asker
 from vlmattn.pipelines.drawing import OVERLAYS
 from vlmattn.pipelines.flow import Batch, Beside, flow
 from vlmattn.pipelines.job import OverlayJob
-from vlmattn.pipelines.places import folder_of
+from vlmattn.pipelines.places import absolute, folder_of
 from vlmattn.pipelines.results import check_table, write_table
 from vlmattn.pipelines.rows import Row, Table
 
@@ -56,7 +56,7 @@ class Output:
     @property
     def overlays(self) -> str:
         """The folder or address that the names in the table start from."""
-        return str(self.folder.absolute()) if self.files is None else self.files
+        return str(self.folder) if self.files is None else self.files
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def overlay_table(
 def beside_of(table: Table, output: Output, job: OverlayJob, workers: int) -> Beside:
     """What is done beside the model."""
     images = folder_of(table.place) if job.images is None else job.images
-    return Beside(workers, images, output.overlays, job.drawing)
+    return Beside(workers, absolute(images), absolute(output.overlays), job.drawing)
 
 
 def run_sitting(
@@ -179,6 +179,10 @@ class Sitting:
         now.save(self.output.folder)
         self.manifest = now
 
+    def check(self, loaded: Mapping[str, Any]) -> None:
+        """Raises SpecError for another model than the one of :meth:`begin`."""
+        self.manifest.check({_LOADED: loaded}, known=(_LOADED,))
+
     def join(self, *, made: int) -> OverlaysDone:
         """Write the table of all rows."""
         counts = {"ok": 0, "partial": 0, "error": 0}
@@ -239,6 +243,6 @@ def check_settings(folder: Path, settings: dict[str, Any]) -> None:
     """
     held = Manifest.load(folder)
     if held is not None:
-        held.check(settings, known=set(held.settings) - {_LOADED} | set(settings))
+        held.check(settings, known=(set(held.settings) | set(settings)) - {_LOADED})
     elif (folder / OVERLAYS).exists() or (folder / "shards").exists() or any(folder.glob("results.*")):
         raise FileError(f"{folder} holds results, and no {MANIFEST} that says of what: give another folder")
