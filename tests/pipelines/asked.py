@@ -1,8 +1,7 @@
-"""A small table of drawn scenes, bad rows among them, and a program that has it asked: what tests run and kill."""
+"""A small table of drawn scenes, bad rows among them."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -45,21 +44,3 @@ def whole(folder: Path) -> dict[str, bytes]:
     inner = ("shards", "lock", "manifest.json")
     files = [p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] not in inner]
     return {str(p.relative_to(folder)): p.read_bytes() for p in files}
-
-
-def main() -> None:
-    """Have it asked; leave a file in ``begun`` once the model is there."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("table", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--rows", type=int, default=0)
-    given = parser.parse_args()
-
-    def tick(finished: int, total: int) -> None:
-        print(finished, total, flush=True)
-
-    overlay_table(open_table(str(given.table)), Output(given.out), job(), progress=tick)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,7 +23,7 @@ def test_what_a_cluster_cannot_be_is_refused() -> None:
 def replicas_of(parent: int) -> list[int]:
     """Processes below this one in which a replica of the model runs."""
     below, found = {parent}, []
-    for name in sorted((int(n) for n in os.listdir("/proc") if n.isdigit())):
+    for name in sorted(int(n) for n in os.listdir("/proc") if n.isdigit()):
         try:
             above = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
             command = Path(f"/proc/{name}/cmdline").read_text()

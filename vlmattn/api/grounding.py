@@ -214,7 +214,7 @@ def _masses(run: Run, word: Span, layers: Any, heads: Any) -> np.ndarray:
 
 
 def word_shares(run: Run, word: Span, *, layers: Any = None, heads: Any = None) -> tuple[float, float]:
-    """Of a word or phrase of question or answer: the attention of its rows on pictures, 0 to 1, and its log-probability.
+    """Of a word or phrase of question or answer: attention of its rows on pictures, 0 to 1, and its log-probability.
 
     NaN where it is not known: log-probabilities are of what the model wrote or was given as its answer. ``layers`` and
     ``heads`` as in :func:`grounding`.

@@ -19,6 +19,7 @@ from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.figure import Caption, enlargement, framed
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, extremes_of, painted, peak_xy, scale_of
 from vlmattn.overlay.marks import Box, draw_box, draw_contours, draw_peak
+from vlmattn.overlay.memory import array_of, image_of
 from vlmattn.overlay.metadata import encoded, save_picture
 
 CAUTION = "attention shows where information could come from, not that it was used"
@@ -45,7 +46,7 @@ class Overlay:
     def image(self) -> Image.Image:
         """The picture with the map on it, exactly the size of the original. One of less than 48 pixels has no marks,
         which would hide it."""
-        return Image.fromarray(self.pixels)
+        return image_of(self.pixels)
 
     @property
     def figure(self) -> Image.Image:
@@ -167,7 +168,7 @@ def rgb_pixels(picture: Picture | Image.Image | NDArray[np.uint8]) -> NDArray[np
     image = picture.image if isinstance(picture, Picture) else picture
     if isinstance(image, Image.Image) and image.mode != "RGB":
         image = image.convert("RGB")
-    pixels = np.asarray(image)
+    pixels = array_of(image) if isinstance(image, Image.Image) else np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise MapError(f"the picture must be RGB, (H, W, 3) uint8; got {pixels.dtype} of shape {pixels.shape}")
     return pixels

@@ -134,6 +134,8 @@ def _csv(file: BinaryIO, place: str) -> Iterator[dict[Any, Any]]:
             yield cells if fit else {_FAULT: "the row has not as many cells as the head"}
     except (csv.Error, UnicodeDecodeError) as error:
         raise FileError(f"{place} is not a whole CSV table in UTF-8: {error}") from error
+    finally:
+        text.detach()
 
 
 def _json_lines(file: BinaryIO, _place: str) -> Iterator[dict[Any, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlmattn.api import Vlm
 
 Progress = Callable[[int, int], None]
-Records = Iterator[tuple[int, list[dict[str, Any]]]]
+Records = Generator[tuple[int, list[dict[str, Any]]], None, None]
 _LOADED = "loaded"
 
 
@@ -130,8 +130,9 @@ def run_sitting(
         if progress is not None:
             progress(count, table.rows)
         if count < table.rows:
-            with sitting.journal.writing(0):
-                for number, records in made(sitting):
+            # Closed by hand: what ends the loop early has to end the threads too.
+            with sitting.journal.writing(0), closing(made(sitting)) as results:
+                for number, records in results:
                     sitting.journal.commit(number, records)
                     count += len(records)
                     if progress is not None:
