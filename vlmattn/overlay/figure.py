@@ -65,7 +65,7 @@ def framed(pixels: NDArray[np.uint8], caption: Caption) -> Image.Image:
     head = len(title) * line_height(size) + size if title else 0
     bar = bar_height(caption, small, full - 2 * margin)
     foot = bar + len(notes) * line_height(small) + size
-    canvas = mounted(pixels, (full, head + height + foot), ((full - width) // 2, head))
+    canvas = mounted(pixels, (full, head + height + foot), ((full - width) // 2, head), PAPER)
     draw_lines(canvas, (margin, size // 2), title, size, INK)
     top = head + height + size // 2
     draw_bar(canvas, (margin, top, full - margin), caption, small)

@@ -1,7 +1,7 @@
-"""Pixels between Pillow and NumPy: what moves a large picture costs as much as what draws on it, so it is moved little.
+"""Pixels between Pillow and NumPy: what moves a large picture costs as much as what draws on it.
 
-Pillow keeps RGB as four bytes a pixel. An array of that layout becomes a picture as it is, without a copy; the other way
-a picture is unpacked a few rows at a time, which stay in the processor's cache.
+Both ways a few rows go at a time, which stay in the processor's cache; a whole picture at once would be written to fresh
+memory several times.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from vlmattn.core.optional import cv2
 
 _ROWS = 64
 
@@ -33,16 +31,16 @@ def image_of(pixels: NDArray[np.uint8]) -> Image.Image:
     return mounted(pixels, (width, height), (0, 0))
 
 
-def mounted(pixels: NDArray[np.uint8], size: tuple[int, int], at: tuple[int, int], paper: int = 255) -> Image.Image:
-    """A picture of a size (width, height), grey all over, but for (H, W, 3) uint8 pixels whose corner is at (x, y)."""
-    (height, width), (left, top) = pixels.shape[:2], at
-    sheet = np.empty((size[1], size[0], 4), dtype=np.uint8)
-    sheet[:top] = sheet[top + height :] = paper
-    sheet[top : top + height, :left] = sheet[top : top + height, left + width :] = paper
+def mounted(
+    pixels: NDArray[np.uint8], size: tuple[int, int], at: tuple[int, int], paper: tuple[int, int, int] = (255, 255, 255)
+) -> Image.Image:
+    """A picture of a size (width, height), all paper, but for (H, W, 3) uint8 pixels whose corner is at (x, y)."""
+    (height, width), (left, top), (right, bottom) = pixels.shape[:2], at, size
+    image = Image.new("RGB", size, None)  # nothing is written yet
+    beside = ((0, top, left, top + height), (left + width, top, right, top + height))
+    for box in ((0, 0, right, top), (0, top + height, right, bottom), *beside):
+        if box[2] > box[0] and box[3] > box[1]:
+            image.paste(paper, box)
     for first in range(0, height, _ROWS):
-        part = np.ascontiguousarray(pixels[first : first + _ROWS])
-        rows = sheet[top + first : top + first + len(part), left : left + width]
-        rows[:] = cv2().cvtColor(part, cv2().COLOR_RGB2RGBA)
-    image = Image.frombuffer("RGB", size, sheet, "raw", "RGBX", 0, 1)
-    image.readonly = 0  # the memory is the picture's alone
+        image.paste(Image.fromarray(pixels[first : first + _ROWS]), (left, top + first))
     return image
