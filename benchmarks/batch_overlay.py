@@ -1,8 +1,8 @@
 """What a batch of overlays takes over the model's own time, and whether its memory grows.
 
-``python -m benchmarks.batch_overlay --rows 48``. Of one run: all that the model's thread does outside the model (reading
-the table, waiting for pictures, reading off maps, keeping results) over what it does inside (``vlm.run``: processor,
-generation and capture), in CPU time of that thread and on the clock. Of a random LLaVA with a decoder of 12 layers,
+``python -m benchmarks.batch_overlay --rows 48``. Of one run: all that the model's thread does outside the
+model (reading the table, waiting for pictures, reading off maps, keeping results) over what it does inside
+(``vlm.run``: processor, generation and capture), in CPU time of that thread and on the clock. Of a random LLaVA with a decoder of 12 layers,
 d = 1,024, that writes 16 tokens and shares the cores with the threads beside it; and of the model in the box, with a
 pause for every row in place of a GPU's work, which leaves the cores free. Photographs of 1200 x 800, two words each,
 figures as PNG; the least of ``--repeat`` runs.
@@ -81,7 +81,7 @@ def memory(vlm: va.Vlm, rows: int) -> list[float]:
     """Resident MiB after every batch of one run."""
     seen = []
 
-    def note(done: int, of: int) -> None:
+    def note(_done: int, _of: int) -> None:
         seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -107,15 +107,15 @@ def main() -> None:
         told = least(lambda: timed(vlm, given.rows, new, given.workers, pause), given.repeat)  # noqa: B023
         word = "within" if told["cpu" if not pause else "clock"] <= BUDGET else "OVER"
         print(
-            f"{name}: over the model's own {1e3 * told['row']:.0f} ms a row, its thread's CPU {told['cpu']:+.1%}, the clock "
-            f"{told['clock']:+.1%} ({word} {BUDGET:.0%}); beside it {1e3 * told['beside']:.0f} ms of CPU a row"
+            f"{name}: over the model's own {1e3 * told['row']:.0f} ms a row, its thread's CPU {told['cpu']:+.1%}, the "
+            f"clock {told['clock']:+.1%} ({word} {BUDGET:.0%}); beside it {1e3 * told['beside']:.0f} ms of CPU a row"
         )
     if given.memory_rows:
         seen = memory(scene, given.memory_rows)
         tenth = max(1, len(seen) // 10)
         slope = float(np.polyfit(np.linspace(0, given.memory_rows, len(seen))[tenth:], seen[tenth:], 1)[0])
-        print(f"memory over {given.memory_rows} rows: after a tenth {seen[tenth]:.0f} MiB, at the end {seen[-1]:.0f} MiB, "
-              f"slope {1024 * slope:.2f} KiB a row")  # fmt: skip
+        print(f"memory over {given.memory_rows} rows: after a tenth {seen[tenth]:.0f} MiB, at the end {seen[-1]:.0f} "
+              f"MiB, slope {1024 * slope:.2f} KiB a row")  # fmt: skip
 
 
 if __name__ == "__main__":
