@@ -1,7 +1,7 @@
 """Pixels between Pillow and NumPy: what moves a large picture costs as much as what draws on it.
 
-Both ways a few rows go at a time, which stay in the processor's cache; a whole picture at once would be written to fresh
-memory several times.
+Both ways a few rows go at a time, which stay in the processor's cache; a whole picture at once would be written to
+fresh memory several times.
 """
 
 from __future__ import annotations
