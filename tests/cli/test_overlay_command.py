@@ -43,8 +43,8 @@ def test_it_says_what_was_made_and_goes_on(table: Path, tmp_path: Path, capsys: 
     code, out, err = told(command, capsys)
     assert (code, err) == (0, "")
     assert out == (
-        f"wrote {tmp_path}/run/results.jsonl: 5 rows, 5 of them asked now; 2 with an error; 1 with words that could not be "
-        "drawn\n"
+        f"wrote {tmp_path}/run/results.jsonl: 5 rows, 5 of them asked now; 2 with an error; 1 with words that could "
+        "not be drawn\n"
     )
     rows = [json.loads(line) for line in (tmp_path / "run" / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     assert rows[0]["words"][0]["file"].endswith(".jpg")
