@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.batch_overlay --rows 48``. Of one run: all that the model's thread does outside the model
 (reading the table, waiting for pictures, reading off maps, keeping results) over what it does inside (``vlm.run``:
-processor, generation and capture), in CPU time of that thread and on the clock. Of a random LLaVA with a decoder of 12 layers,
-d = 1,024, that writes 16 tokens and shares the cores with the threads beside it; and of the model in the box, with a
-pause for every row in place of a GPU's work, which leaves the cores free. Photographs of 1200 x 800, two words each,
-figures as PNG; the least of ``--repeat`` runs.
+processor, generation and capture), in CPU time of that thread and on the clock. Of a random LLaVA with a decoder of
+12 layers, d = 1,024, that writes 16 tokens and shares the cores with the threads beside it; and of the model in the
+box, with a pause for every row in place of a GPU's work, which leaves the cores free. Photographs of 1200 x 800, two
+words each, figures as PNG; the least of ``--repeat`` runs.
 """
 
 from __future__ import annotations
