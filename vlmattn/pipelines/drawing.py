@@ -59,10 +59,10 @@ def _drawn(look: Look, drawing: Drawing) -> tuple[bytes, dict[str, Any]]:
     image = made.figure if drawing.figure else made.image
     content = encoded(image, made.record, f".{drawing.format}", quality=drawing.quality)
     try:
-        peak, box = list(look.pixels.peak_xy), list(look.box_xyxy())
+        places: dict[str, Any] = {"peak_xy": list(look.pixels.peak_xy), "box_xyxy": list(look.box_xyxy())}
     except MapError:
-        peak = box = None
-    return content, {"peak_xy": peak, "box_xyxy": box}
+        places = {}
+    return content, places
 
 
 def finished(asked: Asked, words: list[dict[str, Any]]) -> dict[str, Any]:

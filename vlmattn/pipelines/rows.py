@@ -114,7 +114,8 @@ _FAULT = "\0fault"
 
 def _digest(place: str) -> str:
     with opened(place) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        stream: Any = file
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _cells(place: str) -> Iterator[dict[Any, Any]]:
@@ -181,8 +182,8 @@ def _row(number: int, cells: Mapping[Any, Any], columns: Mapping[str, str]) -> R
             _unicode(name),
         )
     except _Unusable as fault:
-        name, question = (told.get(what) for what in ("image", "question"))
-        shown = [_unicode(one) if isinstance(one, str) else "" for one in (name, question)]
+        held = (told.get("image"), told.get("question"))
+        shown = [_unicode(one) if isinstance(one, str) else "" for one in held]
         return Row(number, row_id, name=shown[0], question=shown[1], fault=str(fault))
 
 
