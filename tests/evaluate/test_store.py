@@ -71,7 +71,7 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with Store(tmp_path).writing(0) as store:
-        monkeypatch.setattr("vlmattn.evaluate.store.os.fsync", full)
+        monkeypatch.setattr("vlmattn.evaluate.journal.os.fsync", full)
         with pytest.raises(FileError, match=r"batch 2 could not be written.*disk is full.*run the same command again"):
             store.commit(2, [Answer("c", "x", 1, True)])
     monkeypatch.undo()

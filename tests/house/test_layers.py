@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2] / "vlmattn"
 LAYERS = (
     ("cli", "__main__"),
     ("app", "service"),
+    ("pipelines",),
     ("evaluate",),
     ("api",),
     ("report", "export"),

@@ -225,6 +225,19 @@ def _masses(run: Run, word: Span, layers: Any, heads: Any) -> np.ndarray:
     return np.asarray(heads_made_one(lines, found, "mean").mean(axis=(0, 1)))
 
 
+def word_shares(run: Run, word: Span, *, layers: Any = None, heads: Any = None) -> tuple[float, float]:
+    """Of a word or phrase of question or answer: attention of its rows on pictures, 0 to 1, and its log-probability.
+
+    NaN where it is not known: log-probabilities are of what the model wrote or was given as its answer. ``layers`` and
+    ``heads`` as in :func:`grounding`.
+    """
+    from vlmattn.api.own_heads import own_heads
+
+    means = _masses(run, word, layers, own_heads(run.vlm, heads))
+    shares = [float(v) for name, v in zip(run.trace.segments, means, strict=True) if name.startswith("image:")]
+    return sum(shares), _log_probability(run, word) if word.part == "answer" else math.nan
+
+
 def _log_probability(run: Run, word: Span) -> float:
     scores = run.trace.scores
     if scores is None or word.part != "answer":

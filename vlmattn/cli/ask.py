@@ -215,14 +215,15 @@ def _write_words(run: Run, out: str, wanted: Choice) -> list[Path]:
 
 
 def _looks(run: Run, wanted: Choice) -> list[tuple[str, Look]]:
+    from vlmattn.core.files import safe_name
+
     # All maps come first: if one cannot be made, nothing has been written.
     words = [word for word in run.words() if any(c.isalnum() for c in word.text)]
     found = []
     for image in range(len(run.pictures)):
         ending = f"-picture-{image}.png" if len(run.pictures) > 1 else ".png"
         for number, word in enumerate(words):
-            safe = "".join(c if c.isalnum() else "-" for c in word.text)[:40]
-            found.append((f"{number:02d}-{safe}{ending}", run.map(word, image=image, **wanted.read)))
+            found.append((f"{number:02d}-{safe_name(word.text)}{ending}", run.map(word, image=image, **wanted.read)))
         if words:
             found.append((f"answer{ending}", run.map(None, image=image, **wanted.read)))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,27 +38,9 @@ class Choice:
         Raises:
             SpecError: layers or heads that the model does not have.
         """
-        from vlmattn.api.own_heads import own_heads
-        from vlmattn.api.request import DEFAULT_SPEC
-        from vlmattn.capture import model_sites
+        from vlmattn.api.chosen import capture_of
 
-        own_heads(vlm, self.heads)
-        sites = model_sites(vlm.model)
-        for head in self.heads if isinstance(self.heads, list) else ():
-            _check_number("--heads", head, max(site.heads for site in sites.attention))
-        if self.layers is None:
-            return DEFAULT_SPEC
-        kept = {n for n in self._layers_at(sites.depth) if n in sites.layers}
-        return replace(DEFAULT_SPEC, layers=sorted(kept))
-
-    def _layers_at(self, depth: int) -> Sequence[int]:
-        from vlmattn.maps.presets import PRESETS
-
-        if isinstance(self.layers, str):
-            return PRESETS[self.layers].at_depth(depth)
-        for number in self.layers or ():
-            _check_number("--layers", number, depth)
-        return [n + depth if n < 0 else n for n in self.layers or ()]
+        return capture_of(vlm, self.layers, self.heads)
 
 
 def choice(method: str, layers: str | None, heads: str | None) -> Choice:
@@ -100,11 +82,6 @@ def numbers(text: str | None, what: str) -> list[int] | None:
         SpecError: not numbers, a range that runs backwards, or numbers larger than any model has.
     """
     return None if text is None else ranges.numbers(text, what)
-
-
-def _check_number(what: str, number: int, count: int) -> None:
-    if not -count <= number < count:
-        raise SpecError(f"{what} {number} does not exist: the model has 0 to {count - 1} (or -{count} to -1)")
 
 
 def check_normalisation(how: str) -> None:

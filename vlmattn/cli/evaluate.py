@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,10 +18,10 @@ from vlmattn.cli.options import (
     Revision,
     System,
     load_model,
+    pairs,
 )
 from vlmattn.cli.progress import progress
 from vlmattn.cli.score import show_score
-from vlmattn.core.errors import SpecError
 
 
 def evaluate(
@@ -66,7 +66,7 @@ def evaluate(
 
     layouts = check_layouts(write or ())
     changes = [steering_of(one) for one in steering or ()]
-    decoding = Decoding(max_new_tokens, system, seed, dict(_pair(one) for one in generate or ()))
+    decoding = Decoding(max_new_tokens, system, seed, pairs(generate or ()))
     chosen = Chosen(data, tuple(split or ()), protocol, parser, family, synonyms, labels, count, scene_seed, images)
     benchmark = find_bench(bench, chosen)
     state = processes()
@@ -84,19 +84,6 @@ def evaluate(
             typer.echo(f"{len(done.answers)} answers in {out}; a part of a benchmark is not scored")
         return
     show_score(benchmark, done.answers, out / "score.json", draws, seed, json=json, quiet=quiet)
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """A name and a plain value."""
-    from json import loads
-
-    name, sign, value = text.partition("=")
-    if not sign or not name.isidentifier():
-        raise SpecError(f"--generate takes NAME=VALUE, got {text!r}")
-    try:
-        return name, loads(value.lower())
-    except ValueError:
-        return name, value
 
 
 def _gpus() -> bool:

@@ -28,6 +28,7 @@ from vlmattn.cli import (
     heads,
     lens,
     models,
+    overlay,
     refine,
     report,
     scenes,
@@ -57,6 +58,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("ask")(ask.ask)
 app.command("map")(ask.map_command)
+app.command("overlay")(overlay.overlay)
 app.command("sinks")(sinks.sinks)
 app.command("heads")(heads.heads)
 app.command("lens")(lens.lens)

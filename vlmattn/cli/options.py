@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -72,6 +73,28 @@ def load_model(
     if is_in_the_box(model) or not sys.stderr.isatty():
         logging.disable_progress_bar()
     return load(model, device=device, dtype=dtype, revision=revision, attn_implementation=attention)
+
+
+def pairs(given: Sequence[str]) -> dict[str, Any]:
+    """What ``--generate NAME=VALUE`` says, values as in JSON where they are, else text.
+
+    Raises:
+        SpecError: another form.
+    """
+    from json import loads
+
+    from vlmattn.core.errors import SpecError
+
+    found: dict[str, Any] = {}
+    for text in given:
+        name, sign, value = text.partition("=")
+        if not sign or not name.isidentifier():
+            raise SpecError(f"--generate takes NAME=VALUE, got {text!r}")
+        try:
+            found[name] = loads(value.lower())
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def print_json(value: Any) -> None:

@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vlmattn.core.errors import FileError
+
+_PARTIAL = ".part"
+_UMASK = threading.Lock()
 
 
 def as_path(path: Any) -> Path:
@@ -105,15 +109,28 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> Path:
     Raises:
         FileError: the folder does not exist or cannot be written, or the name cannot be that of a file.
     """
+    with atomic_file(path) as file:
+        file.write(content)
+    return as_path(path)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which takes the place of ``path`` once it is whole; see
+    :func:`remove_partial_files`.
+
+    Raises:
+        FileError: as :func:`atomic_write_bytes`.
+    """
     target = as_path(path)
     try:
         # The name beside it is cut, so that any name that a file may have can be written.
-        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=_PARTIAL, dir=target.parent)
     except (OSError, ValueError) as error:
         raise FileError(f"cannot write {str(target)!r}: {getattr(error, 'strerror', None) or error}") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o666 & ~_umask())
@@ -122,7 +139,17 @@ def atomic_write_bytes(path: str | Path, content: bytes) -> Path:
         raise FileError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
         Path(name).unlink(missing_ok=True)
-    return target
+
+
+def remove_partial_files(folder: str | Path) -> None:
+    """Take away what killed runs left half written in a folder and those below it; nobody may be writing there."""
+    for path in Path(folder).rglob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def safe_name(text: str, most: int = 40) -> str:
+    """Text as a part of a file's name: letters and digits of any script, ``-`` for others, at most so many bytes."""
+    return "".join(c if c.isalnum() else "-" for c in text).encode()[:most].decode(errors="ignore")
 
 
 def atomic_write_text(path: str | Path, text: str) -> Path:
@@ -144,8 +171,10 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
+    # It can only be read by setting it: two threads at once would leave it at 0.
+    with _UMASK:
+        current = os.umask(0)
+        os.umask(current)
     return current
 
 

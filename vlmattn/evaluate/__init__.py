@@ -14,6 +14,7 @@ from vlmattn.evaluate.compare import (
 from vlmattn.evaluate.detecting import DetectionPlan, measure_detection
 from vlmattn.evaluate.detection_rows import DetectionReport
 from vlmattn.evaluate.detection_table import detection_markdown
+from vlmattn.evaluate.journal import Journal
 from vlmattn.evaluate.layouts import RUN_LAYOUTS, check_layouts, write_run
 from vlmattn.evaluate.manifest import Manifest, environment, manifest_of, prompts_hash
 from vlmattn.evaluate.plan import batches, seed_of
@@ -53,6 +54,7 @@ __all__ = [
     "Difference",
     "Finished",
     "Interval",
+    "Journal",
     "Manifest",
     "McNemar",
     "Store",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -65,14 +65,25 @@ class Manifest:
         Raises:
             SpecError: its settings differ; says in what.
         """
-        mine, theirs = (json.loads(json.dumps(one.settings)) for one in (self, other))
-        names = [name for name in mine | theirs if mine.get(name) != theirs.get(name)]
+        self.check(other.settings)
+        return Manifest(self.settings, (*self.environments, *other.environments))
+
+    def check(self, settings: Mapping[str, Any], *, known: Collection[str] | None = None) -> None:
+        """Refuse other settings.
+
+        Args:
+            known: which of them are known yet; default: all.
+
+        Raises:
+            SpecError: they differ; says in what.
+        """
+        mine, theirs = (json.loads(json.dumps(one)) for one in (self.settings, settings))
+        names = [n for n in mine | theirs if (known is None or n in known) and mine.get(n) != theirs.get(n)]
         if names:
             told = "; ".join(
                 f"{name}: {_short(mine.get(name))} before, {_short(theirs.get(name))} now" for name in names
             )
             raise SpecError(f"the folder holds answers of another run ({told}): give another folder")
-        return Manifest(self.settings, (*self.environments, *other.environments))
 
 
 def _short(value: Any) -> str:

@@ -1,27 +1,18 @@
-"""Answers on disk: append-only, a batch at a time, so that a run can be killed at any moment.
-
-A batch is one line of JSON with a checksum, written and synced in one go. A line that was cut off is not counted, and
-is cut away before anything is written behind it. Every process writes a file of its own; which process answered what
-leaves no trace in the joined results.
-"""
+"""Answers on disk, a batch at a time, in a :class:`~vlmattn.evaluate.journal.Journal`; and the lock of a run."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
 
 from vlmattn.core.errors import FileError, RunInProgress
 from vlmattn.core.files import atomic_write_text, make_folder
+from vlmattn.evaluate.journal import Journal
 
 RESULTS = "results.jsonl"
-_SHARDS = "shards"
 _LOCK = "lock"
 
 
@@ -49,18 +40,13 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = make_folder(folder)
-        self._file: TextIO | None = None
+        self._journal = Journal(self.folder, "answers")
 
     @contextmanager
     def writing(self, rank: int) -> Iterator[Store]:
         """Open this process's file for appending, what was cut off at its end removed."""
-        path = make_folder(self.folder / _SHARDS) / f"{rank:05d}.jsonl"
-        _mend(path)
-        with path.open("a", encoding="utf-8") as self._file:
-            try:
-                yield self
-            finally:
-                self._file = None
+        with self._journal.writing(rank):
+            yield self
 
     def commit(self, batch: int, answers: Sequence[Answer]) -> None:
         """Keep the answers of a batch, all or none.
@@ -68,30 +54,12 @@ class Store:
         Raises:
             FileError: the disk is full, or cannot be written; what was committed before stays.
         """
-        if self._file is None:
-            raise FileError("the store is not open for writing")
-        body = json.dumps({"batch": batch, "answers": [asdict(one) for one in answers]}, ensure_ascii=False)
-        try:
-            self._file.write(f"{zlib.crc32(body.encode()):08x} {body}\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            full = ": the disk is full" if error.errno == errno.ENOSPC else ""
-            raise FileError(
-                f"batch {batch} could not be written to {self.folder}{full} ({error}); what was answered before is "
-                "kept: make room and run the same command again"
-            ) from error
+        self._journal.commit(batch, [asdict(one) for one in answers])
 
     def committed(self) -> dict[int, tuple[Answer, ...]]:
         """Answers of every batch that was committed whole, by any process; of one committed twice, the first."""
-        found: dict[int, tuple[Answer, ...]] = {}
-        folder = self.folder / _SHARDS
-        for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else []:
-            for line in path.read_bytes().split(b"\n"):
-                held = _read(line)
-                if held is not None:
-                    found.setdefault(*held)
-        return found
+        places = self._journal.places()
+        return {batch: tuple(Answer(**one) for one in self._journal.read(at)) for batch, at in places.items()}
 
     def join(self, order: Sequence[str]) -> Path:
         """Write all answers in the order of ``order`` to one file, atomically.
@@ -148,30 +116,3 @@ def locked(folder: str | Path) -> Iterator[None]:
             yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _read(line: bytes) -> tuple[int, tuple[Answer, ...]] | None:
-    """A batch, or None for a line that is not whole."""
-    told, _, body = line.partition(b" ")
-    try:
-        if not body or int(told, 16) != zlib.crc32(body):
-            return None
-        held: dict[str, Any] = json.loads(body)
-        return int(held["batch"]), tuple(Answer(**one) for one in held["answers"])
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def _mend(path: Path) -> None:
-    """Cut away what stands behind the last whole line."""
-    if not path.is_file():
-        return
-    content = path.read_bytes()
-    keep = 0
-    for line in content.split(b"\n")[:-1]:
-        if _read(line) is None:
-            break
-        keep += len(line) + 1
-    if keep < len(content):
-        with path.open("r+b") as file:
-            file.truncate(keep)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from vlmattn.core.images import Picture
 from vlmattn.core.provenance import Provenance
 from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.figure import Caption, enlargement, framed
-from vlmattn.overlay.heat import Drawable, Scale, check_fits, is_flat, painted, peak_xy, scale_of
+from vlmattn.overlay.heat import Drawable, Scale, check_fits, extremes_of, painted, peak_xy, scale_of
 from vlmattn.overlay.marks import Box, draw_box, draw_contours, draw_peak
-from vlmattn.overlay.metadata import save_picture
+from vlmattn.overlay.memory import array_of, image_of
+from vlmattn.overlay.metadata import encoded, save_picture
 from vlmattn.overlay.preview import Bundle, bundle
 
 CAUTION = "attention shows where information could come from, not that it was used"
@@ -30,22 +32,27 @@ class Overlay:
     """A drawn map.
 
     Attributes:
-        image: the picture with the map on it, exactly the size of the original. One of less than 48 pixels has no
-            marks, which would hide it.
+        pixels: (H, W, 3) uint8 of :attr:`image`.
         caption: what stands round it in :attr:`figure`.
         record: label, scale, colour map and provenance; written into every file.
         enlarged: a tiny picture as the figure shows it: first enlarged, then marked; None for others.
     """
 
-    image: Image.Image
+    pixels: NDArray[np.uint8]
     caption: Caption
     record: dict[str, Any] = field(default_factory=dict)
     enlarged: Image.Image | None = None
 
+    @cached_property
+    def image(self) -> Image.Image:
+        """The picture with the map on it, exactly the size of the original. One of less than 48 pixels has no marks,
+        which would hide it."""
+        return image_of(self.pixels)
+
     @property
     def figure(self) -> Image.Image:
         """The picture with title, colour bar and small print."""
-        return framed(np.asarray(self.enlarged or self.image), self.caption)
+        return framed(self.pixels if self.enlarged is None else np.asarray(self.enlarged), self.caption)
 
     def save(self, path: str | Path, *, figure: bool = True, quality: int = 92) -> Path:
         """Write ``.png``, ``.webp`` or ``.jpg``, with the provenance inside the file.
@@ -101,12 +108,13 @@ def overlay(
     check_fits(pixels, pixel_map)
     if title is not None and not isinstance(title, str):
         raise SpecError(f"title must be text, got {title!r}")
-    ends, flat = scale_of([pixel_map], scale), is_flat(pixel_map)
+    known = extremes_of(pixel_map)
+    ends, flat = scale_of([pixel_map], scale, known=known), known.flat
     out = painted(pixels, pixel_map, ends, cmap=cmap, alpha=alpha, alpha_max=alpha_max, flat=flat)
     marks = _Marks(
         _boxes(box),
         _levels(contours, ends) if contours is not False and not flat else (),
-        peak_xy(pixel_map) if peak and not flat else None,
+        peak_xy(pixel_map, known) if peak and not flat else None,
     )
     height, width = pixels.shape[:2]
     factor = enlargement(width, height)
@@ -117,7 +125,7 @@ def overlay(
     name = _title(pixel_map) if title is None else title
     caption = Caption(name, small_print, ends, cmap, flat, pixel_map.provenance.unit, alpha, alpha_max)
     record = record_of(pixel_map, ends, cmap, flat)
-    return Overlay(Image.fromarray(out), caption, record, None if enlarged is None else Image.fromarray(enlarged))
+    return Overlay(out, caption, record, None if enlarged is None else Image.fromarray(enlarged))
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ def rgb_pixels(picture: Picture | Image.Image | NDArray[np.uint8]) -> NDArray[np
     image = picture.image if isinstance(picture, Picture) else picture
     if isinstance(image, Image.Image) and image.mode != "RGB":
         image = image.convert("RGB")
-    pixels = np.asarray(image)
+    pixels = array_of(image) if isinstance(image, Image.Image) else np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise MapError(f"the picture must be RGB, (H, W, 3) uint8; got {pixels.dtype} of shape {pixels.shape}")
     return pixels

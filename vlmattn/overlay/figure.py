@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from vlmattn.overlay.colours import colour_table
 from vlmattn.overlay.heat import Scale, cover_of
+from vlmattn.overlay.memory import mounted
 from vlmattn.overlay.text import draw_lines, length, line_height, wrapped
 
 PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
@@ -63,8 +64,8 @@ def framed(pixels: NDArray[np.uint8], caption: Caption) -> Image.Image:
     notes = wrapped(caption.small_print, small, full - 2 * margin, most=_MOST_NOTES)
     head = len(title) * line_height(size) + size if title else 0
     bar = bar_height(caption, small, full - 2 * margin)
-    canvas = Image.new("RGB", (full, head + height + bar + len(notes) * line_height(small) + size), PAPER)
-    canvas.paste(Image.fromarray(pixels), ((full - width) // 2, head))
+    foot = bar + len(notes) * line_height(small) + size
+    canvas = mounted(pixels, (full, head + height + foot), ((full - width) // 2, head), PAPER)
     draw_lines(canvas, (margin, size // 2), title, size, INK)
     top = head + height + size // 2
     draw_bar(canvas, (margin, top, full - margin), caption, small)
@@ -101,11 +102,13 @@ def draw_bar(canvas: Image.Image, place: tuple[int, int, int], caption: Caption,
 
 def _ramp(caption: Caption, width: int, height: int) -> NDArray[np.uint8]:
     steps = np.linspace(0, 255, width).astype(int)
-    share = cover_of(caption.alpha, caption.alpha_max)[steps][None, :, None] / 255
+    share = cover_of(caption.alpha, caption.alpha_max)[steps][:, None] / 255
+    colour = colour_table(caption.cmap)[steps] * share
+    light, shade = (np.round(ground * (1 - share) + colour).astype(np.uint8) for ground in (255, 205))
     square = max(2, height // 2)
-    dark = (np.arange(height)[:, None] // square + np.arange(width)[None, :] // square) % 2
-    ground = np.where(dark, 205, 255)[:, :, None]
-    return np.round(ground * (1 - share) + colour_table(caption.cmap)[steps][None] * share).astype(np.uint8)
+    odd = (np.arange(width) // square % 2 == 1)[:, None]
+    lines = np.stack([np.where(odd, shade, light), np.where(odd, light, shade)])
+    return lines[np.arange(height) // square % 2]
 
 
 def _draw_values(canvas: Image.Image, place: tuple[int, int, int], scale: Scale, size: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,36 @@ class Drawable(Protocol):
         ...
 
 
-def scale_of(maps: list[Drawable], scale: Scale | None = None) -> Scale:
+class Extremes(NamedTuple):
+    """Lowest and highest seen value, and the first pixel (x, y) that has the highest; of no seen pixel, zeros."""
+
+    low: float
+    high: float
+    at_xy: tuple[int, int]
+
+    @property
+    def flat(self) -> bool:
+        """Whether all seen values are equal (to float precision), so that nothing stands out."""
+        return self.high - self.low <= 1e-6 * max(abs(self.low), abs(self.high))
+
+
+def extremes_of(one: Drawable) -> Extremes:
+    """What scale, flatness and peak of a map go by: one look at all its pixels."""
+    if not one.seen.any():
+        return Extremes(0.0, 0.0, (0, 0))
+    mask = None if one.seen.all() else one.seen.view(np.uint8)
+    low, high, _, (x, y) = cv2().minMaxLoc(one.values, mask=mask)
+    return Extremes(float(low), float(high), (int(x), int(y)))
+
+
+def scale_of(maps: list[Drawable], scale: Scale | None = None, *, known: Extremes | None = None) -> Scale:
     """The values that the darkest and the lightest colour stand for.
 
     A given scale is taken as it is. Otherwise: from 0 (or the lowest value, if that is negative) to the highest seen
     value of all ``maps`` together, so that pictures side by side share one scale.
+
+    Args:
+        known: of the one map.
 
     Raises:
         SpecError: a scale that does not rise or is not finite.
@@ -57,33 +82,23 @@ def scale_of(maps: list[Drawable], scale: Scale | None = None) -> Scale:
         if not (np.isfinite([low, high]).all() and high > low):
             raise SpecError(f"scale must be (low, high) with low < high, got {scale}")
         return low, high
-    ranges = [_seen_range(m) for m in maps if m.seen.any()]
+    ranges = [known if known is not None else extremes_of(m) for m in maps if m.seen.any()]
     if not ranges:
         return 0.0, 0.0
-    return min(0.0, *(low for low, _ in ranges)), max(high for _, high in ranges)
+    return min(0.0, *(one.low for one in ranges)), max(one.high for one in ranges)
 
 
 def is_flat(one: Drawable) -> bool:
     """Whether all seen values are equal (to float precision), so that nothing stands out."""
-    if not one.seen.any():
-        return True
-    low, high = _seen_range(one)
-    return high - low <= 1e-6 * max(abs(low), abs(high))
+    return extremes_of(one).flat
 
 
-def _seen_range(one: Drawable) -> Scale:
-    mask = None if one.seen.all() else one.seen.view(np.uint8)
-    low, high, _, _ = cv2().minMaxLoc(one.values, mask=mask)
-    return float(low), float(high)
-
-
-def peak_xy(one: Drawable) -> tuple[float, float]:
+def peak_xy(one: Drawable, known: Extremes | None = None) -> tuple[float, float]:
     """The middle of the highest seen patch or pixel, in pixels; the place that ``PixelMap.peak_xy`` gives.
 
     Only for maps that are not flat.
     """
-    low, high = _seen_range(one)
-    _, _, _, (x, y) = cv2().minMaxLoc(one.values, mask=one.seen.view(np.uint8))
+    low, high, (x, y) = known if known is not None else extremes_of(one)
     floor = high - 1e-5 * (high - low)
     right = (one.values[y, x:] >= floor) & one.seen[y, x:]
     down = (one.values[y:, x] >= floor) & one.seen[y:, x]
@@ -178,8 +193,15 @@ def _hatch(out: NDArray[np.uint8], pixels: NDArray[np.uint8], unseen: NDArray[np
     fade = np.full((1, 3), 0.35 / 3)
     for first in range(0, len(out), _ROWS):
         rows = slice(first, first + _ROWS)
-        where = unseen[rows]
-        if where.any():
-            grey = lib.transform(pixels[rows], fade).reshape(where.shape)
-            grey = lib.add(grey, diagonal[np.arange(first, first + len(where)) % (2 * period)])
-            lib.copyTo(lib.cvtColor(grey, lib.COLOR_GRAY2RGB), where.view(np.uint8), out[rows])
+        lines = diagonal[np.arange(first, min(first + _ROWS, len(out))) % (2 * period)]
+        for columns in _runs(unseen[rows].any(axis=0)):
+            part = np.ascontiguousarray(pixels[rows, columns])
+            where = np.ascontiguousarray(unseen[rows, columns])
+            grey = lib.add(lib.transform(part, fade).reshape(where.shape), np.ascontiguousarray(lines[:, columns]))
+            lib.copyTo(lib.cvtColor(grey, lib.COLOR_GRAY2RGB), where.view(np.uint8), out[rows, columns])
+
+
+def _runs(there: NDArray[np.bool_]) -> list[slice]:
+    """Where there are stretches of True."""
+    edges = np.flatnonzero(np.diff(there, prepend=False, append=False)).tolist()
+    return [slice(first, last) for first, last in zip(edges[::2], edges[1::2], strict=True)]

@@ -78,19 +78,19 @@ def _has(face: Any, character: str) -> bool:
 
 def printable(text: str, size: int) -> str:
     """The text with characters that no font has, and control characters, written as escapes."""
-    shown = []
-    for c in text:
-        space = c.isspace() or unicodedata.category(c) == "Zs"
-        known = space or _face_of(c, size) is not None
-        shown.append(" " if space else c if known else c.encode("unicode_escape").decode("ascii"))
-    return "".join(shown)
+    return text.translate({ord(c): _shown(c, size) for c in set(text)})
+
+
+def _shown(c: str, size: int) -> str:
+    if c.isspace() or unicodedata.category(c) == "Zs":
+        return " "
+    return c if _face_of(c, size) is not None else c.encode("unicode_escape").decode("ascii")
 
 
 def _runs(text: str, size: int) -> list[tuple[Any, str]]:
     """The text in stretches of one font each."""
-    return [
-        (face, "".join(characters)) for face, characters in groupby(text, lambda c: _face_of(c, size) or font(size))
-    ]
+    faces = {c: _face_of(c, size) or font(size) for c in set(text)}
+    return [(face, "".join(characters)) for face, characters in groupby(text, faces.__getitem__)]
 
 
 def length(text: str, size: int) -> float:
@@ -116,19 +116,37 @@ def wrapped(text: str, size: int, width: int, *, most: int | None = None) -> lis
 
 
 def _lines(text: str, size: int, width: int) -> list[str]:
-    lines, line = [], ""
-    for word in text.split():
-        trial = f"{line} {word}".strip()
-        if length(trial, size) <= width or not line:
-            line = trial
-        else:
+    lines, line, words = [], "", text.split()
+    while words:
+        fitting = _fitting(line, words, size, width)
+        if not fitting and line:
             lines.append(line)
-            line = word
+            line = ""
+            continue
+        fitting = max(fitting, 1)
+        line = " ".join([line, *words[:fitting]]).strip()
+        words = words[fitting:]
         while (long := length(line, size)) > width and len(line) > 1:
             cut = max(1, int(len(line) * width / long))
             lines.append(line[:cut])
             line = line[cut:]
     return [*lines, line] if line else lines
+
+
+def _fitting(line: str, words: list[str], size: int, width: int) -> int:
+    """How many words fit on a line behind what stands there, with few looks at how long it gets."""
+    fit, too_many = 0, 1
+    while too_many <= len(words) and _fits(line, words[:too_many], size, width):
+        fit, too_many = too_many, 2 * too_many
+    too_many = min(too_many, len(words) + 1)
+    while too_many - fit > 1:
+        middle = (fit + too_many) // 2
+        fit, too_many = (middle, too_many) if _fits(line, words[:middle], size, width) else (fit, middle)
+    return fit
+
+
+def _fits(line: str, words: list[str], size: int, width: int) -> bool:
+    return length(" ".join([line, *words]).strip(), size) <= width
 
 
 def line_height(size: int) -> int:
