@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         capture,
         detection,
         evaluate,
+        export,
         faithfulness,
         gaze,
         grid,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         steering,
         trace,
     )
-    from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip
+    from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip, load_run
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
     from vlmattn.core.errors import VlmattnError
@@ -59,6 +60,7 @@ __all__ = [
     "detection",
     "errors",
     "evaluate",
+    "export",
     "faithfulness",
     "gaze",
     "grid",
@@ -67,6 +69,7 @@ __all__ = [
     "load",
     "load_clip",
     "load_image",
+    "load_run",
     "load_video",
     "maps",
     "overlay",
@@ -95,6 +98,7 @@ _HOMES = {
     "load": "vlmattn.api",
     "load_clip": "vlmattn.api",
     "load_image": "vlmattn.core.images",
+    "load_run": "vlmattn.api",
     "load_video": "vlmattn.core.videos",
 }
 

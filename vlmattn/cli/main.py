@@ -20,6 +20,7 @@ from vlmattn.cli import (
     demo,
     detect,
     evaluate,
+    export,
     faithfulness,
     gaze,
     heads,
@@ -58,6 +59,7 @@ app.command("lens")(lens.lens)
 app.command("detect")(detect.detect)
 app.command("faithfulness")(faithfulness.faithfulness)
 app.command("refine")(refine.refine)
+app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)
