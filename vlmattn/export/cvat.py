@@ -71,8 +71,7 @@ def _child(parent: ET.Element, tag: str, text: str) -> None:
 def _box(image: ET.Element, one: MarkedRegion) -> None:
     names = ("xtl", "ytl", "xbr", "ybr")
     place = {name: f"{value:.2f}" for name, value in zip(names, one.box_xyxy, strict=True)}
-    box = ET.SubElement(image, "box", label=allowed(one.label), source="auto", occluded="0", **place)
-    box.set("z_order", "0")
+    box = ET.SubElement(image, "box", _shape(one) | place)
     _score(box, one)
 
 
@@ -81,9 +80,12 @@ def _mask(image: ET.Element, one: MarkedRegion) -> None:
     place = {"left": str(left), "top": str(top), "width": str(width), "height": str(height)}
     inside = one.mask_hw[top : top + height, left : left + width]
     runs = ", ".join(str(n) for n in run_lengths(inside))
-    mask = ET.SubElement(image, "mask", label=allowed(one.label), source="auto", occluded="0", rle=runs, **place)
-    mask.set("z_order", "0")
+    mask = ET.SubElement(image, "mask", _shape(one) | {"rle": runs} | place)
     _score(mask, one)
+
+
+def _shape(one: MarkedRegion) -> dict[str, str]:
+    return {"label": allowed(one.label), "source": "auto", "occluded": "0", "z_order": "0"}
 
 
 def _score(shape: ET.Element, one: MarkedRegion) -> None:

@@ -107,7 +107,7 @@ def labelling_config(labels: Sequence[str]) -> str:
         choices = ET.SubElement(view, kind, name=name, toName="image")
         for label in labels:
             ET.SubElement(choices, "Label", value=allowed(label))
-    return indented(view)
+    return indented(view, declared=False)
 
 
 def save_label_studio(
@@ -146,6 +146,7 @@ def encoded_brush(mask_hw: NDArray[np.bool_]) -> list[int]:
     for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
         bits += _stretches(length, "11111111" if flat[start] else "00000000")
     text = "".join(bits)
+    text += "0" * (8 - len(text) % 8)  # to a whole byte, and one byte more where it is one: as its own converter does
     digits = np.frombuffer(text.encode("ascii"), dtype=np.uint8) - ord("0")
     packed: list[int] = np.packbits(digits).tolist()
     return packed

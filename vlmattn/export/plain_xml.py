@@ -13,7 +13,8 @@ def allowed(text: str) -> str:
     return _ALLOWED.sub("\ufffd", text)
 
 
-def indented(root: ET.Element) -> str:
-    """The document as text, indented, with its declaration."""
+def indented(root: ET.Element, *, declared: bool = True) -> str:
+    """The document as text, indented; with its declaration, unless its reader takes text without."""
     ET.indent(root)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+    head = '<?xml version="1.0" encoding="utf-8"?>\n' if declared else ""
+    return f"{head}{ET.tostring(root, encoding='unicode')}\n"

@@ -6,14 +6,13 @@ import io
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from vlmattn.core.errors import SpecError
 from vlmattn.core.files import atomic_write_bytes
 from vlmattn.core.images import Picture
+from vlmattn.core.videos import FILMS, PICTURES
 from vlmattn.grid import PatchMap, PixelMap
 
 _LONGEST_NAME = 120
@@ -97,12 +96,13 @@ def picture_files(looks: Sequence[Mapped]) -> tuple[list[PictureFile], list[int]
 def _same(one: Picture, other: Picture) -> bool:
     if one.image is other.image:
         return True
-    return one.name == other.name and one.wh == other.wh and np.array_equal(one.image, other.image)
+    return one.name == other.name and one.wh == other.wh and one.image.tobytes() == other.image.tobytes()
 
 
 def _free_name(name: str, taken: set[str]) -> str:
     # Compared without case: some file systems do not tell it apart.
-    stem = PurePath(file_name(name)).stem or "picture"
+    ending = next((one for one in (*PICTURES, *FILMS) if name.lower().endswith(one)), "")
+    stem = file_name(name[: len(name) - len(ending)])
     number, chosen = 1, f"{stem}.png"
     while chosen.casefold() in taken:
         number += 1
@@ -111,14 +111,13 @@ def _free_name(name: str, taken: set[str]) -> str:
     return chosen
 
 
-def file_name(text: str, otherwise: str = "picture") -> str:
-    """A name that any file system takes, as close to ``text`` as that allows."""
+def file_name(text: str) -> str:
+    """A name that any file system takes, as close to ``text`` as that allows; *picture* where nothing is left."""
     kept = "".join("-" if c in '/\\:*?"<>|' or unicodedata.category(c) in ("Cc", "Cs") else c for c in text)
     kept = kept.strip(" .")
-    stem, ending = PurePath(kept).stem, PurePath(kept).suffix
-    while len((stem + ending).encode("utf-8")) > _LONGEST_NAME and stem:
-        stem = stem[:-1]
-    return (stem + ending).strip(" .") or otherwise
+    while len(kept.encode("utf-8")) > _LONGEST_NAME:
+        kept = kept[:-1].rstrip(" .")
+    return kept or "picture"
 
 
 def write_pictures(place: Callable[[str], Path], files: Sequence[PictureFile]) -> list[Path]:

@@ -198,7 +198,7 @@ def _map_rows(look: Mapped, number: int) -> list[dict[str, Any]]:
         zip(found.layout.tiles, found.values, found.visible_cells(), strict=True)
     ):
         x0, y0, x1, y1 = tile.source_box_xyxy
-        place = {"tile": index, "kind": tile.kind, "rows": tile.grid_hw[0], "cols": tile.grid_hw[1]}
+        place: dict[str, Any] = {"tile": index, "kind": tile.kind, "rows": tile.grid_hw[0], "cols": tile.grid_hw[1]}
         place |= {"x0": x0, "y0": y0, "x1": x1, "y1": y1, "frames": list(tile.frames)}
         spans = {name: getattr(tile, name) for name in ("row_spans", "col_spans")}
         place |= {name: None if held is None else [list(span) for span in held] for name, held in spans.items()}
