@@ -61,7 +61,9 @@ def test_a_map_that_is_zero_nearly_everywhere_gives_no_region_as_large_as_the_pi
 def test_flat_maps_are_skipped_with_the_reason_and_the_others_kept() -> None:
     marked = export.mark([made(FLAT, label="no"), made(PEAKED, label="yes")])
     assert [one.label for one in marked.regions] == ["yes"]
-    assert marked.skipped == ("'no' on hand.png: the map is flat: every pixel has the same value, so no region stands out",)
+    assert marked.skipped == (
+        "'no' on hand.png: the map is flat: every pixel has the same value, so no region stands out",
+    )
     assert marked.labels == ("no", "yes")
 
 
@@ -196,7 +198,9 @@ def test_a_file_in_the_folders_place_is_refused_and_nothing_is_left(name: str, t
     assert sorted(p.name for p in (tmp_path / "half").iterdir()) == ["data", "images"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"images": 1}', '{"images": [], "annotations": [{}], "categories": []}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"images": 1}', '{"images": [], "annotations": [{}], "categories": []}']
+)
 def test_a_file_that_is_no_coco_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(FileError, match=r"x\.json"):
@@ -283,7 +287,9 @@ def test_label_studio_tasks_hold_the_exact_geometry(run: Any, tmp_path: Path) ->
     for (box, mask), region in zip(pairs, marked.regions, strict=True):
         value, scale = box["value"], np.array([201, 133]) / 100
         corner = np.array([value["x"], value["y"]]) * scale
-        assert np.allclose([*corner, *(np.array([value["width"], value["height"]]) * scale)], region.box_xywh, atol=1e-9)
+        assert np.allclose(
+            [*corner, *(np.array([value["width"], value["height"]]) * scale)], region.box_xywh, atol=1e-9
+        )
         assert value["rectanglelabels"] == mask["value"]["brushlabels"] == [region.label]
         assert np.array_equal(export.decoded_brush(mask["value"]["rle"], (201, 133)), region.mask_hw)
         assert (mask["original_width"], mask["original_height"], mask["image_rotation"]) == (201, 133, 0)

@@ -115,10 +115,20 @@ def test_words_by_layers(run: Any, tmp_path: Path) -> None:
 @pytest.mark.hostile
 @pytest.mark.filterwarnings("error")
 def test_any_word_can_be_drawn(tmp_path: Path) -> None:
-    labels = ["$x_{", "猫 😀", "a\x00b\n" + "\ud800".encode("utf-8", "replace").decode(), "w" * 500, r"\frac", "مرحبا", "%&#"]
+    labels = [
+        "$x_{",
+        "猫 😀",
+        "a\x00b\n" + "\ud800".encode("utf-8", "replace").decode(),
+        "w" * 500,
+        r"\frac",
+        "مرحبا",
+        "%&#",
+    ]
     looks = [made(PEAKED, label=label) for label in labels]
     for ending in (".pdf", ".svg", ".png"):
-        figure([[one] for one in looks], row_titles=labels, caption="$\\bad{ " + labels[1]).save(tmp_path / f"x{ending}")
+        figure([[one] for one in looks], row_titles=labels, caption="$\\bad{ " + labels[1]).save(
+            tmp_path / f"x{ending}"
+        )
     assert "$x_{" in texts((tmp_path / "x.svg").read_bytes())
 
 

@@ -56,7 +56,10 @@ def test_every_array_and_field_comes_back(everything: Any, tmp_path: Path) -> No
     held = load_trace(save_trace(tmp_path / "x.safetensors", trace, everything.pictures))
     same(held.trace, trace)
     assert np.array_equal(held.pictures[0].image, everything.pictures[0].image)
-    assert (held.pictures[0].name, held.pictures[0].notes) == (everything.pictures[0].name, everything.pictures[0].notes)
+    assert (held.pictures[0].name, held.pictures[0].notes) == (
+        everything.pictures[0].name,
+        everything.pictures[0].notes,
+    )
     again = save_trace(tmp_path / "y.safetensors", held.trace, held.pictures)
     assert again.read_bytes() == (tmp_path / "x.safetensors").read_bytes()
 
