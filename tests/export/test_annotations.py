@@ -220,7 +220,7 @@ def test_supervision_there_and_back(run: Any) -> None:
     assert len(found) == len(marked.regions)
     assert found.metadata["picture"] == marked.files[0].file
     boxes = sv.mask_to_xyxy(found.mask)  # its own ends are inclusive
-    assert np.array_equal(boxes + [0, 0, 1, 1], found.xyxy)
+    assert np.array_equal(np.add(boxes, [0, 0, 1, 1]), found.xyxy)
     assert list(found.class_id) == [marked.labels.index(one.label) for one in marked.regions]
     back = export.from_supervision(found[found.confidence >= 0])
     for one, other in zip(back, marked.regions, strict=True):

@@ -89,7 +89,7 @@ def pictures(svg: bytes) -> list[np.ndarray]:
 
 def test_maps_of_different_kinds_have_no_scale_in_common(run: Any, tmp_path: Path) -> None:
     raw, value = run.map("red"), run.map("red", method="value")
-    with pytest.raises(SpecError, match="no scale in common: .*normalise='share'"):
+    with pytest.raises(SpecError, match=r"no scale in common: .*normalise='share'"):
         figure([raw, value])
     run.export(tmp_path / "m.svg", "red", methods=["raw", "value"])
     shown = texts((tmp_path / "m.svg").read_bytes())

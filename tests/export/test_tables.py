@@ -104,14 +104,14 @@ def test_damaged_files_are_refused(content: bytes, tmp_path: Path) -> None:
 
 
 def test_other_tables_and_other_things_are_refused(tmp_path: Path) -> None:
-    import pyarrow as arrow
+    import pyarrow as pa
 
-    parquet.write_table(arrow.table({"a": [1]}), tmp_path / "a.parquet")
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
     with pytest.raises(FileError, match="not a table that vlmattn wrote"):
         load_table(tmp_path / "a.parquet")
     with pytest.raises(FileError, match="does not exist"):
         load_table(tmp_path / "b.parquet")
-    with pytest.raises(FileError, match="written as .parquet"):
+    with pytest.raises(FileError, match=r"written as \.parquet"):
         save_table(tmp_path / "x.csv", map_table(made(PEAKED)))
     with pytest.raises(SpecError, match=r"expected a pyarrow\.Table"):
         save_table(tmp_path / "x.parquet", [1])

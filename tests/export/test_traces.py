@@ -174,12 +174,8 @@ def test_a_byte_changed_anywhere_is_noticed(tmp_path: Path) -> None:
         damaged = bytearray(whole)
         damaged[place] ^= 1 << int(rng.integers(8))
         (tmp_path / "bad.safetensors").write_bytes(bytes(damaged))
-        try:
-            held = load_trace(tmp_path / "bad.safetensors")
-        except FileError as error:
-            assert "bad.safetensors" in str(error)
-        else:  # spaces that pad the head may become other spaces
-            same(held.trace, traces.trace())
+        with pytest.raises(FileError, match=r"bad\.safetensors"):
+            load_trace(tmp_path / "bad.safetensors")
 
 
 @pytest.mark.hostile
