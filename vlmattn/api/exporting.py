@@ -152,10 +152,18 @@ def panels(
     if methods is not None:
         return _over_methods(run, words, methods, {"normalise": "share", **options})
     if beside is not None:
+        _check_beside(beside)
         return _over_runs({"plain": run, **beside}, words, options)
     with one_pass(run):
         row = [run.map(word, **options) for word in words]
     return [row], [], []
+
+
+def _check_beside(beside: Any) -> None:
+    if not isinstance(beside, Mapping) or not beside or not all(hasattr(one, "map") for one in beside.values()):
+        raise SpecError(f"beside must be further runs by name, such as {{'VAR': run}}, got {beside!r:.80}")
+    if "plain" in beside:
+        raise SpecError("'plain' names the run itself: give the runs beside it other names")
 
 
 def _over_layers(

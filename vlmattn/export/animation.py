@@ -19,7 +19,7 @@ from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import as_path, atomic_write_bytes
 from vlmattn.core.optional import cv2, require
 from vlmattn.export.figures import shared_unit
-from vlmattn.export.subject import Mapped, each
+from vlmattn.export.subject import Mapped, each, pixels_of, title_of
 from vlmattn.overlay.colours import DEFAULT
 from vlmattn.overlay.draw import record_of, small_print_of
 from vlmattn.overlay.figure import INK, PAPER, Caption, enlargement, framed, text_size
@@ -174,7 +174,7 @@ def animate(
     unit = shared_unit(every)
     small = [_small(look, max_side) for look in every]
     ends = scale_of(list(small), scale)
-    names = list(titles) if titles is not None else [look.label for look in every]
+    names = list(titles) if titles is not None else [title_of(look) for look in every]
     shown = [f"{n} of {len(names)}: {name}" for n, name in enumerate(names, 1)]
     made = common_provenance([one.provenance for one in small])
     caption = Caption("", small_print_of(made), ends, cmap, all(is_flat(one) for one in small), unit)
@@ -203,7 +203,7 @@ def _check(looks: Sequence[Mapped], titles: Sequence[str] | None, max_side: Any)
 
 def _small(look: Mapped, max_side: int) -> Small:
     width, height = look.picture.wh
-    return shrunk(look.picture, look.pixels, max(1, round(width * min(1.0, max_side / max(width, height)))))
+    return shrunk(look.picture, pixels_of(look), max(1, round(width * min(1.0, max_side / max(width, height)))))
 
 
 def _frame(one: Small, scale: Scale, caption: Caption) -> Image.Image:

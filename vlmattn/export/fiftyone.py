@@ -23,7 +23,7 @@ from vlmattn.core.errors import SpecError
 from vlmattn.core.files import as_path, atomic_write_text, filled_folder, write_json
 from vlmattn.core.optional import cv2, require
 from vlmattn.export.regions import Marked, RegionRule, mark
-from vlmattn.export.subject import Mapped, Written, write_pictures
+from vlmattn.export.subject import Mapped, Written, pixels_of, write_pictures
 from vlmattn.grid import PixelMap
 from vlmattn.overlay.heat import scale_of
 
@@ -126,7 +126,7 @@ def _sample(
     }
     # Of two maps of one word on one picture, such as those of two runs, the first is shown.
     for look in reversed(looks):
-        told[fields[look.label]] = _heatmap(look.pixels)
+        told[fields[look.label]] = _heatmap(pixels_of(look))
     return told
 
 

@@ -10,7 +10,8 @@ import io
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import as_path, atomic_write_bytes
 from vlmattn.core.optional import require
-from vlmattn.export.subject import Mapped, each, is_mapped
+from vlmattn.export.subject import Mapped, each, is_mapped, pixels_of, title_of
 from vlmattn.overlay.colours import DEFAULT, colour_table
 from vlmattn.overlay.draw import CAUTION, record_of
 from vlmattn.overlay.heat import Scale, cover_of, is_flat, painted, scale_of
@@ -30,6 +31,11 @@ from vlmattn.overlay.sheet import Small, common_provenance, shrunk
 COLUMN_WIDTHS = {"single": 3.25, "onehalf": 5.0, "double": 6.875}
 """Widths in inches of one and of two columns of CVPR's style, and of one between."""
 FIGURE_ENDINGS = (".pdf", ".svg", ".png", ".webp")
+_FAMILIES = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "PingFang SC",
+    "Microsoft YaHei", "Droid Sans Fallback", "Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Devanagari",
+    "Noto Sans Thai", "Noto Emoji", "Noto Sans Symbols 2", "Symbola", "Unifont",
+)  # fmt: skip
 _LABELS_IN, _CAPTION_POINTS, _POINTS = 0.9, 5.0, 7.0
 _MOST_DPI, _MOST_INCHES = 1200, 100.0
 
@@ -93,13 +99,21 @@ class PaperFigure:
     def _drawn(self, kind: str, **options: Any) -> bytes:
         stream = io.BytesIO()
         with _settings(), warnings.catch_warnings():
-            # A letter that no font has is drawn as a box; the label stands in the record and, in SVG, as text.
+            # Of a letter that only Pillow finds a font for; the whole label stands in the record.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
             self.figure.savefig(stream, format=kind, dpi=self.dpi, facecolor="white", **options)
         return stream.getvalue()
 
     def _repr_png_(self) -> bytes:
         return self._raster(".png")
+
+
+@lru_cache(maxsize=1)
+def _more_families() -> tuple[str, ...]:
+    """Typefaces of this system for characters that the first one lacks."""
+    manager = require("matplotlib.font_manager", extra="export").fontManager
+    there = {one.name for one in manager.ttflist}
+    return tuple(name for name in _FAMILIES if name in there)
 
 
 @contextmanager
@@ -110,7 +124,7 @@ def _settings() -> Iterator[None]:
         "pdf.fonttype": 42,
         "ps.fonttype": 42,
         "svg.hashsalt": "vlmattn",
-        "font.family": ["DejaVu Sans"],
+        "font.family": ["DejaVu Sans", *_more_families()],
         "font.size": _POINTS,
         "text.usetex": False,
         "axes.unicode_minus": True,
@@ -228,7 +242,8 @@ def _side(row_titles: Sequence[str]) -> float:
 
 
 def _small(look: Mapped, cell_in: float, dpi: int) -> Small:
-    return shrunk(look.picture, look.pixels, max(1, min(round(cell_in * dpi), look.picture.wh[0])))
+    small = shrunk(look.picture, pixels_of(look), max(1, min(round(cell_in * dpi), look.picture.wh[0])))
+    return replace(small, label=title_of(look))
 
 
 @dataclass(frozen=True)

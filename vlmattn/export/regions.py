@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vlmattn.core.errors import MapError, SpecError
 from vlmattn.core.provenance import Provenance
-from vlmattn.export.subject import Mapped, PictureFile, each, picture_files
+from vlmattn.export.subject import Mapped, PictureFile, each, picture_files, pixels_of
 from vlmattn.grid import PixelMap
 from vlmattn.grid.regions import ranked_regions
 
@@ -196,7 +196,7 @@ def mark(looks: Mapped | Iterable[Mapped] | Marked, rule: RegionRule | None = No
     for look, number in zip(each_one, numbers, strict=True):
         provenance = look.patch_map.provenance
         try:
-            found = made.regions(look.pixels)
+            found = made.regions(pixels_of(look))
         except MapError as error:
             skipped.append(f"{look.label!r} on {look.picture.name}: {error}")
             continue

@@ -66,6 +66,20 @@ def each(looks: Mapped | Iterable[Mapped]) -> list[Mapped]:
     return found
 
 
+def pixels_of(look: Mapped) -> PixelMap:
+    """The map in pixels, which are not held any longer than before: those of a photograph take some 60 MB."""
+    held = "pixels" in vars(look)
+    pixels = look.pixels
+    if not held:
+        vars(look).pop("pixels", None)
+    return pixels
+
+
+def title_of(look: Mapped) -> str:
+    """The word; of a video, with the frame."""
+    return f"{look.label}: {look.picture.name}" if look.patch_map.layout.times else look.label
+
+
 @dataclass(frozen=True, eq=False)
 class PictureFile:
     """An upright picture, and the name of the file that it becomes, different from every other beside it."""
