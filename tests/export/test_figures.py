@@ -102,7 +102,12 @@ def test_steered_and_plain_stand_side_by_side(vlm: Any, run: Any, tmp_path: Path
     with vlm.steer(va.steering.PAI(alpha=0.5, first_layer=0)):
         steered = vlm.ask(run.pictures[0], "Describe the picture.", answer=run.answer)
     run.export(tmp_path / "s.svg", ["red", "cup"], beside={"PAI": steered}, size="double")
-    assert {"plain", "PAI", "red", "cup (answer, 1 of 2)"} <= set(texts((tmp_path / "s.svg").read_bytes()))
+    shown = texts((tmp_path / "s.svg").read_bytes())
+    assert {"plain", "PAI", "red"} <= set(shown)
+    assert any(one.startswith("cup (answer") for one in shown)
+    for beside in ({}, {"plain": steered}, [steered], {"PAI": "x"}):
+        with pytest.raises(SpecError, match="beside"):
+            run.export(tmp_path / "s.svg", "red", beside=beside)
 
 
 def test_words_by_layers(run: Any, tmp_path: Path) -> None:
@@ -185,11 +190,19 @@ def test_no_display_no_pyplot_and_settings_as_they_were() -> None:
     code = (
         "import os, sys; os.environ.pop('DISPLAY', None)\n"
         "import matplotlib\n"
-        "before = dict(matplotlib.rcParams)\n"
-        "from tests.export.conftest import PEAKED, made\n"
+        "before = matplotlib.rcParams.copy()  # dict() would ask for a backend\n"
+        "import numpy as np\n"
+        "from types import SimpleNamespace\n"
+        "from vlmattn.core.images import load_image\n"
+        "from vlmattn.core.layout import ImageLayout, Tile\n"
         "from vlmattn.export import figure\n"
-        "assert figure(made(PEAKED)).encoded('.svg')\n"
-        "assert dict(matplotlib.rcParams) == before\n"
+        "from vlmattn.grid import PatchMap, to_pixels\n"
+        "layout = ImageLayout((8, 8), (Tile('base', (2, 2), (0, 0, 8, 8)),))\n"
+        "one = PatchMap(([[0.0, 1.0], [0.5, 0.2]],), layout)\n"
+        "picture = load_image(np.zeros((8, 8, 3), np.uint8))\n"
+        "look = SimpleNamespace(label='x', picture=picture, patch_map=one, pixels=to_pixels(one))\n"
+        "assert figure(look).encoded('.svg')\n"
+        "assert repr(matplotlib.rcParams.copy()) == repr(before)\n"
         "print('matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.cwd())
