@@ -188,7 +188,7 @@ def test_foreign_files_are_refused_and_nothing_is_unpickled(tmp_path: Path) -> N
 
     (tmp_path / "evil.safetensors").write_bytes(pickle.dumps(Evil()))
     save_file({"w": np.zeros(3)}, str(tmp_path / "weights.safetensors"))
-    save_file({"w": np.zeros(3)}, str(tmp_path / "other.safetensors"), metadata={"vlmattn": "[]", "digest": "x"})
+    save_file({"w": np.zeros(3)}, str(tmp_path / "other.safetensors"), metadata={"vlmattn": "x\n[]"})
     (tmp_path / "folder.safetensors").mkdir()
     messages = {
         "evil": "is not a trace that vlmattn wrote",
@@ -222,10 +222,10 @@ def test_a_head_that_is_whole_and_wrong_is_refused(change: dict[str, Any], messa
 
     path = str(save_trace(tmp_path / "x.safetensors", traces.trace()))
     with safe_open(path, framework="numpy") as file:
-        head = json.loads(file.metadata()["vlmattn"]) | change
+        head = json.loads(file.metadata()["vlmattn"].partition("\n")[2]) | change
     arrays, text = load_file(path), json.dumps(head)
     arrays = {name: arrays[name] for name in sorted(arrays)}
-    save_file(arrays, path, metadata={"vlmattn": text, "digest": _digest(arrays, text)})
+    save_file(arrays, path, metadata={"vlmattn": f"{_digest(arrays, text)}\n{text}"})
     with pytest.raises(FileError, match=message):
         load_trace(path)
 

@@ -87,7 +87,7 @@ def save_trace(
     head["heads"] = {name: one.to_dict() for name, one in (heads or {}).items()}
     text = json.dumps(head, ensure_ascii=True, sort_keys=True)
     whole = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in sorted(arrays.items())}
-    return atomic_write_bytes(target, save(whole, metadata={"vlmattn": text, "digest": _digest(whole, text)}))
+    return atomic_write_bytes(target, save(whole, metadata={"vlmattn": f"{_digest(whole, text)}\n{text}"}))
 
 
 def load_trace(path: str | Path) -> SavedTrace:
@@ -130,9 +130,11 @@ def _read(target: Path) -> tuple[Arrays, str, str]:
     try:
         with safe_open(str(target), framework="numpy") as file:
             told = file.metadata() or {}
-            if "vlmattn" not in told or "digest" not in told:
+            if "vlmattn" not in told:
                 raise FileError(f"{target} holds no trace of vlmattn: other arrays, or weights of a model")
-            return {name: file.get_tensor(name) for name in sorted(file.keys())}, told["vlmattn"], told["digest"]
+            # One entry, because several would be written in an order that changes from run to run.
+            digest, _, text = told["vlmattn"].partition("\n")
+            return {name: file.get_tensor(name) for name in sorted(file.keys())}, text, digest
     except FileNotFoundError:
         raise FileError(f"{target} does not exist") from None
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -142,7 +144,7 @@ def _read(target: Path) -> tuple[Arrays, str, str]:
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
-    found = hashlib.sha256(text.encode("ascii"))
+    found = hashlib.sha256(text.encode("utf-8", "replace"))
     for name, array in arrays.items():
         found.update(f"{name} {array.dtype.str} {array.shape}".encode())
         found.update(np.ascontiguousarray(array).data)
