@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         detection,
         display,
         evaluate,
+        export,
         faithfulness,
         gaze,
         grid,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
         steering,
         trace,
     )
-    from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip
+    from vlmattn.api import Clip, Look, Run, VideoLook, Vlm, load, load_clip, load_run
     from vlmattn.capture import CaptureSpec, Steering
     from vlmattn.core import errors
     from vlmattn.core.errors import VlmattnError
@@ -63,6 +64,7 @@ __all__ = [
     "display",
     "errors",
     "evaluate",
+    "export",
     "faithfulness",
     "gaze",
     "grid",
@@ -71,6 +73,7 @@ __all__ = [
     "load",
     "load_clip",
     "load_image",
+    "load_run",
     "load_video",
     "maps",
     "overlay",
@@ -101,6 +104,7 @@ _HOMES = {
     "load": "vlmattn.api",
     "load_clip": "vlmattn.api",
     "load_image": "vlmattn.core.images",
+    "load_run": "vlmattn.api",
     "load_video": "vlmattn.core.videos",
 }
 

@@ -58,6 +58,7 @@ def test_top_level_names_resolve() -> None:
         ("vlmattn", (*HEAVY, "numpy", "PIL")),
         ("vlmattn.cli", HEAVY),
         ("vlmattn.detection", ("torch", "transformers", "scipy")),
+        ("vlmattn.export", ("torch", "transformers", "matplotlib", "pyarrow", "pandas")),
         ("vlmattn.faithfulness", ("torch", "transformers", "scipy")),
         ("vlmattn.grid", ("torch", "transformers")),
         ("vlmattn.heads", ("torch", "transformers")),

@@ -6,6 +6,7 @@ from vlmattn.api.checking import Check, Checked
 from vlmattn.api.circuits import head_circuits, pursue_heads
 from vlmattn.api.clip import Clip, load_clip
 from vlmattn.api.detection import DetectedWord, Detection
+from vlmattn.api.exporting import EXPORTS
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.hallucination_heads import HallucinationHeads, Named, hallucination_heads
 from vlmattn.api.knockout import knockout_cost, knockout_sweep
@@ -14,12 +15,14 @@ from vlmattn.api.look import Look
 from vlmattn.api.reading import joint_embedding, reasoning_of
 from vlmattn.api.refinement import Refinement
 from vlmattn.api.run import Run
+from vlmattn.api.saved import load_run
 from vlmattn.api.searching import Searched
 from vlmattn.api.verify import Verification
 from vlmattn.api.video_look import VideoLook
 from vlmattn.api.vlm import Vlm
 
 __all__ = [
+    "EXPORTS",
     "Check",
     "Checked",
     "Clip",
@@ -42,6 +45,7 @@ __all__ = [
     "knockout_sweep",
     "load",
     "load_clip",
+    "load_run",
     "pursue_heads",
     "reasoning_of",
 ]

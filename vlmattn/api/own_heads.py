@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmattn.api.findings import check_fits
+from vlmattn.api.saved import AbsentModel
 from vlmattn.core.errors import FileError, SpecError
 from vlmattn.core.files import as_path
 from vlmattn.core.head_preset import HeadPreset
@@ -24,6 +25,8 @@ def own_heads(vlm: Vlm, heads: Any) -> Any:
     """
     from vlmattn.maps.presets import HEAD_PRESETS
 
+    if isinstance(vlm, AbsentModel):  # the trace says whether it has these heads
+        return vlm.known_heads().get(heads, heads) if isinstance(heads, str) else heads
     if isinstance(heads, HeadPreset):
         check_fits(vlm, heads)
         return heads

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vlmattn.api.checking import Checked
     from vlmattn.api.detection import Detection
     from vlmattn.api.hallucination_heads import HallucinationHeads, Named
     from vlmattn.detection import MentionTable
+    from vlmattn.export import Written
     from vlmattn.gaze import Scanpath
     from vlmattn.heads import HeadCircuits, HeadPursuit, JointEmbedding, KnockoutSweep, Reasoning
     from vlmattn.report import Panel
@@ -163,3 +166,21 @@ class AnswerStudies:
         from vlmattn.report import write_report
 
         return write_report(path, [self, *beside], **options)
+
+    def export(self, path: str | Path, what: Any = None, *, format: str | None = None, **options: Any) -> Written:
+        """Write maps of words as figures, animations, annotations, tables, or the whole run to be loaded again.
+
+        Args:
+            path: a file, or a folder for annotations. what: a word, phrase or token, or several; default: all words of
+                the answer. format: one of :data:`vlmattn.api.EXPORTS`; default: what the ending says, as ``.pdf``,
+                ``.mp4``, ``.parquet`` (words) or ``.safetensors`` (the run; see :func:`vlmattn.load_run`).
+            options: of the format, told in ``docs/export.md``; all others go to :meth:`Run.map`.
+
+        Maps that cannot be exported, such as flat ones as boxes, are told in ``skipped``.
+
+        Raises:
+            SpecError: no such format or option. FileError: a place that cannot be written. Others as :meth:`Run.map`.
+        """
+        from vlmattn.api.exporting import export_run
+
+        return export_run(self, path, what, format, options)  # type: ignore[arg-type]

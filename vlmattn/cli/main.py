@@ -23,6 +23,7 @@ from vlmattn.cli import (
     demo,
     detect,
     evaluate,
+    export,
     faithfulness,
     gaze,
     heads,
@@ -66,6 +67,7 @@ app.command("detect")(detect.detect)
 app.command("faithfulness")(faithfulness.faithfulness)
 app.command("refine")(refine.refine)
 app.command("report")(report.report)
+app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("verify")(verify.verify)
 app.command("evaluate")(evaluate.evaluate)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -124,6 +124,21 @@ class Provenance:
         """Plain values only, ready for JSON."""
         return asdict(self) | {"steps": list(self.steps)}
 
+    @classmethod
+    def from_dict(cls, held: Mapping[str, Any]) -> Provenance:
+        """What :meth:`to_dict` gave; fields that this version does not know are left out.
+
+        Raises:
+            TypeError: a field of another type.
+        """
+        known = {f.name for f in fields(cls)}
+        given: dict[str, Any] = {k: v for k, v in held.items() if k in known}
+        steps, seed, versions = given.pop("steps", []), given.pop("seed", None), given.pop("versions", {})
+        if not isinstance(steps, list) or not isinstance(seed, int | None) or not isinstance(versions, dict):
+            raise TypeError(f"steps {steps!r}, seed {seed!r}, versions {versions!r}")
+        words: dict[str, Any] = {k: None if k == "revision" and v is None else _text(v) for k, v in given.items()}
+        return cls(**words, steps=tuple(_text(step) for step in steps), seed=seed, versions=versions)
+
     def to_json(self) -> str:
         """One line of JSON with sorted keys."""
         return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
@@ -164,6 +179,12 @@ def _told(method: str) -> tuple[str, str]:
     return (METHODS | PAIR_METHODS | REFINE_METHODS | TOWER_METHODS | SINK_METHODS | HEAD_METHODS).get(
         method, (method, "")
     )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not text")
+    return value
 
 
 def _cut(text: str) -> str:

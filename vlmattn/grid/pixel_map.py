@@ -99,13 +99,18 @@ class PixelMap:
         if self.is_flat:
             raise MapError("the map is flat: every pixel has the same value, so no region stands out")
         if threshold is None:
-            threshold = self._quantile(0.9 if quantile is None else quantile)
+            threshold = self.level(0.9 if quantile is None else quantile)
         box = largest_region(self.seen & (self.values >= threshold))
         if box is None:
             raise MapError(f"no pixel reaches {threshold:.4g}: the highest value is {self._range()[1]:.4g}")
         return box
 
-    def _quantile(self, quantile: float) -> float:
+    def level(self, quantile: float) -> float:
+        """The seen value that a share of all seen values does not exceed.
+
+        Raises:
+            SpecError: a quantile outside 0 to 1.
+        """
         if not 0 <= quantile <= 1:
             raise SpecError(f"quantile must be 0 to 1, got {quantile}")
         return float(np.quantile(self.values[self.seen], quantile, method="lower"))

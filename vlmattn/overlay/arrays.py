@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +55,9 @@ def load_map(path: str | Path) -> PixelMap:
         outside = float(head["outside"])
         if not np.isfinite(outside):
             raise ValueError(f"outside is {outside}")
-        return PixelMap(values, seen, outside, _text(head["label"]), _provenance(head["provenance"]))
+        return PixelMap(values, seen, outside, _text(head["label"]), Provenance.from_dict(head["provenance"]))
     except (KeyError, TypeError, ValueError, AttributeError, MapError) as error:
         raise FileError(f"{path} is not a map that vlmattn wrote: {error!r}") from error
-
-
-def _provenance(held: dict[str, Any]) -> Provenance:
-    known = {f.name for f in fields(Provenance)}
-    given: dict[str, Any] = {k: v for k, v in held.items() if k in known}
-    steps, seed, versions = given.pop("steps", []), given.pop("seed", None), given.pop("versions", {})
-    if not isinstance(steps, list) or not isinstance(seed, int | None) or not isinstance(versions, dict):
-        raise TypeError(f"steps {steps!r}, seed {seed!r}, versions {versions!r}")
-    words: dict[str, Any] = {k: None if k == "revision" and v is None else _text(v) for k, v in given.items()}
-    return Provenance(**words, steps=tuple(_text(step) for step in steps), seed=seed, versions=versions)
 
 
 def _text(value: Any) -> str:

@@ -51,13 +51,23 @@ def encoded(image: Image.Image, record: dict[str, Any], suffix: str = ".png", *,
         notes.add_text(_KEY, text)
         image.save(stream, kind, pnginfo=notes, compress_level=3)
     else:
-        exif = Image.Exif()
-        exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + _fitting(text).encode("ascii")
+        exif = comment_exif(text)
         try:
-            image.save(stream, kind, quality=quality, exif=exif.tobytes())
+            image.save(stream, kind, quality=quality, exif=exif)
         except (OSError, ValueError, TypeError) as error:
             raise FileError(f"a picture of {image.width}x{image.height} cannot be {kind}: {error}; use .png") from error
     return stream.getvalue()
+
+
+def comment_exif(text: str) -> bytes:
+    """An EXIF record with ``text``, which is ASCII, as its user comment; packed where it is long.
+
+    Raises:
+        FileError: too long even so.
+    """
+    exif = Image.Exif()
+    exif.get_ifd(_EXIF_IFD)[_USER_COMMENT] = _ASCII + _fitting(text).encode("ascii")
+    return exif.tobytes()
 
 
 def _fitting(text: str) -> str:

@@ -50,7 +50,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class _Small:
+class Small:
     """A map scaled down with its picture; areas are averaged before anything is coloured."""
 
     pixels: NDArray[np.uint8]
@@ -94,7 +94,7 @@ def contact_sheet(
         raise SpecError(
             f"{len(row_titles)} row titles and {len(column_titles)} column titles for {len(cells)}x{columns} cells"
         )
-    small = [[_shrunk(picture, one, cell_width) for _, picture, one in row] for row in cells]
+    small = [[shrunk(picture, one, cell_width) for _, picture, one in row] for row in cells]
     flat_list = [one for row in small for one in row]
     ends = scale_of(list(flat_list), scale)
     record = {
@@ -111,13 +111,13 @@ def contact_sheet(
             for path, colour in some:
                 draw_scanpath(pixels, path, colour=colour)
     flat = all(is_flat(one) for one in flat_list)
-    made = _common([one.provenance for one in flat_list])
+    made = common_provenance([one.provenance for one in flat_list])
     caption = Caption("", small_print_of(made), ends, cmap, flat, made.unit)
     image = _laid_out(drawn, cells, list(row_titles), list(column_titles), title, caption)
     return Sheet(image, record)
 
 
-def _common(made: list[Provenance]) -> Provenance:
+def common_provenance(made: list[Provenance]) -> Provenance:
     """What all maps of a sheet have in common; the rest stands in the record."""
     first = made[0]
     texts = [f.name for f in fields(Provenance) if isinstance(getattr(first, f.name), str)]
@@ -126,11 +126,16 @@ def _common(made: list[Provenance]) -> Provenance:
     return replace(first, **changes)
 
 
-def _painted(one: _Small, scale: Scale, cmap: str) -> NDArray[np.uint8]:
+def _painted(one: Small, scale: Scale, cmap: str) -> NDArray[np.uint8]:
     return painted(one.pixels, one, scale, cmap=cmap, alpha="value", alpha_max=0.75, flat=is_flat(one))
 
 
-def _shrunk(picture: Any, one: Drawable, width: int) -> _Small:
+def shrunk(picture: Any, one: Drawable, width: int) -> Small:
+    """A picture and its map at ``width`` pixels (tall ones at twice that in height): means over areas that were seen.
+
+    Raises:
+        MapError: the map does not fit the picture.
+    """
     pixels = rgb_pixels(picture)
     check_fits(pixels, one)
     factor = min(width / pixels.shape[1], 2 * width / pixels.shape[0])
@@ -140,7 +145,7 @@ def _shrunk(picture: Any, one: Drawable, width: int) -> _Small:
     held = np.where(one.seen, one.values, 0).astype(np.float32)
     # Unseen pixels have no value: they take no part in the mean of an area.
     mean = cv2().resize(held, size, interpolation=how).reshape(size[::-1]) / np.maximum(share, 1e-6)
-    return _Small(
+    return Small(
         cv2().resize(pixels, size, interpolation=how),
         np.where(share > 0, mean, 0).astype(np.float32),
         share > 0.5,
