@@ -1,0 +1,33 @@
+// Browsers refuse workers whose script is a local file. For a site opened from a folder this one runs the script in a
+// hidden frame of the page instead; over http the browser's own workers are left alone.
+if (location.protocol === "file:") {
+  window.Worker = class extends EventTarget {
+    constructor(url) {
+      super()
+      const frame = document.createElement("iframe")
+      frame.hidden = true
+      document.documentElement.append(frame)
+      this.frame = frame
+      const inside = frame.contentWindow
+      inside.postMessage = data => this.dispatchEvent(new MessageEvent("message", { data }))
+      // Scripts that the worker asks for are loaded one after the other.
+      inside.importScripts = (...urls) => Promise.all(urls.map(one => this.run(one)))
+      this.ready = this.run(url)
+    }
+    run(url) {
+      return new Promise((resolve, reject) => {
+        const script = this.frame.contentDocument.createElement("script")
+        script.src = new URL(url, location.href).href
+        script.onload = resolve
+        script.onerror = () => reject(new Error(`cannot load ${url}`))
+        this.frame.contentDocument.body.append(script)
+      })
+    }
+    postMessage(data) {
+      this.ready.then(() => this.frame.contentWindow.dispatchEvent(new MessageEvent("message", { data })))
+    }
+    terminate() {
+      this.frame.remove()
+    }
+  }
+}

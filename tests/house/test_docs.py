@@ -1,0 +1,156 @@
+"""The pages of the site: their examples run, every method and error has its section, and tables are what the code says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+DOCS = REPO / "docs"
+PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+OWN = ("adapters.md", "errors.md", "refinement.md", "steering.md")
+RUN_HERE = sorted(page for page in PAGES if page.startswith("tasks/") or page in OWN)
+BLOCK = re.compile(r"^(?P<mark><!-- not run: \S.*? -->\n)?```python\n(?P<code>.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+PARTS = ("$$", "**Source**: ", "**Knobs**: ", "**Cost**: ", "**When it misleads**: ")
+
+
+@pytest.fixture(scope="module")
+def hooks() -> Any:
+    sys.path.insert(0, str(DOCS))
+    try:
+        import build_hooks
+    finally:
+        sys.path.remove(str(DOCS))
+    return build_hooks
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def sections(page: str) -> dict[str, str]:
+    """Body by heading, of sections that have a body."""
+    parts = re.split(r"^##+ (.+)$", text_of(page), flags=re.MULTILINE)
+    return {title: body for title, body in zip(parts[1::2], parts[2::2], strict=True) if body.strip()}
+
+
+@pytest.mark.parametrize("page", [page for page in RUN_HERE if BLOCK.search(text_of(page))])
+def test_the_examples_run_in_order(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vlmattn.adapters import registry
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
+    text, names = text_of(page), {"__name__": "page"}
+    for match in BLOCK.finditer(text):
+        if not match["mark"]:
+            # Padded, so that a traceback names the page's own line.
+            line = text.count("\n", 0, match.start("code"))
+            exec(compile("\n" * line + match["code"], page, "exec"), names)
+
+
+def test_every_other_example_is_run_elsewhere_or_says_why_not() -> None:
+    tests = {path: path.read_text(encoding="utf-8") for path in (REPO / "tests").rglob("test_*.py")}
+    running = [text for path, text in tests.items() if "exec(" in text and path != Path(__file__)]
+    for page in sorted(set(PAGES) - set(RUN_HERE)):
+        bare = [match for match in BLOCK.finditer(text_of(page)) if not match["mark"]]
+        assert not bare or any(page in text for text in running), f"nothing runs the examples of docs/{page}"
+
+
+METHOD_PAGES = [page for page in PAGES if page.startswith("methods/") and page != "methods/index.md"]
+
+
+@pytest.mark.parametrize("page", METHOD_PAGES)
+def test_every_method_says_all_of_it(page: str) -> None:
+    for title, body in sections(page).items():
+        missing = [part for part in PARTS if part not in body]
+        assert not missing, f"{page}, {title}: no {missing}"
+
+
+def registries() -> dict[str, list[str]]:
+    from vlmattn import detection, gaze, heads, maps, refine, steering
+    from vlmattn.api import checks
+    from vlmattn.api.faithfulness import METRICS
+    from vlmattn.gaze import scanpaths
+
+    states = [name for name in checks.METHODS if name in ("tam", "logit_lens", "integrated_gradients", "occlusion")]
+    return {
+        "methods/attention.md": sorted(set(checks.METHODS) - set(states)),
+        "methods/states.md": [*states, *maps.DUAL_METHODS],
+        "methods/refinement.md": [*refine.RECIPES, *refine.SEARCHES],
+        "methods/steering.md": list(steering.NAMED),
+        "methods/detection.md": list(detection.SCORES),
+        "methods/heads.md": list(heads.SCORES),
+        "methods/faithfulness.md": list(METRICS),
+        "methods/gaze-maps.md": list(gaze.MAP_METRICS),
+        "methods/scanpaths.md": list(scanpaths.SCANPATH_METRICS),
+    }
+
+
+def test_every_method_has_its_section() -> None:
+    for page, names in registries().items():
+        # A section names its methods in the heading or before its equation.
+        told = [f"{title}\n{body.partition('$$')[0]}" for title, body in sections(page).items()]
+        assert names
+        for name in names:
+            assert any(f"`{name}`" in one for one in told), f"docs/{page} says nothing of {name}"
+
+
+def test_every_error_has_its_section() -> None:
+    from vlmattn.core import errors
+
+    classes = [name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)]
+    titles = {re.sub(r"<[^>]+>", "", title): (title, body) for title, body in sections("errors.md").items()}
+    assert sorted(titles) == sorted(classes)
+    for name, (title, body) in titles.items():
+        assert f'<a id="{name}"></a>' in title
+        assert "**Cause**: " in body
+        assert "**Way out**: " in body
+
+
+def test_the_tree_of_errors_is_that_of_the_code() -> None:
+    from vlmattn.core import errors
+
+    tree = re.search(r"^```text\n(.*?)^```$", text_of("errors.md"), flags=re.DOTALL | re.MULTILINE)
+    assert tree
+    above: list[str] = ["Exception"]
+    for line in tree[1].splitlines():
+        name = re.sub(r"\W", "", line)
+        del above[line.index(name[0]) // 4 + 1 :]
+        assert getattr(errors, name).__bases__[0].__name__ == above[-1]
+        above.append(name)
+    assert tree[1].count("\n") == len(sections("errors.md"))
+
+
+def test_the_layers_are_those_of_the_test_of_imports(hooks: Any) -> None:
+    from tests.house.test_layers import LAYERS
+
+    page = text_of("architecture.md")
+    assert page == hooks.with_layers(page), "run `python docs/build_hooks.py`"
+    drawn = re.findall(r"^\| (\d+) \| `(\w+)` \| \S", page, flags=re.MULTILINE)
+    there = [(str(rank), name) for rank, row in enumerate(LAYERS) for name in row if (REPO / "vlmattn" / name).is_dir()]
+    assert drawn == there
+
+
+def test_an_included_section_ends_where_the_next_begins(hooks: Any) -> None:
+    text = "# A\n\n## B c\n\nbody\n\n### D\n\n```python\n# no heading\n```\n\n## E\n\nother\n"
+    assert hooks.section(text, "b-c") == "body\n\n## D\n\n```python\n# no heading\n```"
+    with pytest.raises(ValueError, match="no section #no-heading"):
+        hooks.section(text, "no-heading")
+
+
+def test_links_lead_to_pages_or_are_text(hooks: Any) -> None:
+    text = "[a](docs/gaze.md#x) [b](benchmarks/maps.py) ![c](docs/demo-sheet.png) [d](https://e.f)\n```\n[a](docs/gaze.md)\n```\n"
+    assert hooks.relinked(text, "README.md", "index.md") == (
+        "[a](gaze.md#x) b ![c](demo-sheet.png) [d](https://e.f)\n```\n[a](docs/gaze.md)\n```\n"
+    )
+    assert hooks.relinked("[a](../../README.md#ask)", "docs/tasks/x.md", "tasks/x.md") == "[a](../index.md#ask)"
+    assert hooks.relinked("[a](gone.md)", "docs/tasks/x.md", "tasks/x.md") == "[a](gone.md)"
+
+
+def test_pages_that_are_not_there_are_left_out(hooks: Any) -> None:
+    nav = [{"A": ["a.md", {"B": "b.md"}]}, {"C": [{"API": "api/"}]}]
+    assert hooks._filled(nav, {"a.md"}, ["api/x.md"]) == [{"A": ["a.md"]}, {"C": [{"API": [{"x": "api/x.md"}]}]}]
