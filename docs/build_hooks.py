@@ -236,10 +236,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    """Equations as MathML; roles of docstrings as links to what they name."""
+    """Equations as MathML; roles of docstrings as links to what they name, where that is told in full."""
 
     def reference(match: re.Match[str]) -> str:
         shown = match["name"].rsplit(".", 1)[-1] if match["short"] else match["name"]
+        if "." not in match["name"]:
+            return f"<code>{shown}</code>"
         return f'<autoref optional identifier="{match["name"]}"><code>{shown}</code></autoref>'
 
     return ROLE.sub(reference, mathml(content)).replace("::</p>", ":</p>")
