@@ -121,7 +121,9 @@ def included(text: str, source: str, page: str) -> str:
 def public_names(init: Path) -> list[str]:
     """The names in ``__all__`` of a module, read without running it."""
     for node in ast.parse(init.read_text(encoding="utf-8")).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         if any(isinstance(t, ast.Name) and t.id == "__all__" for t in targets) and node.value is not None:
             return [ast.literal_eval(one) for one in getattr(node.value, "elts", [])]
     return []

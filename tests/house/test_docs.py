@@ -1,4 +1,4 @@
-"""The pages of the site: their examples run, every method and error has its section, and tables are what the code says."""
+"""The pages of the site: examples run, every method and error has its section, tables are what the code says."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ DOCS = REPO / "docs"
 PAGES = sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
 OWN = ("adapters.md", "errors.md", "refinement.md", "steering.md")
 RUN_HERE = sorted(page for page in PAGES if page.startswith("tasks/") or page in OWN)
-BLOCK = re.compile(r"^(?P<mark><!-- not run: \S.*? -->\n)?```python\n(?P<code>.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(
+    r"^(?P<mark><!-- not run: \S.*? -->\n)?```python\n(?P<code>.*?)^```$", flags=re.DOTALL | re.MULTILINE
+)
 PARTS = ("$$", "**Source**: ", "**Knobs**: ", "**Cost**: ", "**When it misleads**: ")
 
 
