@@ -4,15 +4,18 @@ if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(url) {
       super()
-      const frame = document.createElement("iframe")
-      frame.hidden = true
-      document.documentElement.append(frame)
-      this.frame = frame
-      const inside = frame.contentWindow
+      this.frame = document.createElement("iframe")
+      this.frame.hidden = true
+      // Some browsers load the empty page at once, others later, and then anew: what is put there before is lost.
+      const empty = new Promise(resolve => this.frame.addEventListener("load", resolve, { once: true }))
+      document.documentElement.append(this.frame)
+      this.ready = empty.then(() => this.start(url))
+    }
+    start(url) {
+      const inside = this.frame.contentWindow
       inside.postMessage = data => this.dispatchEvent(new MessageEvent("message", { data }))
-      // Scripts that the worker asks for are loaded one after the other.
       inside.importScripts = (...urls) => Promise.all(urls.map(one => this.run(one)))
-      this.ready = this.run(url)
+      return this.run(url)
     }
     run(url) {
       return new Promise((resolve, reject) => {

@@ -101,6 +101,48 @@ def test_every_method_has_its_section() -> None:
             assert any(f"`{name}`" in one for one in told), f"docs/{page} says nothing of {name}"
 
 
+def knobs(body: str) -> set[str]:
+    """Names between backticks where a section tells its knobs."""
+    told = re.search(r"\*\*Knobs\*\*: (.*?)(?=\n\* \*\*)", body, flags=re.DOTALL)
+    return set(re.findall(r"`([a-z_]\w*)`", told[1])) if told else set()
+
+
+def test_the_knobs_of_steering_are_those_of_its_classes() -> None:
+    from dataclasses import fields
+
+    from vlmattn.steering import NAMED
+
+    for title, body in sections("methods/steering.md").items():
+        if (name := title.strip("`")) in NAMED:
+            there = {field.name for field in fields(NAMED[name])} | set(NAMED[name].presets) | {"scores", "mass", "fit_dagcd"}
+            assert knobs(body) <= there, f"{name} has no {knobs(body) - there}"
+
+
+def test_the_knobs_of_maps_are_their_options() -> None:
+    from vlmattn.api.checks import MAP_OPTIONS, METHOD_OPTIONS
+
+    words = {"drop", "only", "auto", "mean", "black", "blur", "pixels", "patches", "signed", "positive", "logit"}
+    shared = {"sinks", "raw", "normalise", "predicting", "query", "log_probability", *MAP_OPTIONS, *words}
+    for page in ("methods/attention.md", "methods/states.md"):
+        for title, body in sections(page).items():
+            if (name := title.strip("`")) in METHOD_OPTIONS:
+                there = set(METHOD_OPTIONS[name]) | (
+                    shared if name in ("raw", "value", "relative") else shared - set(MAP_OPTIONS)
+                )
+                assert knobs(body) <= there, f"{name} has no {knobs(body) - there}"
+
+
+def test_the_knobs_of_refinement_are_fields_of_recipes_and_searches() -> None:
+    from dataclasses import fields
+
+    from vlmattn.refine import RECIPES, Recipe, SearchRule
+
+    there = {field.name for kind in (Recipe, SearchRule) for field in fields(kind)} | set(RECIPES)
+    for title, body in sections("methods/refinement.md").items():
+        if title not in ("The gate", "Measures"):
+            assert knobs(body) <= there, f"{title}: {knobs(body) - there}"
+
+
 def test_every_error_has_its_section() -> None:
     from vlmattn.core import errors
 

@@ -149,7 +149,8 @@ def browser() -> Iterator[Any]:
 
 def searched(page: Any, words: str) -> list[str]:
     """Titles that the search box finds."""
-    page.locator(".md-search__input").first.fill(words)
+    # Typed, as the search listens to keys.
+    page.locator(".md-search__input").first.press_sequentially(words)
     page.wait_for_selector(".md-search-result__item h1", state="attached", timeout=60_000)
     return page.locator(".md-search-result__item h1").all_inner_texts()  # type: ignore[no-any-return]
 
