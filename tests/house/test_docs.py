@@ -114,7 +114,11 @@ def test_the_knobs_of_steering_are_those_of_its_classes() -> None:
 
     for title, body in sections("methods/steering.md").items():
         if (name := title.strip("`")) in NAMED:
-            there = {field.name for field in fields(NAMED[name])} | set(NAMED[name].presets) | {"scores", "mass", "fit_dagcd"}
+            there = (
+                {field.name for field in fields(NAMED[name])}
+                | set(NAMED[name].presets)
+                | {"scores", "mass", "fit_dagcd"}
+            )
             assert knobs(body) <= there, f"{name} has no {knobs(body) - there}"
 
 
@@ -169,6 +173,16 @@ def test_the_tree_of_errors_is_that_of_the_code() -> None:
     assert tree[1].count("\n") == len(sections("errors.md"))
 
 
+def test_arrays_that_the_glossary_names_exist() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (REPO / "vlmattn").rglob("*.py"))
+    axes = sections("glossary.md")["Axes"]
+    names = set(re.findall(r"`(\w+)`", axes))
+    assert len(names) > 10
+    assert not [name for name in names if not re.search(rf"\b{name}\b", source)]
+    letters = {letter for row in re.findall(r"^\| ([a-z](?:, [a-z])*) \|", axes, flags=re.MULTILINE) for letter in row}
+    assert all(set(name.rsplit("_", 1)[1]) <= letters for name in names if "_" in name and "(" not in name)
+
+
 def test_the_layers_are_those_of_the_test_of_imports(hooks: Any) -> None:
     from tests.house.test_layers import LAYERS
 
@@ -177,6 +191,26 @@ def test_the_layers_are_those_of_the_test_of_imports(hooks: Any) -> None:
     drawn = re.findall(r"^\| (\d+) \| `(\w+)` \| \S", page, flags=re.MULTILINE)
     there = [(str(rank), name) for rank, row in enumerate(LAYERS) for name in row if (REPO / "vlmattn" / name).is_dir()]
     assert drawn == there
+
+
+@pytest.mark.parametrize(
+    ("given", "lines"),
+    [
+        ("Args:\n    a: one. b, c: two\n        more. Not d: so.\n", ["a: one.", "b, c: two more. Not d: so."]),
+        ("Raises:\n    SpecError: a; b. MapError: c.\n", ["SpecError: a; b.", "MapError: c."]),
+    ],
+)
+def test_each_argument_has_a_line_of_its_own(given: str, lines: list[str]) -> None:
+    pytest.importorskip("griffe")
+    sys.path.insert(0, str(DOCS))
+    try:
+        from docstrings import rewritten
+    finally:
+        sys.path.remove(str(DOCS))
+    title = given.partition("\n")[0]
+    assert rewritten(f"What.\n\n{given}\nRest.\n") == "\n".join(
+        ["What.", "", title, *(f"    {line}" for line in lines), "", "Rest.", ""]
+    )
 
 
 def test_an_included_section_ends_where_the_next_begins(hooks: Any) -> None:
