@@ -1,6 +1,6 @@
 """What mkdocs needs besides the pages: pages made of files elsewhere, links that lead out of ``docs``, equations.
 
-* The README is the first page; the changelog, the models' cards and the notebooks' README are pages too.
+* The README is the first page; the changelog and the models' cards are pages too.
 * A paragraph ``[include: Title](../README.md#title)`` becomes the section of that name.
 * Every package has a page of its public names under ``api/``, made of the names in its ``__all__``.
 * ``$…$`` and ``$$…$$`` become MathML, which browsers draw without a script.
@@ -24,7 +24,6 @@ DOCS = ROOT / "docs"
 ELSEWHERE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
-    "notebooks/README.md": "notebooks.md",
     "datasets/scenes/README.md": "cards/scenes.md",
     "vlmattn/scene/models/scene/README.md": "cards/scene.md",
     "vlmattn/scene/models/scene-prior/README.md": "cards/scene-prior.md",
