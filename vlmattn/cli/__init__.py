@@ -1,4 +1,4 @@
-"""The command line: ``vlmattn demo | ask | map | models | verify | scenes``."""
+"""The command line; ``vlmattn --help`` lists its commands."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""What every layer uses: errors, checks, layouts, pictures and videos, files, provenance."""
