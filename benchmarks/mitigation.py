@@ -51,6 +51,8 @@ GRID: dict[str, tuple[str, ...]] = {
     "DeCo": ("deco:alpha=0.3", "deco:alpha=0.6", "deco:alpha=1.2"),
 }
 """Settings that are tried on the scenes of seed 1; the first is the paper's, or nearest to it."""
+PARTS = ("heads", "looks", "detectors", "shipped")
+"""Ways that are not settings of one method."""
 
 Asked = list[tuple[Scene, Question]]
 Answers = list[str]
@@ -143,23 +145,37 @@ def anywhere(rng: np.random.Generator) -> Callable[[Any, Any], tuple[int, int, i
     return box
 
 
-def routes(vlm: va.Vlm, seed: int, validation: Asked, scenes: int) -> list[Route]:
-    """All ways, their settings chosen on ``validation``."""
+def routes(vlm: va.Vlm, seed: int, validation: Asked, scenes: int, only: Sequence[str] = ()) -> list[Route]:
+    """All ways, or those of :data:`PARTS` and :data:`GRID` that are named; settings are chosen on ``validation``."""
     found = [Route("plain", steered(vlm), "no change")]
     for name, several in GRID.items():
+        if only and name not in only:
+            continue
         best, rate = "", -1.0
         for text in several:
             now = np.mean(right(steered(vlm, steering_of(text)), validation))
             best, rate = (text, now) if now > rate else (best, rate)
         found.append(Route(name, steered(vlm, steering_of(best)), best))
         print(f"chosen: {best} ({rate:.3f})", flush=True)
-    found += by_heads(vlm, seed, validation)
-    found.append(Route("second look, surer answer", looked_again(vlm, "surer"), "peak, choose=surer"))
+    if not only or "heads" in only:
+        found += by_heads(vlm, seed, validation)
+    if not only or "looks" in only:
+        found += by_looks(vlm, seed)
+    if not only or "detectors" in only:
+        found += by_detector(vlm, scenes)
+    if not only or "shipped" in only:
+        found += by_shipped(vlm)
+    return found
+
+
+def by_looks(vlm: va.Vlm, seed: int) -> list[Route]:
+    """Second looks, and as much without guidance."""
+    found = [Route("second look, surer answer", looked_again(vlm, "surer"), "peak, choose=surer")]
     found.append(Route("second look", looked_again(vlm, "second"), "peak"))
     rng = np.random.default_rng(seed)
     found.append(Route("second look elsewhere", looked_again(vlm, "second", anywhere(rng)), "random window", True))
     found.append(Route("the picture twice", twice(vlm), "", True))
-    return [*found, *by_detector(vlm, scenes)]
+    return found
 
 
 def by_heads(vlm: va.Vlm, seed: int, validation: Asked) -> list[Route]:
@@ -215,7 +231,27 @@ def by_detector(vlm: va.Vlm, scenes: int) -> list[Route]:
     return found
 
 
-def taken_back(vlm: va.Vlm, detector: Any) -> Callable[..., Answers]:
+def by_shipped(vlm: va.Vlm) -> list[Route]:
+    """The same by the detector that is shipped for the model, at thresholds that were chosen to keep recall."""
+    from vlmattn.detection import shipped_detector, shipped_detectors
+
+    if vlm.name not in shipped_detectors():
+        return []
+    detector, plain = shipped_detector(vlm.name), steered(vlm)
+    found = []
+    for name in ("recall", "recall-0.005", 0.5):
+        limit = detector.threshold(name).value if isinstance(name, str) else name
+        told = f"{detector.name}, threshold {f'{name}: {limit:.3f}' if isinstance(name, str) else name}"
+        back = taken_back(vlm, detector, limit)
+        found.append(Route(f"shipped detector, {name}: yes taken back", back, told, only=("presence",)))
+        names = left_out(vlm, detector, limit=limit)
+        found.append(Route(f"shipped detector, {name}: things left out", plain, told, only=("captions",), names=names))
+        names = left_out(vlm, detector, np.random.default_rng(0), limit)
+        found.append(Route(f"{name}: as many things left out at random", plain, "", True, ("captions",), names))
+    return found
+
+
+def taken_back(vlm: va.Vlm, detector: Any, limit: float = 0.5) -> Callable[..., Answers]:
     """*No* where the detector says that a *yes* is made up."""
 
     def say(images: Sequence[Any], texts: Sequence[str], new: int) -> Answers:
@@ -224,13 +260,15 @@ def taken_back(vlm: va.Vlm, detector: Any) -> Callable[..., Answers]:
             run = vlm.ask(image, text, max_new_tokens=new)
             words = [w for w in run.detect(by=detector, objects=(), scores=()).words if w.text.casefold() == "yes"]
             risk = words[0].risk if words else None
-            told.append("no" if risk is not None and risk > 0.5 else run.answer)
+            told.append("no" if risk is not None and risk >= limit else run.answer)
         return told
 
     return say
 
 
-def left_out(vlm: va.Vlm, detector: Any, rng: np.random.Generator | None = None) -> Callable[..., list[list[str]]]:
+def left_out(
+    vlm: va.Vlm, detector: Any, rng: np.random.Generator | None = None, limit: float = 0.5
+) -> Callable[..., list[list[str]]]:
     """Names of what captions name, without what is unsupported; with ``rng``, without as many at random."""
 
     def names(images: Sequence[Any], texts: Sequence[str], new: int) -> list[list[str]]:
@@ -239,7 +277,7 @@ def left_out(vlm: va.Vlm, detector: Any, rng: np.random.Generator | None = None)
             run = vlm.ask(image, text, max_new_tokens=new)
             said = mentioned(run.answer)
             things = run.detect(by=detector, scores=()).objects
-            bad = [one.name for one in things if one.risk is not None and one.risk > 0.5]
+            bad = [one.name for one in things if one.risk is not None and one.risk >= limit]
             if rng is not None:
                 bad = [str(one) for one in rng.permutation(said)[: len(bad)]] if said else []
             found.append([one for one in said if one not in bad])
@@ -278,14 +316,14 @@ def measured(route: Route, asked: dict[str, Asked], scenes: Sequence[Scene]) -> 
     return out
 
 
-def study(model: str, count: int, captions: int, scenes: int) -> dict[str, Any]:
-    """The whole study of one model."""
+def study(model: str, count: int, captions: int, scenes: int, only: Sequence[str] = ()) -> dict[str, Any]:
+    """The study of one model: all of it, or ``only`` some ways."""
     vlm = va.load(model)
     validation = [*presence("adversarial", count // 2, 1), *presence("random", count // 4, 1)]
     asked = {split: presence(split, count, 0) for split in SPLITS}
     shown = pictures(captions, 0)
     rows = []
-    for route in routes(vlm, 1, validation, scenes):
+    for route in routes(vlm, 1, validation, scenes, only):
         try:
             rows.append(measured(route, asked, shown))
         except VlmattnError as error:
@@ -306,13 +344,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="questions of each split")
     parser.add_argument("--captions", type=int, default=100)
     parser.add_argument("--detector-scenes", type=int, default=60)
+    parser.add_argument("--only", nargs="+", default=(), choices=(*GRID, *PARTS), help="ways; default: all")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
-    found = study(given.model, given.count, given.captions, given.detector_scenes)
+    found = study(given.model, given.count, given.captions, given.detector_scenes, given.only)
     if given.json is not None:
         atomic_write_text(given.json, json.dumps(found) + "\n")
     command = f"python -m benchmarks.mitigation --model {given.model} --count {given.count} --captions {given.captions}"
+    command += f" --only {' '.join(given.only)}" if given.only else ""
     text = page(found, command)
     print(text)
     if given.markdown is not None:

@@ -20,6 +20,8 @@ from vlmattn.detection import (
     Seen,
     TokenStates,
     lookback_ratio,
+    shipped_detector,
+    shipped_detectors,
     visual_attention_ratio,
 )
 
@@ -45,13 +47,13 @@ def model_key(vlm: Vlm) -> ModelKey:
 
 
 def usable(vlm: Vlm, found: Judge | str | Path) -> Judge:
-    """What risks can go by for a model, or the file of a detector.
+    """What risks can go by for a model, the file of a detector, or the name of a model that one is shipped for.
 
     Raises:
         SpecError: a detector of another model, a calibration of a score that does not exist, or something else.
         FileError: a file that holds no detector.
     """
-    made = Detector.load(found) if isinstance(found, str | Path) else found
+    made = _read(found) if isinstance(found, str | Path) else found
     if isinstance(made, Detector):
         made.check(model_key(vlm))
     elif not isinstance(made, Calibration):
@@ -59,6 +61,18 @@ def usable(vlm: Vlm, found: Judge | str | Path) -> Judge:
     elif made.score not in SCORES:
         raise SpecError(f"this calibration is of {made.score!r}, which is none of the scores {', '.join(SCORES)}")
     return made
+
+
+def _read(found: str | Path) -> Detector:
+    return shipped_detector(str(found)) if found in shipped_detectors() else Detector.load(found)
+
+
+def known_detector(vlm: Vlm) -> Judge | None:
+    """The detector that a model was told to use, else the one shipped for it, else None."""
+    if vlm.detector is not None or vlm.name not in shipped_detectors():
+        return vlm.detector
+    found = shipped_detector(vlm.name)
+    return found if found.model == model_key(vlm) else None
 
 
 def seen(run: Run, tokens: Sequence[int], layers: Any = None, *, calibrate: bool = False) -> Seen:

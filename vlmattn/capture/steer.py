@@ -21,8 +21,8 @@ from vlmattn.capture.rows import (
 )
 from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.steering import Seen, Steering, Where
-from vlmattn.capture.turned import turned_call
 from vlmattn.capture.step import BatchPlan, KeptPart, Step, column_kinds
+from vlmattn.capture.turned import turned_call
 from vlmattn.core.errors import CaptureError
 
 if TYPE_CHECKING:
