@@ -6,6 +6,7 @@ from vlmattn.api.checking import Check, Checked
 from vlmattn.api.circuits import head_circuits, pursue_heads
 from vlmattn.api.clip import Clip, load_clip
 from vlmattn.api.detection import DetectedWord, Detection
+from vlmattn.api.focusing import Placed, fit_focus
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.hallucination_heads import HallucinationHeads, Named, hallucination_heads
 from vlmattn.api.knockout import knockout_cost, knockout_sweep
@@ -28,6 +29,7 @@ __all__ = [
     "HallucinationHeads",
     "Look",
     "Named",
+    "Placed",
     "Refinement",
     "Run",
     "Searched",
@@ -35,6 +37,7 @@ __all__ = [
     "VideoLook",
     "Vlm",
     "WordGrounding",
+    "fit_focus",
     "hallucination_heads",
     "head_circuits",
     "joint_embedding",
