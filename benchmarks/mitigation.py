@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import vlmattn as va
+from benchmarks.mitigation_shipped import RisksSeen
 from benchmarks.mitigation_table import page
 from vlmattn.api.answers import answers_of
 from vlmattn.api.request import Request
@@ -60,7 +61,8 @@ Answers = list[str]
 
 @dataclass
 class Route:
-    """A way to answer: ``say`` takes pictures and texts, and how long an answer may be."""
+    """A way to answer: ``say`` takes pictures and texts, and how long an answer may be; ``spent`` tells what answers of
+    a length cost where several ways share them."""
 
     name: str
     say: Callable[[Sequence[Any], Sequence[str], int], Answers]
@@ -68,6 +70,7 @@ class Route:
     control: bool = False
     only: tuple[str, ...] = ("presence", "captions")
     names: Callable[[Sequence[Any], Sequence[str], int], list[list[str]]] | None = field(default=None, repr=False)
+    spent: Callable[[int], float] | None = field(default=None, repr=False)
 
 
 # -- what is asked -----------------------------------------------------------------------------------------------------
@@ -238,20 +241,22 @@ def by_shipped(vlm: va.Vlm) -> list[Route]:
     if vlm.name not in shipped_detectors():
         return []
     detector, plain = shipped_detector(vlm.name), steered(vlm)
-    found = []
+    seen, found = RisksSeen(vlm, detector, BATCH), []
     for name in ("recall", "recall-0.005", 0.5):
         limit = detector.threshold(name).value if isinstance(name, str) else name
-        told = f"{detector.name}, threshold {f'{name}: {limit:.3f}' if isinstance(name, str) else name}"
-        back = taken_back(vlm, detector, limit)
-        found.append(Route(f"shipped detector, {name}: yes taken back", back, told, only=("presence",)))
-        names = left_out(vlm, detector, limit=limit)
+        told = f"{detector.name}, {f'threshold chosen for {name}: {limit:.3f}' if isinstance(name, str) else name}"
+        back = seen.yes_taken_back(limit)
+        found.append(
+            Route(f"shipped detector, {name}: yes taken back", back, told, only=("presence",), spent=seen.spent)
+        )
+        names = seen.kept_names(limit)
         found.append(Route(f"shipped detector, {name}: things left out", plain, told, only=("captions",), names=names))
-        names = left_out(vlm, detector, np.random.default_rng(0), limit)
+        names = seen.kept_names(limit, np.random.default_rng(0))
         found.append(Route(f"{name}: as many things left out at random", plain, "", True, ("captions",), names))
     return found
 
 
-def taken_back(vlm: va.Vlm, detector: Any, limit: float = 0.5) -> Callable[..., Answers]:
+def taken_back(vlm: va.Vlm, detector: Any) -> Callable[..., Answers]:
     """*No* where the detector says that a *yes* is made up."""
 
     def say(images: Sequence[Any], texts: Sequence[str], new: int) -> Answers:
@@ -260,15 +265,13 @@ def taken_back(vlm: va.Vlm, detector: Any, limit: float = 0.5) -> Callable[..., 
             run = vlm.ask(image, text, max_new_tokens=new)
             words = [w for w in run.detect(by=detector, objects=(), scores=()).words if w.text.casefold() == "yes"]
             risk = words[0].risk if words else None
-            told.append("no" if risk is not None and risk >= limit else run.answer)
+            told.append("no" if risk is not None and risk > 0.5 else run.answer)
         return told
 
     return say
 
 
-def left_out(
-    vlm: va.Vlm, detector: Any, rng: np.random.Generator | None = None, limit: float = 0.5
-) -> Callable[..., list[list[str]]]:
+def left_out(vlm: va.Vlm, detector: Any, rng: np.random.Generator | None = None) -> Callable[..., list[list[str]]]:
     """Names of what captions name, without what is unsupported; with ``rng``, without as many at random."""
 
     def names(images: Sequence[Any], texts: Sequence[str], new: int) -> list[list[str]]:
@@ -277,7 +280,7 @@ def left_out(
             run = vlm.ask(image, text, max_new_tokens=new)
             said = mentioned(run.answer)
             things = run.detect(by=detector, scores=()).objects
-            bad = [one.name for one in things if one.risk is not None and one.risk >= limit]
+            bad = [one.name for one in things if one.risk is not None and one.risk > 0.5]
             if rng is not None:
                 bad = [str(one) for one in rng.permutation(said)[: len(bad)]] if said else []
             found.append([one for one in said if one not in bad])
@@ -301,7 +304,7 @@ def measured(route: Route, asked: dict[str, Asked], scenes: Sequence[Scene]) -> 
     start = time.process_time()
     if "presence" in route.only:
         out["right"] = {split: right(route.say, part) for split, part in asked.items()}
-    out["seconds"] = time.process_time() - start
+    out["seconds"] = time.process_time() - start if route.spent is None else route.spent(4)
     if "captions" in route.only:
         images, texts = [s.image for s in scenes], ["Describe the picture."] * len(scenes)
         if route.names is not None:
