@@ -32,7 +32,7 @@ class RisksSeen:
     def __call__(self, images: Sequence[Any], texts: Sequence[str], new: int) -> list[Told]:
         """One for each picture and text."""
         start = time.process_time()
-        keys = [(id(image), text) for image, text in zip(images, texts, strict=True)]
+        keys = [(hash(image.tobytes()), text) for image, text in zip(images, texts, strict=True)]
         missing = [n for n, key in enumerate(keys) if key not in self._held]
         for first in range(0, len(missing), self.batch):
             part = missing[first : first + self.batch]

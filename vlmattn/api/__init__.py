@@ -9,6 +9,7 @@ from vlmattn.api.detection import DetectedWord, Detection
 from vlmattn.api.focusing import Placed, fit_focus
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.hallucination_heads import HallucinationHeads, Named, hallucination_heads
+from vlmattn.api.head_calibration import CalibratedHeads, calibrate_act, calibrate_dagcd
 from vlmattn.api.knockout import knockout_cost, knockout_sweep
 from vlmattn.api.loading import load
 from vlmattn.api.look import Look
@@ -21,6 +22,7 @@ from vlmattn.api.video_look import VideoLook
 from vlmattn.api.vlm import Vlm
 
 __all__ = [
+    "CalibratedHeads",
     "Check",
     "Checked",
     "Clip",
@@ -37,6 +39,8 @@ __all__ = [
     "VideoLook",
     "Vlm",
     "WordGrounding",
+    "calibrate_act",
+    "calibrate_dagcd",
     "fit_focus",
     "hallucination_heads",
     "head_circuits",
