@@ -26,6 +26,7 @@ from vlmattn.api.answers import answers_of
 from vlmattn.api.request import Request
 from vlmattn.core.errors import SpecError, VlmattnError
 from vlmattn.core.files import atomic_write_text
+from vlmattn.detection import RECALL
 from vlmattn.evaluate import DetectionPlan, measure_detection
 from vlmattn.scene import Question, Scene, split_item
 from vlmattn.scene.captions import mentioned
@@ -238,21 +239,22 @@ def by_shipped(vlm: va.Vlm) -> list[Route]:
     """The same by the detector that is shipped for the model, at thresholds that were chosen to keep recall."""
     from vlmattn.detection import shipped_detector, shipped_detectors
 
-    if vlm.name not in shipped_detectors():
+    if (vlm.name, "claims") not in shipped_detectors():
         return []
-    detector, plain = shipped_detector(vlm.name), steered(vlm)
-    seen, found = RisksSeen(vlm, detector, BATCH), []
-    for name in ("recall", "recall-0.005", 0.5):
-        limit = detector.threshold(name).value if isinstance(name, str) else name
-        told = f"{detector.name}, {f'threshold chosen for {name}: {limit:.3f}' if isinstance(name, str) else name}"
-        back = seen.yes_taken_back(limit)
-        found.append(
-            Route(f"shipped detector, {name}: yes taken back", back, told, only=("presence",), spent=seen.spent)
-        )
-        names = seen.kept_names(limit)
-        found.append(Route(f"shipped detector, {name}: things left out", plain, told, only=("captions",), names=names))
-        names = seen.kept_names(limit, np.random.default_rng(0))
-        found.append(Route(f"{name}: as many things left out at random", plain, "", True, ("captions",), names))
+    of_claims, of_things = (shipped_detector(vlm.name, kind) for kind in ("claims", "things"))
+    claims, things = RisksSeen(vlm, of_claims, BATCH), RisksSeen(vlm, of_things, BATCH)
+    plain, found = steered(vlm), []
+    for name in ("recall", "recall-0.005", "0.5"):
+        known = name in RECALL
+        limits = [one.threshold(name).value if known else 0.5 for one in (of_claims, of_things)]
+        told = [f"{one.name}, {limit:.3f}" for one, limit in zip((of_claims, of_things), limits, strict=True)]
+        way = f"detector, threshold chosen for {name}" if known else "detector, threshold 0.5"
+        back = claims.yes_taken_back(limits[0])
+        found.append(Route(f"{way}: yes taken back", back, told[0], only=("presence",), spent=claims.spent))
+        names = things.kept_names(limits[1])
+        found.append(Route(f"{way}: things left out", plain, told[1], only=("captions",), names=names))
+        names = things.kept_names(limits[1], np.random.default_rng(0))
+        found.append(Route(f"{way}: as many left out at random", plain, "", True, ("captions",), names))
     return found
 
 

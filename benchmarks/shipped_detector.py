@@ -1,4 +1,4 @@
-"""The detector that comes with ``scene-prior``: fitted on drawn scenes, saved with what it was fitted on.
+"""The detectors that come with ``scene-prior``: fitted on drawn scenes, saved with what it was fitted on.
 
 ``python -m benchmarks.shipped_detector --scenes 100``. Things that captions of ``train`` and ``adversarial`` scenes
 name, and *yes* to questions of presence of four splits, all of seed 5, which nothing else uses. Of the layers, the one
@@ -10,17 +10,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import vlmattn as va
 from vlmattn.api.detected import seen
 from vlmattn.api.detection import mention_table
-from vlmattn.core.errors import MapError
-from vlmattn.detection import MentionTable, fit_detector, held_out_scores, joined
+from vlmattn.api.object_words import named_in
+from vlmattn.core.files import make_folder
+from vlmattn.detection import Detector, MentionTable, fit_detector, held_out_scores, joined
 from vlmattn.evaluate.ranking import controlled_auroc
 
 SEED, BATCH = 5, 25
 CAPTIONS, PRESENCE = ("train", "adversarial"), ("train", "adversarial", "popular", "random")
-LAYERS = (1, 2, 3, 4)
+LAYERS, RIDGE = (2, 3), 100.0
 
 
 def captions(vlm: va.Vlm, split: str, scenes: int) -> Iterator[MentionTable]:
@@ -29,10 +33,16 @@ def captions(vlm: va.Vlm, split: str, scenes: int) -> Iterator[MentionTable]:
         drawn = [(n, va.scene.split_item(split, SEED, n)[0]) for n in range(first, min(first + BATCH, scenes))]
         runs = vlm.ask_many([(scene.image, "Describe the picture.") for _, scene in drawn])
         for (number, scene), run in zip(drawn, runs, strict=True):
-            try:
-                yield run.mentions(scene.names, image=f"{split}-{SEED}-{number}", scores=[], features=kinds())
-            except MapError:
-                continue
+            things = named_in(run)
+            if things:
+                wrong = [one.name not in scene.names for one in things]
+                yield table_of(run, [one.span for one in things], wrong, f"{split}-{SEED}-{number}")
+
+
+def table_of(run: va.Run, spans: list[Any], wrong: list[bool], name: str) -> MentionTable:
+    """Features of some words."""
+    tokens = sorted({token for span in spans for token in span.tokens})
+    return mention_table(run, seen(run, tokens, LAYERS), spans, wrong, name, (), kinds())
 
 
 def presence(vlm: va.Vlm, split: str, scenes: int) -> Iterator[MentionTable]:
@@ -45,8 +55,7 @@ def presence(vlm: va.Vlm, split: str, scenes: int) -> Iterator[MentionTable]:
         for (number, _, question), run in zip(part, runs, strict=True):
             words = [word for word in run.words() if word.text.casefold() == "yes"][:1]
             if words:
-                wrong, name = [question.answer == "no"], f"{split}-{SEED}-{number}"
-                yield mention_table(run, seen(run, words[0].tokens), words, wrong, name, (), kinds())
+                yield table_of(run, words, [question.answer == "no"], f"{split}-{SEED}-{number}")
 
 
 def kinds() -> tuple[str, ...]:
@@ -71,7 +80,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=100, help="of each split and kind of answer")
     parser.add_argument("--words", type=Path, help="table of the words; read where it is there, else written")
     folder = Path(__file__).resolve().parents[1] / "vlmattn/detection/found"
-    parser.add_argument("--out", type=Path, default=folder / "scene-prior.safetensors")
+    parser.add_argument("--out", type=Path, default=folder, help="folder")
     given = parser.parse_args()
     if given.words is not None and given.words.is_file():
         table = MentionTable.load(given.words)
@@ -79,18 +88,27 @@ def main() -> None:
         table = words(va.load(given.model), given.scenes)
         if given.words is not None:
             table.save(given.words)
+    make_folder(given.out)
+    claims = np.array([word.casefold() == "yes" for word in table.words])
+    for kind, part, where in (
+        ("claims", table.where(claims), f"yes to questions of {', '.join(PRESENCE)} scenes"),
+        ("things", table.where(~claims), f"captions of {', '.join(CAPTIONS)} scenes"),
+    ):
+        made = fitted(part, f"{where}, seed {SEED}")
+        made.save(given.out / f"scene-prior.{kind}.safetensors")
+        print(kind, made, made.told)
+        for name in made.manifest["thresholds"]:
+            print(name, made.threshold(name))
+
+
+def fitted(table: MentionTable, told: str) -> Detector:
+    """The detector of the layer whose folds tell most."""
     rates = {}
     for kind in kinds():
-        folds = held_out_scores(table, features=kind)
+        folds = held_out_scores(table, features=kind, ridge=RIDGE)
         rates[kind] = controlled_auroc(folds, table.hallucinated_n, table.position_n, table.images, draws=1).value
         print(f"{kind}: {rates[kind]:.3f}", flush=True)
-    best = max(rates, key=lambda kind: rates[kind])
-    told = f"captions of {', '.join(CAPTIONS)} and questions of {', '.join(PRESENCE)} scenes, seed {SEED}"
-    made = fit_detector(table, features=best, source=told)
-    made.save(given.out)
-    print(made, made.told)
-    for name in made.manifest["thresholds"]:
-        print(name, made.threshold(name))
+    return fit_detector(table, features=max(rates, key=lambda one: rates[one]), ridge=RIDGE, source=told)
 
 
 if __name__ == "__main__":

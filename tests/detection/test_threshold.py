@@ -26,6 +26,7 @@ from vlmattn.detection import (
     shipped_detectors,
     threshold_for_recall,
 )
+from vlmattn.faithfulness import DEFAULT_RULE
 
 ASKED = "Describe the picture."
 
@@ -95,31 +96,43 @@ def prior() -> va.Vlm:
     return va.load("scene-prior")
 
 
-def test_the_shipped_detector_is_of_the_model_in_the_box(prior: va.Vlm) -> None:
-    assert shipped_detectors() == ("scene-prior",)
-    found = shipped_detector("scene-prior")
-    assert found.model == model_key(prior)
-    assert all("-5-" in image for image in found.manifest["images"])  # no scene of seeds 0 to 4
-    assert found.manifest["words"] > 500
-    with pytest.raises(SpecError, match="there are scene-prior"):
-        shipped_detector("scene")
-    with pytest.raises(SpecError, match="fitted on 'scene-prior'"):
-        va.load("scene").use_detector("scene-prior")
+def test_the_shipped_detectors_are_of_the_model_in_the_box(prior: va.Vlm) -> None:
+    assert shipped_detectors() == (("scene-prior", "claims"), ("scene-prior", "things"))
+    for kind in ("claims", "things"):
+        found = shipped_detector("scene-prior", kind)
+        assert found.model == model_key(prior)
+        assert all("-5-" in image for image in found.manifest["images"])  # no scene of seeds 0 to 4
+        assert found.manifest["words"] > 100
+        with pytest.raises(SpecError, match="there are claims of scene-prior"):
+            shipped_detector("scene", kind)
+        with pytest.raises(SpecError, match="fitted on 'scene-prior'"):
+            va.load("scene").use_detector(found)
 
 
-def test_checks_go_by_it_without_being_told(prior: va.Vlm) -> None:
+def test_checks_go_by_them_without_being_told(prior: va.Vlm) -> None:
     scene, _ = va.scene.split_item("adversarial", 0, 1)
+    things, claims = (shipped_detector("scene-prior", kind) for kind in ("things", "claims"))
     run = prior.ask(scene.image, ASKED, check=True)
     assert run.checked is not None
-    assert run.checked.calibration == shipped_detector("scene-prior").told
-    by_name = prior.ask(scene.image, ASKED, check=Check(by="scene-prior", threshold="recall")).checked
-    assert by_name is not None
-    limit = shipped_detector("scene-prior").threshold("recall").value
-    assert [w.unsupported for w in by_name.words] == [w.risk is not None and w.risk >= limit for w in by_name.words]
-    assert [w.risk for w in by_name.words] == pytest.approx([w.risk for w in run.checked.words])
+    assert run.checked.calibration == things.told
+    by_hand = run.detect(by=things, scores=())
+    assert [w.risk for w in run.checked.words] == pytest.approx([o.risk for o in by_hand.objects], abs=1e-6)
+    named = prior.ask(scene.image, ASKED, check=Check(threshold="recall")).checked
+    assert named is not None
+    limit = things.threshold("recall").value
+    assert [w.unsupported for w in named.words] == [w.risk is not None and w.risk >= limit for w in named.words]
+    said = prior.ask(scene.image, "Is there a red circle in the picture?", answer="yes", check=True).checked
+    assert said is not None
+    assert said.calibration == claims.told
+    assert said.unsupported == ("yes",)
+    other = prior.ask(scene.image, "Is there a red circle in the picture?", answer="no", check=True).checked
+    assert other is not None
+    assert DEFAULT_RULE.source in other.calibration  # a *no* is nothing that they were fitted on
     score = fit_calibration("nll", [0.1, 0.2, 2.0], [False, False, True], source="three")
     with pytest.raises(SpecError, match="goes by none"):
         prior.ask(scene.image, ASKED, check=Check(by=score, threshold="recall"))
+    with pytest.raises(SpecError, match="goes by none"):
+        va.load("scene").ask(scene.image, ASKED, check=Check(threshold="recall"))
     with pytest.raises(SpecError, match="no threshold 'all'"):
         prior.ask(scene.image, ASKED, check=Check(threshold="all"))
 

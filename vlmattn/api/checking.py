@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from vlmattn.api.detected import Judge, known_detector, usable
+from vlmattn.api.detected import Judge, shipped_for, usable
 from vlmattn.capture import Steering
 from vlmattn.core.errors import SpecError
 from vlmattn.detection import Calibration, Detector
@@ -29,10 +29,10 @@ class Check:
 
     Attributes:
         by: a detector, the file of one, a calibration of one score, or a rule of the deletion test. None: the detector
-            that the model was told to use, else the one that is shipped for it, else the deletion test with the rule
-            that comes with the library.
+            that the model was told to use; else those shipped for it, of things that an answer names and of *yes*; else
+            the deletion test with the rule that comes with the library.
         threshold: the risk from which on a word counts as unsupported; or one that the detector knows by name:
-            ``recall`` cost no true word of the folds it was chosen on, ``recall-0.005`` one in two hundred.
+            ``recall`` cost no true word of the folds it was chosen on, ``recall-0.005`` one in two hundred at most.
         of: ``objects`` that the answer names, where it names any, else all words; or ``words`` always.
         then: what is done where something is unsupported: ``mark`` it; ``abstain``: hand out a refusal; ``look_again``:
             answer on a closer look (see :meth:`Run.ask_again`); ``steer``: answer once more under ``steering``. The
@@ -127,15 +127,23 @@ def check_of(vlm: Vlm, asked: Check | bool) -> Check | None:
     if asked is not True and not isinstance(asked, Check):
         raise SpecError(f"check must be True, False or a Check, got {asked!r}")
     check = Check() if asked is True else asked
-    by = known_detector(vlm) if check.by is None else check.by
-    if isinstance(by, Detector | Calibration | str | Path):
-        by = usable(vlm, by)
-    threshold = check.threshold
-    if isinstance(threshold, str):
-        if not isinstance(by, Detector):
-            raise SpecError(f"threshold {threshold!r} is a detector's, and this check goes by none: give a number")
-        threshold = by.threshold(threshold).value
-    return replace(check, by=by, threshold=threshold)
+    if check.by is None:
+        check = replace(check, by=vlm.detector)
+    if isinstance(check.by, Detector | Calibration | str | Path):
+        check = replace(check, by=usable(vlm, check.by))
+    if isinstance(check.threshold, str):
+        for kind in ("claims", "things") if check.by is None else ("",):
+            _limit(check, check.by or shipped_for(vlm, kind))
+    return check
+
+
+def _limit(check: Check, by: Any) -> float:
+    """The threshold as a number. Raises SpecError for a name that what the check goes by does not know."""
+    if not isinstance(check.threshold, str):
+        return check.threshold
+    if not isinstance(by, Detector):
+        raise SpecError(f"threshold {check.threshold!r} is a detector's, and this check goes by none: give a number")
+    return by.threshold(check.threshold).value
 
 
 def checks_of(vlm: Vlm, asked: Check | bool | Sequence[Check | bool], count: int) -> list[Check | None]:
@@ -187,9 +195,11 @@ def _checked(run: Run, check: Check, then: Then, first: Run | None) -> Checked:
         ids = run.trace.layout.input_ids[run.trace.layout.answer_start :].tolist()
         read = run.vlm.run(replace(run.request, answers=(ids,), steering=()))[0]
     spans, of = _spans(read, check.of)
-    risks, told = _risks(read, spans, check)
+    by = _judge(read, spans, of, check)
+    risks, told = _risks(read, spans, by)
+    limit = 0.5 if isinstance(check.threshold, str) and not isinstance(by, Detector) else _limit(check, by)
     words = tuple(
-        CheckedWord(span.text, risk, risk is not None and risk >= float(check.threshold), span)
+        CheckedWord(span.text, risk, risk is not None and risk >= limit, span)
         for span, risk in zip(spans, risks, strict=True)
     )
     return Checked(words, of, told, then, run.answer, _marked(read, words), first)
@@ -204,17 +214,25 @@ def _spans(run: Run, of: str) -> tuple[list[Span], str]:
     return [word for word in run.words() if any(c.isalnum() for c in word.text)], "words"
 
 
-def _risks(run: Run, spans: Sequence[Span], check: Check) -> tuple[list[float | None], str]:
-    from vlmattn.api.detection import risks_of
-    from vlmattn.api.faithfulness import evidence
+def _judge(run: Run, spans: Sequence[Span], of: str, check: Check) -> Judge | VerdictRule:
+    """What an answer is checked by: a shipped detector reads nothing but what it was fitted on."""
     from vlmattn.faithfulness import DEFAULT_RULE, VerdictRule
 
-    if isinstance(check.by, Detector | Calibration):
-        return risks_of(run, spans, check.by), check.by.told
-    rule = check.by if isinstance(check.by, VerdictRule) else DEFAULT_RULE
+    if isinstance(check.by, Detector | Calibration | VerdictRule):
+        return check.by
+    kind = "things" if of == "objects" else "claims" if [one.text.casefold() for one in spans] == ["yes"] else ""
+    return shipped_for(run.vlm, kind) or DEFAULT_RULE
+
+
+def _risks(run: Run, spans: Sequence[Span], by: Judge | VerdictRule) -> tuple[list[float | None], str]:
+    from vlmattn.api.detection import risks_of
+    from vlmattn.api.faithfulness import evidence
+
+    if isinstance(by, Detector | Calibration):
+        return risks_of(run, spans, by), by.told
     found = [evidence(run, span) for span in spans]
-    chances = [float("nan") if one is None else rule.chance(one) for one in found]
-    return [None if c != c else 1 - c for c in chances], f"deletion test, {rule.source}"
+    chances = [float("nan") if one is None else by.chance(one) for one in found]
+    return [None if c != c else 1 - c for c in chances], f"deletion test, {by.source}"
 
 
 def _marked(run: Run, words: Sequence[CheckedWord]) -> str:

@@ -47,13 +47,13 @@ def model_key(vlm: Vlm) -> ModelKey:
 
 
 def usable(vlm: Vlm, found: Judge | str | Path) -> Judge:
-    """What risks can go by for a model, the file of a detector, or the name of a model that one is shipped for.
+    """What risks can go by for a model, or the file of a detector.
 
     Raises:
         SpecError: a detector of another model, a calibration of a score that does not exist, or something else.
         FileError: a file that holds no detector.
     """
-    made = _read(found) if isinstance(found, str | Path) else found
+    made = Detector.load(found) if isinstance(found, str | Path) else found
     if isinstance(made, Detector):
         made.check(model_key(vlm))
     elif not isinstance(made, Calibration):
@@ -63,15 +63,11 @@ def usable(vlm: Vlm, found: Judge | str | Path) -> Judge:
     return made
 
 
-def _read(found: str | Path) -> Detector:
-    return shipped_detector(str(found)) if found in shipped_detectors() else Detector.load(found)
-
-
-def known_detector(vlm: Vlm) -> Judge | None:
-    """The detector that a model was told to use, else the one shipped for it, else None."""
-    if vlm.detector is not None or vlm.name not in shipped_detectors():
-        return vlm.detector
-    found = shipped_detector(vlm.name)
+def shipped_for(vlm: Vlm, kind: str) -> Detector | None:
+    """The detector of a kind that is shipped for a model; None if there is none, or another model has its name."""
+    if (vlm.name, kind) not in shipped_detectors():
+        return None
+    found = shipped_detector(vlm.name, kind)
     return found if found.model == model_key(vlm) else None
 
 

@@ -11,27 +11,32 @@ from vlmattn.detection.detector import Detector
 _FOLDER = Path(__file__).resolve().parent / "found"
 
 
-def shipped_detectors() -> tuple[str, ...]:
-    """Names of the models that a detector is shipped for.
+def shipped_detectors() -> tuple[tuple[str, str], ...]:
+    """(model, kind) of those there are: of ``claims``, a *yes* to a question, and of ``things`` that an answer names.
 
     Example:
         >>> shipped_detectors()
-        ('scene-prior',)
+        (('scene-prior', 'claims'), ('scene-prior', 'things'))
     """
-    return tuple(sorted(path.stem for path in _FOLDER.glob("*.safetensors")))
+    names = (path.stem.rpartition(".") for path in sorted(_FOLDER.glob("*.safetensors")))
+    return tuple((model, kind) for model, _, kind in names)
 
 
 @cache
-def shipped_detector(name: str) -> Detector:
-    """The detector shipped for a model in the box. What it was fitted on is in its ``manifest``.
+def shipped_detector(model: str, kind: str) -> Detector:
+    """The detector of a model in the box. What it was fitted on is in its ``manifest``.
+
+    Args:
+        kind: ``claims`` or ``things``.
 
     Raises:
         SpecError: there is none; lists those there are. FileError: a damaged installation.
 
     Example:
-        >>> shipped_detector("scene-prior").model.name
+        >>> shipped_detector("scene-prior", "claims").model.name
         'scene-prior'
     """
-    if name not in shipped_detectors():
-        raise SpecError(f"no detector is shipped for {name!r}; there are {', '.join(shipped_detectors()) or 'none'}")
-    return Detector.load(_FOLDER / f"{name}.safetensors")
+    if (model, kind) not in shipped_detectors():
+        there = ", ".join(f"{kind} of {model}" for model, kind in shipped_detectors()) or "none"
+        raise SpecError(f"no detector of {kind} is shipped for {model!r}; there are {there}")
+    return Detector.load(_FOLDER / f"{model}.{kind}.safetensors")
