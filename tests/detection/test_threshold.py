@@ -62,8 +62,8 @@ def test_it_is_the_lowest_that_loses_no_more(cases: list[tuple[float, bool]], lo
 def test_thresholds_that_cannot_be(risk: Any, wrong: Any, options: Any, said: str) -> None:
     with pytest.raises(SpecError, match=said):
         threshold_for_recall(risk, wrong, **options)
-    with pytest.raises(SpecError, match="above 0 and below 1"):
-        Threshold(1.0, 0, 0, 1)
+    with pytest.raises(SpecError, match="must be above 0"):
+        Threshold(0.0, 0, 0, 1)
 
 
 def test_words_without_a_risk_are_kept() -> None:

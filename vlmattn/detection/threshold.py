@@ -15,17 +15,19 @@ from vlmattn.detection.calibration import check_both
 RECALL: dict[str, float] = {"recall": 0.0, "recall-0.005": 0.005}
 """Named thresholds: the share of words of things that are there that each may cost, on the words it was chosen on."""
 
+_NEVER = float(np.nextafter(1.0, 2.0))
+
 
 @dataclass(frozen=True)
 class Threshold:
     """A risk, and what calling everything from it on made up did on the words it was chosen on.
 
     Attributes:
-        value: the risk, above 0 and below 1. lost: share of words of things that are there that reach it. caught: of
+        value: the risk, above 0; just above 1 where nothing may be called made up. lost: share of words of things that are there that reach it. caught: of
             words that are made up. words: how many there were.
 
     Raises:
-        SpecError: a value outside (0, 1).
+        SpecError: a value that is none of these.
     """
 
     value: float
@@ -34,8 +36,8 @@ class Threshold:
     words: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.value < 1:
-            raise SpecError(f"a threshold must be above 0 and below 1, got {self.value}")
+        if not 0 < self.value <= _NEVER:
+            raise SpecError(f"a threshold must be above 0, and just above 1 at most, got {self.value}")
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> Threshold:
@@ -74,6 +76,6 @@ def threshold_for_recall(risk: ArrayLike, hallucinated: Sequence[bool], *, lost:
     last = float(true[may]) if may < len(true) else 0.0
     above = r[known & (r > last)]
     value = (last + (float(above.min()) if len(above) else 1.0)) / 2
-    value = float(np.clip(value, np.nextafter(last, 1.0), 1 - 1e-12))
+    value = float(np.clip(value, np.nextafter(last, 2.0), _NEVER))
     flagged = known & (r >= value)
     return Threshold(value, float((flagged & ~y).sum() / (~y).sum()), float((flagged & y).sum() / y.sum()), len(r))

@@ -33,7 +33,8 @@ class ACT(ByReceived):
             None for all. layers: None for all but the first two and the last.
 
     Sinks are those of the prompt alone; the first token always keeps what it has. Sums of rows stay what they were. All
-    rows of the prompt are computed three times, in parts: more than 1.1 times the prompt's own cost.
+    rows of the prompt are computed once more, twice where one part of them does not hold all: more than 1.1 times the
+    prompt's own cost.
 
     Raises:
         SpecError: values out of range, or no layer left; on asking, a head that does not exist.
