@@ -23,8 +23,8 @@ class Threshold:
     """A risk, and what calling everything from it on made up did on the words it was chosen on.
 
     Attributes:
-        value: the risk, above 0; just above 1 where nothing may be called made up. lost: share of words of things that are there that reach it. caught: of
-            words that are made up. words: how many there were.
+        value: the risk, above 0; just above 1 where nothing may be called made up. lost: share of words of things that
+            are there that reach it. caught: of words that are made up. words: how many there were.
 
     Raises:
         SpecError: a value that is none of these.
