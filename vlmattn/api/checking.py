@@ -152,7 +152,8 @@ def checks_of(vlm: Vlm, asked: Check | bool | Sequence[Check | bool], count: int
         return [check_of(vlm, asked)] * count
     if len(asked) != count:
         raise SpecError(f"{count} questions came with {len(asked)} checks: give one for all, or one each")
-    return [check_of(vlm, one) for one in asked]
+    known = {id(one): check_of(vlm, one) for one in asked}  # what is asked for twice is one check: see checked()
+    return [known[id(one)] for one in asked]
 
 
 def checked(runs: Sequence[Run], checks: Sequence[Check | None]) -> list[Run]:
