@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--deletion", action="store_true", help="test every word by deletion, too: six passes each")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
@@ -38,7 +39,7 @@ def main() -> None:
         vlm = va.load(name)
         vlm.known_sinks()
         for task in given.tasks:
-            plan = DetectionPlan(task, scenes=given.scenes, draws=given.draws)
+            plan = DetectionPlan(task, scenes=given.scenes, draws=given.draws, deletion=given.deletion)
             try:
                 report, detector = measure_detection(vlm, plan, cache=given.cache)
             except SpecError as error:
@@ -49,7 +50,8 @@ def main() -> None:
                 detector.save(make_folder(given.save) / f"{name}-{task}.safetensors")
             reports.append(report)
             print(f"{name}, {task}: {report.words} words, {report.hallucinated} made up", flush=True)
-    page = detection_markdown(reports, f"python -m benchmarks.detection --scenes {given.scenes}", notes=notes)
+    command = f"python -m benchmarks.detection --scenes {given.scenes}{' --deletion' if given.deletion else ''}"
+    page = detection_markdown(reports, command, notes=notes)
     if given.json:
         atomic_write_text(given.json, json.dumps([one.to_dict() for one in reports], indent=1) + "\n")
     if given.markdown:

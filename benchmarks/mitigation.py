@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 
 import vlmattn as va
+from benchmarks.mitigation_shipped import RisksSeen
 from benchmarks.mitigation_table import page
 from vlmattn.api.answers import answers_of
 from vlmattn.api.request import Request
 from vlmattn.core.errors import SpecError, VlmattnError
 from vlmattn.core.files import atomic_write_text
+from vlmattn.detection import RECALL
 from vlmattn.evaluate import DetectionPlan, measure_detection
 from vlmattn.scene import Question, Scene, split_item
 from vlmattn.scene.captions import mentioned
@@ -51,6 +53,8 @@ GRID: dict[str, tuple[str, ...]] = {
     "DeCo": ("deco:alpha=0.3", "deco:alpha=0.6", "deco:alpha=1.2"),
 }
 """Settings that are tried on the scenes of seed 1; the first is the paper's, or nearest to it."""
+PARTS = ("heads", "looks", "detectors", "shipped")
+"""Ways that are not settings of one method."""
 
 Asked = list[tuple[Scene, Question]]
 Answers = list[str]
@@ -58,7 +62,8 @@ Answers = list[str]
 
 @dataclass
 class Route:
-    """A way to answer: ``say`` takes pictures and texts, and how long an answer may be."""
+    """A way to answer: ``say`` takes pictures and texts, and how long an answer may be; ``spent`` tells what answers of
+    a length cost where several ways share them."""
 
     name: str
     say: Callable[[Sequence[Any], Sequence[str], int], Answers]
@@ -66,6 +71,7 @@ class Route:
     control: bool = False
     only: tuple[str, ...] = ("presence", "captions")
     names: Callable[[Sequence[Any], Sequence[str], int], list[list[str]]] | None = field(default=None, repr=False)
+    spent: Callable[[int], float] | None = field(default=None, repr=False)
 
 
 # -- what is asked -----------------------------------------------------------------------------------------------------
@@ -143,23 +149,37 @@ def anywhere(rng: np.random.Generator) -> Callable[[Any, Any], tuple[int, int, i
     return box
 
 
-def routes(vlm: va.Vlm, seed: int, validation: Asked, scenes: int) -> list[Route]:
-    """All ways, their settings chosen on ``validation``."""
+def routes(vlm: va.Vlm, seed: int, validation: Asked, scenes: int, only: Sequence[str] = ()) -> list[Route]:
+    """All ways, or those of :data:`PARTS` and :data:`GRID` that are named; settings are chosen on ``validation``."""
     found = [Route("plain", steered(vlm), "no change")]
     for name, several in GRID.items():
+        if only and name not in only:
+            continue
         best, rate = "", -1.0
         for text in several:
             now = np.mean(right(steered(vlm, steering_of(text)), validation))
             best, rate = (text, now) if now > rate else (best, rate)
         found.append(Route(name, steered(vlm, steering_of(best)), best))
         print(f"chosen: {best} ({rate:.3f})", flush=True)
-    found += by_heads(vlm, seed, validation)
-    found.append(Route("second look, surer answer", looked_again(vlm, "surer"), "peak, choose=surer"))
+    if not only or "heads" in only:
+        found += by_heads(vlm, seed, validation)
+    if not only or "looks" in only:
+        found += by_looks(vlm, seed)
+    if not only or "detectors" in only:
+        found += by_detector(vlm, scenes)
+    if not only or "shipped" in only:
+        found += by_shipped(vlm)
+    return found
+
+
+def by_looks(vlm: va.Vlm, seed: int) -> list[Route]:
+    """Second looks, and as much without guidance."""
+    found = [Route("second look, surer answer", looked_again(vlm, "surer"), "peak, choose=surer")]
     found.append(Route("second look", looked_again(vlm, "second"), "peak"))
     rng = np.random.default_rng(seed)
     found.append(Route("second look elsewhere", looked_again(vlm, "second", anywhere(rng)), "random window", True))
     found.append(Route("the picture twice", twice(vlm), "", True))
-    return [*found, *by_detector(vlm, scenes)]
+    return found
 
 
 def by_heads(vlm: va.Vlm, seed: int, validation: Asked) -> list[Route]:
@@ -215,6 +235,29 @@ def by_detector(vlm: va.Vlm, scenes: int) -> list[Route]:
     return found
 
 
+def by_shipped(vlm: va.Vlm) -> list[Route]:
+    """The same by the detector that is shipped for the model, at thresholds that were chosen to keep recall."""
+    from vlmattn.detection import shipped_detector, shipped_detectors
+
+    if (vlm.name, "claims") not in shipped_detectors():
+        return []
+    of_claims, of_things = (shipped_detector(vlm.name, kind) for kind in ("claims", "things"))
+    claims, things = RisksSeen(vlm, of_claims, BATCH), RisksSeen(vlm, of_things, BATCH)
+    plain, found = steered(vlm), []
+    for name in ("recall", "recall-0.005", "0.5"):
+        known = name in RECALL
+        limits = [one.threshold(name).value if known else 0.5 for one in (of_claims, of_things)]
+        told = [f"{one.name}, {limit:.3f}" for one, limit in zip((of_claims, of_things), limits, strict=True)]
+        way = f"detector, threshold chosen for {name}" if known else "detector, threshold 0.5"
+        back = claims.yes_taken_back(limits[0])
+        found.append(Route(f"{way}: yes taken back", back, told[0], only=("presence",), spent=claims.spent))
+        names = things.kept_names(limits[1])
+        found.append(Route(f"{way}: things left out", plain, told[1], only=("captions",), names=names))
+        names = things.kept_names(limits[1], np.random.default_rng(0))
+        found.append(Route(f"{way}: as many left out at random", plain, "", True, ("captions",), names))
+    return found
+
+
 def taken_back(vlm: va.Vlm, detector: Any) -> Callable[..., Answers]:
     """*No* where the detector says that a *yes* is made up."""
 
@@ -263,7 +306,7 @@ def measured(route: Route, asked: dict[str, Asked], scenes: Sequence[Scene]) -> 
     start = time.process_time()
     if "presence" in route.only:
         out["right"] = {split: right(route.say, part) for split, part in asked.items()}
-    out["seconds"] = time.process_time() - start
+    out["seconds"] = time.process_time() - start if route.spent is None else route.spent(4)
     if "captions" in route.only:
         images, texts = [s.image for s in scenes], ["Describe the picture."] * len(scenes)
         if route.names is not None:
@@ -278,14 +321,14 @@ def measured(route: Route, asked: dict[str, Asked], scenes: Sequence[Scene]) -> 
     return out
 
 
-def study(model: str, count: int, captions: int, scenes: int) -> dict[str, Any]:
-    """The whole study of one model."""
+def study(model: str, count: int, captions: int, scenes: int, only: Sequence[str] = ()) -> dict[str, Any]:
+    """The study of one model: all of it, or ``only`` some ways."""
     vlm = va.load(model)
     validation = [*presence("adversarial", count // 2, 1), *presence("random", count // 4, 1)]
     asked = {split: presence(split, count, 0) for split in SPLITS}
     shown = pictures(captions, 0)
     rows = []
-    for route in routes(vlm, 1, validation, scenes):
+    for route in routes(vlm, 1, validation, scenes, only):
         try:
             rows.append(measured(route, asked, shown))
         except VlmattnError as error:
@@ -306,13 +349,15 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="questions of each split")
     parser.add_argument("--captions", type=int, default=100)
     parser.add_argument("--detector-scenes", type=int, default=60)
+    parser.add_argument("--only", nargs="+", default=(), choices=(*GRID, *PARTS), help="ways; default: all")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     given = parser.parse_args()
-    found = study(given.model, given.count, given.captions, given.detector_scenes)
+    found = study(given.model, given.count, given.captions, given.detector_scenes, given.only)
     if given.json is not None:
         atomic_write_text(given.json, json.dumps(found) + "\n")
     command = f"python -m benchmarks.mitigation --model {given.model} --count {given.count} --captions {given.captions}"
+    command += f" --only {' '.join(given.only)}" if given.only else ""
     text = page(found, command)
     print(text)
     if given.markdown is not None:

@@ -17,7 +17,9 @@ def page(found: dict[str, Any], command: str) -> str:
     lines = [f"# Mitigations on `{found['model']}`", "", f"Written by `{command} --markdown …`; do not edit.", ""]
     lines += [
         f"{count} questions of presence of each split, {found['captions']} captions of scenes with an anchor whose "
-        "partner is missing; scenes of seed 0. Settings, heads and detectors come from seed 1. *False yes*: share of "
+        "partner is missing; scenes of seed 0. Settings, heads and detectors come from seed 1;"
+        " detectors with a threshold "
+        "are those that come with the model, fitted on seed 5. *False yes*: share of "
         "absent things that are affirmed; *recall*: share of present things that are. p: exact McNemar on all answers "
         "of the adversarial split, and of captions a permutation test of wrong things per caption, each against plain; "
         "*Holm*: adjusted for all rows but controls. Cost: CPU time of the questions over that of plain ones; routes "

@@ -81,7 +81,7 @@ def methods(layers: int, heads: int, width: int) -> dict[str, tuple[Steering, fl
         "DAMRO": DAMRO(),
     }
     told = {n: (m, ONE_PASS) for n, m in one.items()} | {n: (m, TWO_BRANCH) for n, m in two.items()}
-    return told | {"OPERA": (OPERA(), float("inf"))}
+    return told | {"OPERA": (OPERA(), float("inf"))}  # against beam search with as many beams
 
 
 def build(layers: int, width: int, heads: int) -> va.Vlm:
@@ -106,24 +106,24 @@ def build(layers: int, width: int, heads: int) -> va.Vlm:
     return va.Vlm(model, processor, name="random")
 
 
-def answering(vlm: va.Vlm, steering: Steering | None, new: int) -> Callable[[], Any]:
-    """A function that answers once."""
+def answering(vlm: va.Vlm, steering: Steering | None, new: int, beams: int = 1) -> Callable[[], Any]:
+    """A function that answers once; ``beams`` of a plain answer."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (336, 336, 3), dtype=np.uint8))
     alone = steering is not None and steering.searches()
     request = Request(
         items=((picture, QUESTION),),
         steering=() if steering is None else (steering,),
         max_new_tokens=new,
-        generate={} if alone else {"min_new_tokens": new},
+        generate={} if alone else {"min_new_tokens": new} | ({"num_beams": beams} if beams > 1 else {}),
     )
     return lambda: answers_of(vlm, request)
 
 
 def time_ratios(vlm: va.Vlm, chosen: dict[str, tuple[Steering, float]], new: int, pairs: int) -> list[dict[str, Any]]:
     """One record per method: the median ratio of CPU time to the plain answer, and its range."""
-    plain = answering(vlm, None, new)
     records = []
     for name, (method, most) in chosen.items():
+        plain = answering(vlm, None, new, method.beams if isinstance(method, OPERA) else 1)
         steered = answering(vlm, method, new)
         answering(vlm, method, 2)()
         ratios = []

@@ -154,7 +154,7 @@ def test_a_detector_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_unsupported_objects_are_marked() -> None:
     picture = va.scene.split_item("adversarial", 0, 1)[0].image
-    run = prior().ask(picture, ASKED, check=True)
+    run = prior().ask(picture, ASKED, check=Check(by=DEFAULT_RULE))
     assert run.checked is not None
     assert run.checked.unsupported == ("red circle",)
     assert run.checked.marked == "a blue square, a [red circle?], a red cross"

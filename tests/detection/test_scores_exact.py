@@ -58,7 +58,7 @@ def test_every_head_has_its_ratio(kind: str) -> None:
         np.testing.assert_allclose(found, inside / (inside + new), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["llava", "llava_next", "qwen2_5_vl"])
+@pytest.mark.parametrize("kind", ["llava", "llava_next", "qwen2_5_vl", "internvl"])
 def test_t_vhd_is_that_of_two_plain_passes(kind: str) -> None:
     run = made(kind)
     layout = run.trace.layout

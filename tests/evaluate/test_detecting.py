@@ -150,3 +150,20 @@ def test_the_command_refuses_in_one_line(options: list[str], said: str, capsys: 
     text = capsys.readouterr().err
     assert said in text
     assert text.count("\n") == 1
+
+
+def test_the_deletion_test_is_one_more_score() -> None:
+    from vlmattn.api.faithfulness import evidence
+    from vlmattn.api.object_words import named_in
+    from vlmattn.evaluate.detecting import DELETION, _words_of
+    from vlmattn.faithfulness import DEFAULT_RULE
+
+    plan = DetectionPlan(splits=("adversarial",), scenes=6, deletion=True)
+    (made,) = _words_of(prior(), plan, "adversarial", 0, range(1, 2))
+    run = prior().ask(va.scene.split_item("adversarial", 0, 1)[0].image, "Describe the picture.")
+    wanted = []
+    for one in named_in(run):
+        found = evidence(run, one.span)
+        wanted.append(float("nan") if found is None else 1 - DEFAULT_RULE.chance(found))
+    np.testing.assert_allclose(made.scores[DELETION], wanted, atol=1e-6)
+    assert made.scores[DELETION][1] > made.scores[DELETION][[0, 2]].max()  # the circle is made up

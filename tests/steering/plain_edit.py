@@ -32,6 +32,10 @@ class Matrices:
 class Plain:
     """A method that leaves everything as it is."""
 
+    def turned(self, query: torch.Tensor, keys: torch.Tensor, at: Matrices) -> torch.Tensor:
+        """(H, N, N) products of queries and keys (H, N, D)."""
+        return query @ keys.transpose(1, 2)
+
     def scores(self, scores: torch.Tensor, at: Matrices) -> torch.Tensor:
         return scores
 
@@ -51,6 +55,10 @@ def plainly(model: Any, plain: Plain, layers: list[int], prompt: int, patch: Any
         keys, values = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         scores = (query @ keys.transpose(2, 3)).double()[0] * scaling
+        if module.layer_idx in layers:
+            scores = (
+                plain.turned(query[0].double(), keys[0].double(), Matrices(module.layer_idx, scores, prompt)) * scaling
+            )
         cap = rest.get("softcap")
         scores = torch.tanh(scores / cap) * cap if cap else scores
         count = query.shape[2]

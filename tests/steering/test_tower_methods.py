@@ -12,9 +12,10 @@ import torch
 import vlmattn as va
 from tests.steering.plain_contrast import QUESTIONS, alone, check_same, cut, encoded_of, log_p, picture, vlm_of
 from tests.steering.plain_contrast import whole_logits as whole
-from vlmattn.capture import CaptureSpec
+from tests.steering.plain_edit import Matrices, Plain, plainly
+from vlmattn.capture import CaptureSpec, Session
 from vlmattn.core.errors import SpecError
-from vlmattn.steering import DAMRO, PAINT
+from vlmattn.steering import DAMRO, PAINT, VAF
 
 CLASSED = ("llava", "llava_next", "vipllava")
 
@@ -109,6 +110,55 @@ def test_paint_raises_the_tokens_of_its_two_streams(family: str) -> None:
         assert local
         up = (moved - base)[:, [int(positions[j]) for j in local]]
         assert up.max() > 1e-2
+
+
+class PlainPaintAndVAF(Plain):
+    """PAINT in the last row of every pass, VAF in all rows after the picture, of one line read whole."""
+
+    def __init__(self, by: dict[int, float], image: range) -> None:
+        self.by, self.image = by, image
+
+    def scores(self, scores: torch.Tensor, at: Matrices) -> torch.Tensor:
+        out = scores.clone()
+        for row in range(self.image.stop, scores.shape[1]):
+            for column in range(self.image.stop):
+                factor = 1.3 if column in self.image else 0.7
+                old = float(factor) * scores[:, row, column]
+                raised = self.by.get(column, 0.0) if row >= at.prompt - 1 else 0.0
+                out[:, row, column] = old + raised * old.abs()
+        return out
+
+
+def test_paint_together_with_another_method_equals_the_plain_computation(monkeypatch: Any) -> None:
+    vlm = vlm_of("llava")
+    encoded = encoded_of(vlm, *QUESTIONS)
+    paint = PAINT(alpha=0.6, beta=0.2, first_layer=1).for_model(vlm)
+    paint.edit_input(encoded)
+    both = [paint, VAF(enhance=1.3, suppress=0.7, layers=(1, 2))]
+    how = {"max_new_tokens": 3, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    with Session(vlm.model, encoded.layouts, None, both, pad_left=encoded.pad_left), torch.no_grad():
+        out = vlm.model.generate(**encoded.inputs, **how)
+    twin = copy.deepcopy(vlm.model)
+    twin.set_attn_implementation("eager")
+    for number, (layout, pad) in enumerate(zip(encoded.layouts, encoded.pad_left, strict=True)):
+        c, d = class_rows(vlm, number, 0), class_rows(vlm, number, 1)
+        q1, q3 = np.percentile(d, 25), np.percentile(d, 75)
+        summary = sorted(range(len(d)), key=lambda n: -d[n])[: sum(v > q3 + 1.5 * (q3 - q1) for v in d)]
+        local = set(sorted(range(len(c)), key=lambda n: -c[n])[: len(c) // 4]) - set(summary)
+        positions = [int(p) for p in layout.image_positions]
+        by = {positions[n]: 0.6 for n in local} | {positions[n]: 0.2 for n in summary}
+        plain = PlainPaintAndVAF(by, range(positions[0], positions[-1] + 1))
+        clean = alone(vlm, number)
+        ids = out.sequences[number : number + 1, pad:]
+        given = clean | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        with plainly(twin, plain, [1, 2], len(layout), monkeypatch), torch.no_grad():
+            want = twin(**given, use_cache=False).logits[0]
+        for step in range(3):
+            error = (out.logits[step][number] - want[len(layout) - 1 + step]).abs().max()
+            assert error < 1e-5 * max(1, float(want.abs().max())), (number, step, float(error))
+    with Session(vlm.model, encoded.layouts, None, both[1:], pad_left=encoded.pad_left), torch.no_grad():
+        other = vlm.model.generate(**encoded.inputs, **how)
+    assert (other.logits[0] - out.logits[0]).abs().max() > 1e-3  # PAINT does its part
 
 
 def test_towers_without_a_class_token_are_refused_before_anything_runs() -> None:

@@ -7,8 +7,10 @@ from vlmattn.api.circuits import head_circuits, pursue_heads
 from vlmattn.api.clip import Clip, load_clip
 from vlmattn.api.detection import DetectedWord, Detection
 from vlmattn.api.exporting import EXPORTS
+from vlmattn.api.focusing import Placed, fit_focus
 from vlmattn.api.grounding import WordGrounding
 from vlmattn.api.hallucination_heads import HallucinationHeads, Named, hallucination_heads
+from vlmattn.api.head_calibration import CalibratedHeads, calibrate_act, calibrate_dagcd
 from vlmattn.api.knockout import knockout_cost, knockout_sweep
 from vlmattn.api.loading import load
 from vlmattn.api.look import Look
@@ -23,6 +25,7 @@ from vlmattn.api.vlm import Vlm
 
 __all__ = [
     "EXPORTS",
+    "CalibratedHeads",
     "Check",
     "Checked",
     "Clip",
@@ -31,6 +34,7 @@ __all__ = [
     "HallucinationHeads",
     "Look",
     "Named",
+    "Placed",
     "Refinement",
     "Run",
     "Searched",
@@ -38,6 +42,9 @@ __all__ = [
     "VideoLook",
     "Vlm",
     "WordGrounding",
+    "calibrate_act",
+    "calibrate_dagcd",
+    "fit_focus",
     "hallucination_heads",
     "head_circuits",
     "joint_embedding",

@@ -20,6 +20,8 @@ from vlmattn.detection import (
     Seen,
     TokenStates,
     lookback_ratio,
+    shipped_detector,
+    shipped_detectors,
     visual_attention_ratio,
 )
 
@@ -59,6 +61,14 @@ def usable(vlm: Vlm, found: Judge | str | Path) -> Judge:
     elif made.score not in SCORES:
         raise SpecError(f"this calibration is of {made.score!r}, which is none of the scores {', '.join(SCORES)}")
     return made
+
+
+def shipped_for(vlm: Vlm, kind: str) -> Detector | None:
+    """The detector of a kind that is shipped for a model; None if there is none, or another model has its name."""
+    if (vlm.name, kind) not in shipped_detectors():
+        return None
+    found = shipped_detector(vlm.name, kind)
+    return found if found.model == model_key(vlm) else None
 
 
 def seen(run: Run, tokens: Sequence[int], layers: Any = None, *, calibrate: bool = False) -> Seen:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vlmattn.api.detected import OVER_TOKENS, Judge, features_of, model_key, scored, seen, token_states, usable
+from vlmattn.api.detected import OVER_TOKENS, STATES, Judge, features_of, model_key, scored, seen, token_states, usable
 from vlmattn.api.object_words import named_in
 from vlmattn.core.errors import MapError, SpecError
-from vlmattn.detection import Calibration, MentionTable, ScoreSpec, Seen, score_specs
+from vlmattn.detection import Calibration, Detector, MentionTable, ScoreSpec, Seen, score_specs
 from vlmattn.display import Tabular, Told
 
 if TYPE_CHECKING:
@@ -164,7 +164,13 @@ def risks_of(run: Run, spans: Sequence[Span], judge: Judge) -> list[float | None
     """Calibrated chance that each stretch is made up; None where its score is not defined."""
     if not spans:
         return []
-    return _risks(run, seen(run, _tokens(spans), calibrate=True), spans, judge, "mean")
+    return _risks(run, seen(run, _tokens(spans), layers_read(judge), calibrate=True), spans, judge, "mean")
+
+
+def layers_read(judge: Judge) -> list[int] | None:
+    """The one layer whose states a detector reads; None for others, which may read all."""
+    features = judge.features if isinstance(judge, Detector) else ""
+    return [int(features.removeprefix(STATES))] if features.startswith(STATES) else None
 
 
 def _risks(run: Run, made: Seen, spans: Sequence[Span], judge: Judge, over: str) -> list[float | None]:

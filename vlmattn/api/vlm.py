@@ -12,7 +12,7 @@ import numpy as np
 
 from vlmattn.adapters import Encoded, adapter_for
 from vlmattn.adapters.videos import may_run_together
-from vlmattn.api.checking import Check, check_of, checked
+from vlmattn.api.checking import Check, checked, checks_of
 from vlmattn.api.checks import check_finite, named_options
 from vlmattn.api.endings import end_tokens, setting, written_answers
 from vlmattn.api.findings import Findings
@@ -113,8 +113,7 @@ class Vlm(Findings, HeadStudies):
             ImageError, PromptError: what was given cannot be used.
             BudgetExceeded: before anything runs, if too much would be kept.
         """
-        wanted = check_of(self, check)
-        run = self.ask_many(
+        return self.ask_many(
             [(image, question)],
             answers=None if answer is None else [answer],
             system=system,
@@ -122,9 +121,9 @@ class Vlm(Findings, HeadStudies):
             max_new_tokens=max_new_tokens,
             seed=seed,
             steering=steering,
+            check=check,
             **generate,
         )[0]
-        return run if wanted is None else checked(run, wanted)
 
     def ask_many(
         self,
@@ -136,16 +135,21 @@ class Vlm(Findings, HeadStudies):
         max_new_tokens: int = 64,
         seed: int | None = None,
         steering: Sequence[Steering] = (),
+        check: Check | bool | Sequence[Check | bool] = False,
         **generate: Any,
     ) -> list[Run]:
-        """Ask several (image, question) pairs in one padded batch; one :class:`Run` each. See :meth:`ask`."""
+        """Ask several (image, question) pairs in one padded batch; one :class:`Run` each. See :meth:`ask`.
+
+        ``check`` is one for all, or a list with one for each.
+        """
         if not isinstance(items, (list, tuple)) or not isinstance(steering, (list, tuple)):
             wrong = steering if isinstance(items, (list, tuple)) else items
             raise SpecError(f"items must be a list of (image, question) pairs, steering a list; got {wrong!r}")
+        wanted = checks_of(self, check, len(items))
         request = Request(tuple(items), system=system, capture=capture, steering=(*self._steering, *steering))
         if answers is not None:
-            return self.run(replace(request, answers=tuple(answers)))
-        return self.run(replace(request, max_new_tokens=max_new_tokens, seed=seed, generate=generate))
+            return checked(self.run(replace(request, answers=tuple(answers))), wanted)
+        return checked(self.run(replace(request, max_new_tokens=max_new_tokens, seed=seed, generate=generate)), wanted)
 
     def run(self, request: Request) -> list[Run]:
         """Run a request exactly as it stands, without the steering of :meth:`steer`; one :class:`Run` per item.

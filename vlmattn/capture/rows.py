@@ -148,13 +148,14 @@ def row_mask(call: AttentionCall, rows: RowIndex) -> torch.Tensor | None:
     return _implied_mask(call, rows)
 
 
-def apply_mask(scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Masked scores: (B, H, R, K)."""
+def apply_mask(scores: torch.Tensor, mask: torch.Tensor | None, *, own: bool = False) -> torch.Tensor:
+    """Masked scores: (B, H, R, K). ``own``: nobody else needs ``scores``, which may be written over."""
     if mask is None:
         return scores
     if mask.dtype == torch.bool:
-        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores + mask.float()
+        least = torch.finfo(scores.dtype).min
+        return scores.masked_fill_(~mask, least) if own else scores.masked_fill(~mask, least)
+    return scores.add_(mask.float()) if own else scores + mask.float()
 
 
 def row_probabilities(call: AttentionCall, scores: torch.Tensor, rows: RowIndex) -> torch.Tensor:
@@ -167,7 +168,7 @@ def row_probabilities(call: AttentionCall, scores: torch.Tensor, rows: RowIndex)
 
 def attention_rows(call: AttentionCall, rows: RowIndex) -> torch.Tensor:
     """(B, H, R, K) float32 attention of these rows: scores, mask and softmax in one."""
-    return row_probabilities(call, apply_mask(row_scores(call, rows), row_mask(call, rows)), rows)
+    return row_probabilities(call, apply_mask(row_scores(call, rows), row_mask(call, rows), own=True), rows)
 
 
 def _sink_column(call: AttentionCall, scores: torch.Tensor, rows: RowIndex) -> torch.Tensor | None:

@@ -22,6 +22,7 @@ from vlmattn.capture.rows import (
 from vlmattn.capture.sites import AttentionSite
 from vlmattn.capture.steering import Seen, Steering, Where
 from vlmattn.capture.step import BatchPlan, KeptPart, Step, column_kinds
+from vlmattn.capture.turned import turned_call
 from vlmattn.core.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -100,42 +101,71 @@ class SteeredRows:
         begin = min(int(self.first_rows[id(s)].min()) for s in active)
         size = rows_per_chunk(call)
         self._edited: list[tuple[slice, torch.Tensor, torch.Tensor | None]] = []
-        self._survey([s for s in active if s.surveys()], site, call, size)
+        whole = self._survey([s for s in active if s.surveys()], site, call, size)
+        if any(s.edits_scores() for s in active):
+            whole = None
         keep_from = kept.positions[kept.positions >= 0].min() - self.step.start if kept is not None else None
         for first in range(begin, self.step.count, size):
             rows = slice(first, min(first + size, self.step.count))
-            probs, mask, changed = self._edit(active, site, call, rows)
+            held = None if whole is None else whole[:, :, rows]
+            probs, mask, changed = self._edit(active, site, call, rows, held)
             if changed is not None:
                 output = self._write(call, output, rows, probs, changed)
             if keep_from is not None and keep_from < rows.stop:
                 self._edited.append((rows, probs, mask))
         return output
 
-    def _survey(self, looking: list[Steering], site: AttentionSite, call: AttentionCall, size: int) -> None:
+    def _survey(
+        self, looking: list[Steering], site: AttentionSite, call: AttentionCall, size: int
+    ) -> torch.Tensor | None:
+        # Rows of the whole pass where one part holds them: editing them need not compute them again.
         if not looking or self.step.start >= self.plan.prompt_end:
-            return
+            return None
         for first in range(0, self.step.count, size):
             rows = slice(first, min(first + size, self.step.count))
             mask = row_mask(call, rows)
-            probs = row_probabilities(call, apply_mask(row_scores(call, rows), mask), rows)
+            probs = row_probabilities(call, apply_mask(row_scores(call, rows), mask, own=True), rows)
             where = self._where(site, call, rows, mask)
             for steering in looking:
                 steering.survey_rows(probs, where)
+        return probs if self.step.count <= size else None
 
     def _edit(
-        self, active: list[Steering], site: AttentionSite, call: AttentionCall, rows: slice
+        self,
+        active: list[Steering],
+        site: AttentionSite,
+        call: AttentionCall,
+        rows: slice,
+        held: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        scores, mask = row_scores(call, rows), row_mask(call, rows)
+        mask = row_mask(call, rows)
         where = self._where(site, call, rows, mask)
         changed: torch.Tensor | None = None
-        for steering in active:
-            new = steering.edit_scores(scores, where)
-            scores, changed = self._merge(steering, scores, new, rows, changed)
-        probs = row_probabilities(call, apply_mask(scores, mask), rows)
+        if held is None:
+            scores, changed = self._scores(active, call, rows, where)
+            free = not any(s.edits_scores() for s in active)  # otherwise someone may have kept them
+            probs = row_probabilities(call, apply_mask(scores, mask, own=free), rows)
+        else:
+            probs = held
         for steering in active:
             new = steering.edit_rows(probs, where)
             probs, changed = self._merge(steering, probs, new, rows, changed)
         return probs, mask, changed
+
+    def _scores(
+        self, active: list[Steering], call: AttentionCall, rows: slice, where: Where
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        scores, changed = row_scores(call, rows), None
+        for steering in active:
+            turned = turned_call(steering, call, rows, where)
+            if turned is not None:
+                call, touched = turned
+                new = torch.where(touched[..., None], row_scores(call, rows), scores)
+                scores, changed = self._merge(steering, scores, new, rows, changed)
+        for steering in active:
+            new_scores = steering.edit_scores(scores, where)
+            scores, changed = self._merge(steering, scores, new_scores, rows, changed)
+        return scores, changed
 
     def _merge(
         self,
@@ -151,8 +181,10 @@ class SteeredRows:
             raise CaptureError(
                 f"{steering.describe()} returned rows of shape {tuple(new.shape)}; expected {tuple(old.shape)}"
             )
-        offered = self._offered(steering, rows, old.device)
-        merged = torch.where(offered[:, None, :, None], new.float(), old)
+        merged = new.float()
+        if (self.first_rows[id(steering)] > rows.start).any():
+            offered = self._offered(steering, rows, old.device)
+            merged = torch.where(offered[:, None, :, None], merged, old)
         differs = (merged != old).any(dim=3)
         if not bool(differs.any()):
             return old, changed

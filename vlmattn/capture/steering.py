@@ -3,6 +3,7 @@
 =====  ===================================  =====================================================
 slot   where                                method
 =====  ===================================  =====================================================
+-      queries and keys, before the scores  :meth:`Steering.edit_queries_keys`
 A1 A2  scaled scores, before mask           :meth:`Steering.edit_scores`
 B1-B3  probabilities, after softmax         :meth:`Steering.edit_rows`
 C      head outputs, before W_O             :meth:`Steering.scale_heads`, :meth:`Steering.edit_heads`
@@ -103,6 +104,16 @@ class Steering:
         """Look at attention rows (B, H, R, K) after softmax, before any row of this layer is edited; in
         prompt passes only, in parts of R rows. For edits of a row that depend on the rows of others."""
 
+    def edit_queries_keys(
+        self, query_bhrd: torch.Tensor, key_bgkd: torch.Tensor, where: Where
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """New queries (B, H, R, D) and keys for these rows, as the kernel gets them (rotated, normed); or None.
+
+        Keys come as (B, G, K, D), one for each group of heads, and may go out as (B, H, K, D), one for each head.
+        They are what these rows meet, in this pass: the cache and other rows keep the model's own.
+        """
+        return None
+
     def edit_scores(self, scores_bhrk: torch.Tensor, where: Where) -> torch.Tensor | None:
         """New scaled scores (B, H, R, K) float32, before mask and softmax; or None."""
         return None
@@ -189,7 +200,11 @@ class Steering:
 
     def edits_probabilities(self) -> bool:
         """Whether scores or probabilities are edited, so that rows have to be recomputed."""
-        return self._overrides("edit_scores") or self._overrides("edit_rows")
+        return self.edits_scores() or self._overrides("edit_rows")
+
+    def edits_scores(self) -> bool:
+        """Whether it edits what comes before softmax, or looks at it."""
+        return self._overrides("edit_queries_keys") or self._overrides("edit_scores")
 
     def sees_hidden(self) -> bool:
         """Whether it looks at the residual stream."""

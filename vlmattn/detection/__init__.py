@@ -20,6 +20,7 @@ from vlmattn.detection.calibration import Calibration, fit_calibration
 from vlmattn.detection.detector import RULES, Detector, fit_detector, held_out_scores
 from vlmattn.detection.preliminary import preliminary_attention
 from vlmattn.detection.scores import SCORES, ScoreSpec, Seen, score_specs
+from vlmattn.detection.shipped import shipped_detector, shipped_detectors
 from vlmattn.detection.states import (
     TokenStates,
     commit_depth,
@@ -30,6 +31,7 @@ from vlmattn.detection.states import (
     viser,
 )
 from vlmattn.detection.table import MentionTable, ModelKey, joined
+from vlmattn.detection.threshold import RECALL, Threshold, threshold_for_recall
 from vlmattn.detection.uncertainty import (
     logit_margin,
     negative_log_likelihood,
@@ -39,6 +41,7 @@ from vlmattn.detection.uncertainty import (
 )
 
 __all__ = [
+    "RECALL",
     "RULES",
     "SCORES",
     "Calibration",
@@ -47,6 +50,7 @@ __all__ = [
     "ModelKey",
     "ScoreSpec",
     "Seen",
+    "Threshold",
     "TokenStates",
     "attention_dispersion",
     "attention_entropy",
@@ -68,8 +72,11 @@ __all__ = [
     "preliminary_attention",
     "rank_correlations",
     "score_specs",
+    "shipped_detector",
+    "shipped_detectors",
     "sink_share",
     "svar",
+    "threshold_for_recall",
     "token_entropy",
     "unused_and_unsure",
     "utilisation",

@@ -20,6 +20,7 @@ from vlmattn.core.files import atomic_write_bytes
 from vlmattn.core.logistic import logistic
 from vlmattn.detection.calibration import Calibration, check_both, fit_calibration
 from vlmattn.detection.table import MentionTable, ModelKey, read_safetensors
+from vlmattn.detection.threshold import RECALL, Threshold, threshold_for_recall
 
 Rule = Literal["logistic", "direction", "neighbours"]
 RULES: dict[str, str] = {
@@ -40,7 +41,8 @@ class Detector:
     Attributes:
         rule: one of :data:`RULES`. features: what it reads: ``scores:NAME,NAME…`` or a kind of features such as
             ``heads`` or ``states:3``. model: whose. arrays: what was fitted. calibration: from its score to a risk.
-        manifest: what it was fitted on: ``images`` (their names), ``words``, ``hallucinated``, settings.
+        manifest: what it was fitted on: ``images`` (their names), ``words``, ``hallucinated``, settings, and under
+            ``thresholds`` those chosen on the folds (:data:`~vlmattn.detection.RECALL`).
     """
 
     rule: Rule
@@ -72,6 +74,19 @@ class Detector:
     def risk(self, table: MentionTable) -> NDArray[np.float64]:
         """(n,) calibrated chance that each word is made up."""
         return self.calibration.risk(self.scores(table))
+
+    def threshold(self, name: str) -> Threshold:
+        """A threshold by its name, such as ``recall``: chosen on folds of pictures so that no true word was lost.
+
+        Raises:
+            SpecError: it has none of that name; lists those it has.
+        """
+        held = self.manifest.get("thresholds", {})
+        if name not in held:
+            raise SpecError(
+                f"{self.name} has no threshold {name!r}; it has {', '.join(held) or 'none: fit it again, or give one'}"
+            )
+        return Threshold.from_dict(held[name])
 
     def check(self, model: ModelKey) -> None:
         """Raises SpecError for another model than the one it was fitted on."""
@@ -169,6 +184,8 @@ def fit_detector(
 ) -> Detector:
     """A detector fitted on words whose truth is known, its risk calibrated on folds of pictures that it had not seen.
 
+    Thresholds that keep recall are chosen on the same folds: see :meth:`Detector.threshold`.
+
     Args:
         rule: of :data:`RULES`. features: of the table, or ``scores:NAME,NAME…``. ridge: of ``logistic``.
         folds: into which pictures are drawn with ``seed``. source: what the words are, told with every risk.
@@ -187,7 +204,9 @@ def fit_detector(
         source=f"{told}, {folds} folds of pictures",
     )
     manifest = {"images": sorted(set(images)), "words": len(y), "hallucinated": int(y.sum()), "source": source}
-    manifest |= {"ridge": ridge, "folds": folds, "seed": seed}
+    risk, truth = calibration.risk(held_out[done]), table.hallucinated_n[done].tolist()
+    chosen = {name: asdict(threshold_for_recall(risk, truth, lost=lost)) for name, lost in RECALL.items()}
+    manifest |= {"ridge": ridge, "folds": folds, "seed": seed, "thresholds": chosen}
     return Detector(rule, features, table.model, _fitted(rule, x, y, ridge), calibration, manifest)
 
 

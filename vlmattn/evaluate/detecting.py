@@ -6,7 +6,7 @@ draw scenes again; every AUROC is also controlled for the position of the word (
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -15,14 +15,19 @@ from vlmattn.core.errors import FileError, MapError, SpecError
 from vlmattn.core.files import make_folder
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from vlmattn.api import Run, Vlm
     from vlmattn.detection import Detector, MentionTable, Seen
     from vlmattn.evaluate.detection_rows import DetectionReport
     from vlmattn.scene import Question, Scene
+    from vlmattn.trace import Span
 
 Task = Literal["captions", "presence"]
 TASKS: tuple[Task, ...] = get_args(Task)
 OF_ASKED = " of what is asked"
+DELETION = "deletion test"
 _CHUNK, _CAPTION = 25, "Describe the picture."
 Progress = Callable[[int, int], None]
 
@@ -38,7 +43,8 @@ class DetectionPlan:
     Attributes:
         task: ``captions``: every thing that a description names; ``presence``: every *yes* to a question about
             presence. splits: of the scene generator. scenes: of each split, once for fitting and once for measuring.
-        fit_seed, seed: of the scenes detectors are fitted on, and measured on. draws: of the bootstrap.
+        fit_seed, seed: of the scenes detectors are fitted on, and measured on. draws: of the bootstrap. deletion:
+            whether every word is also tested by painting over what it looks at, which takes six passes each.
 
     Raises:
         SpecError: no such task or split, no scenes, or equal seeds.
@@ -50,6 +56,7 @@ class DetectionPlan:
     fit_seed: int = 1
     seed: int = 0
     draws: int = 2000
+    deletion: bool = False
 
     def __post_init__(self) -> None:
         from vlmattn.scene.splits import SPLITS
@@ -101,7 +108,7 @@ def collect(
     for split in plan.splits:
         for first in range(0, plan.scenes, _CHUNK):
             numbers = range(first, min(first + _CHUNK, plan.scenes))
-            tables += [one for one in (_part(vlm, plan.task, split, seed, numbers, cache),) if one is not None]
+            tables += [one for one in (_part(vlm, plan, split, seed, numbers, cache),) if one is not None]
             count += len(numbers)
             if done is not None:
                 done(count)
@@ -110,9 +117,12 @@ def collect(
     return joined(tables)
 
 
-def _part(vlm: Vlm, task: Task, split: str, seed: int, numbers: range, cache: str | Path | None) -> MentionTable | None:
+def _part(
+    vlm: Vlm, plan: DetectionPlan, split: str, seed: int, numbers: range, cache: str | Path | None
+) -> MentionTable | None:
     from vlmattn.detection import SCORES, MentionTable, joined
 
+    task = f"{plan.task}-deletion" if plan.deletion else plan.task
     name = f"{vlm.name.replace('/', '_')}-{task}-{split}-{seed}-{numbers.start}-{numbers.stop}.safetensors"
     place = None if cache is None else make_folder(cache) / name
     if place is not None and place.is_file():
@@ -123,30 +133,30 @@ def _part(vlm: Vlm, task: Task, split: str, seed: int, numbers: range, cache: st
         if (
             held is not None
             and held.model.name == vlm.name
-            and {n.removesuffix(OF_ASKED) for n in held.scores} <= set(SCORES)
+            and {n.removesuffix(OF_ASKED) for n in held.scores} <= {*SCORES, DELETION}
         ):
             return held
-    tables = _words_of(vlm, task, split, seed, numbers)
+    tables = _words_of(vlm, plan, split, seed, numbers)
     made = joined(tables) if tables else None
     if place is not None and made is not None:
         made.save(place)
     return made
 
 
-def _words_of(vlm: Vlm, task: Task, split: str, seed: int, numbers: range) -> list[MentionTable]:
+def _words_of(vlm: Vlm, plan: DetectionPlan, split: str, seed: int, numbers: range) -> list[MentionTable]:
     from vlmattn.scene import split_item
 
     drawn = [(f"{split}-{seed}-{n}", *split_item(split, seed, n)) for n in numbers]
-    if task == "captions":
+    if plan.task == "captions":
         runs = vlm.ask_many([(scene.image, _CAPTION) for _, scene, _ in drawn])
         pairs = zip(drawn, runs, strict=True)
-        return [one for (name, scene, _), run in pairs for one in _caption(run, name, scene)]
+        return [one for (name, scene, _), run in pairs for one in _caption(run, name, scene, plan)]
     return [
         one
         for name, scene, questions in drawn
         for question in questions
         if question.kind == "exist"
-        for one in _claim(vlm, name, scene, question)
+        for one in _claim(vlm, name, scene, question, plan)
     ]
 
 
@@ -154,14 +164,31 @@ def _features(depth: int) -> tuple[str, ...]:
     return ("heads", f"states:{depth // 2}", f"states:{depth - 1}", f"states:{depth}")
 
 
-def _caption(run: Run, name: str, scene: Scene) -> list[MentionTable]:
+def _caption(run: Run, name: str, scene: Scene, plan: DetectionPlan) -> list[MentionTable]:
+    from vlmattn.api.object_words import named_in
+
     try:
-        return [run.mentions(scene.names, image=name, features=_features(run.trace.depth))]
+        table = run.mentions(scene.names, image=name, features=_features(run.trace.depth))
     except MapError:  # it names nothing
         return []
+    if plan.deletion:
+        table.scores[DELETION] = deletion_risks(run, [one.span for one in named_in(run)])
+    return [table]
 
 
-def _claim(vlm: Vlm, name: str, scene: Scene, question: Question) -> list[MentionTable]:
+def deletion_risks(run: Run, spans: Sequence[Span]) -> NDArray[np.float64]:
+    """(n,) chance that stretches of an answer are made up by the deletion test that comes with the library; NaN where
+    nothing can be tested."""
+    import numpy as np
+
+    from vlmattn.api.faithfulness import evidence
+    from vlmattn.faithfulness import DEFAULT_RULE
+
+    found = [evidence(run, span) for span in spans]
+    return np.array([np.nan if one is None else 1 - DEFAULT_RULE.chance(one) for one in found])
+
+
+def _claim(vlm: Vlm, name: str, scene: Scene, question: Question, plan: DetectionPlan) -> list[MentionTable]:
     import numpy as np
 
     from vlmattn.api.detected import seen
@@ -180,4 +207,6 @@ def _claim(vlm: Vlm, name: str, scene: Scene, question: Question) -> list[Mentio
     things = mentioned(question.text)  # none where a colour or a shape alone is asked about
     asked = about_phrase(run, things[0]).scores if things else dict.fromkeys(ABOUT, float("nan"))
     table.scores.update({f"{n}{OF_ASKED}": np.array([value]) for n, value in asked.items()})
+    if plan.deletion:
+        table.scores[DELETION] = deletion_risks(run, words)
     return [table]

@@ -20,7 +20,7 @@ from vlmattn.overlay.figure import Caption, enlargement, framed
 from vlmattn.overlay.heat import Drawable, Scale, check_fits, extremes_of, painted, peak_xy, scale_of
 from vlmattn.overlay.marks import Box, draw_box, draw_contours, draw_peak
 from vlmattn.overlay.memory import array_of, image_of
-from vlmattn.overlay.metadata import encoded, save_picture
+from vlmattn.overlay.metadata import save_picture
 from vlmattn.overlay.preview import Bundle, bundle
 
 CAUTION = "attention shows where information could come from, not that it was used"

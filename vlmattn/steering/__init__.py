@@ -9,6 +9,7 @@ from vlmattn.steering.damro import DAMRO
 from vlmattn.steering.deco import DeCo
 from vlmattn.steering.dola import DoLa
 from vlmattn.steering.eah import EAH
+from vlmattn.steering.focus import Focus
 from vlmattn.steering.hgai import HGAI
 from vlmattn.steering.icd import ICD
 from vlmattn.steering.knock_out import KnockOut
@@ -48,6 +49,7 @@ __all__ = [
     "VHR",
     "DeCo",
     "DoLa",
+    "Focus",
     "KnockOut",
     "PAIContrast",
     "ReplaceHeads",

@@ -33,7 +33,8 @@ class ACT(ByReceived):
             None for all. layers: None for all but the first two and the last.
 
     Sinks are those of the prompt alone; the first token always keeps what it has. Sums of rows stay what they were. All
-    rows of the prompt are computed three times, in parts: more than 1.1 times the prompt's own cost.
+    rows of the prompt are computed once more, twice where one part of them does not hold all: more than 1.1 times the
+    prompt's own cost.
 
     Raises:
         SpecError: values out of range, or no layer left; on asking, a head that does not exist.
@@ -93,12 +94,23 @@ class ACT(ByReceived):
         first, sinks = self._columns(where)
         if not bool(sinks.any()):
             return None
-        rows, rest = probs_bhrk.double(), ~sinks & ~first & (where.column_kinds >= 0)[:, None, None]
-        freed = (1 - self.beta) * (rows * sinks).sum(dim=-1, keepdim=True)
-        left = (rows * rest).sum(dim=-1, keepdim=True)
-        given = rest * freed / left.clamp_min(torch.finfo(torch.float64).tiny)
-        edited = rows * torch.where(sinks, self.beta, 1.0 + given)
-        return torch.where((left > 0) & sinks.any(dim=-1, keepdim=True), edited, rows).to(probs_bhrk.dtype)
+        acting = sinks.any(dim=-1).any(dim=2).any(dim=0).nonzero()[:, 0]
+        some = len(acting) < sinks.shape[1]
+        rows = probs_bhrk[:, acting] if some else probs_bhrk
+        edited = self._calibrated(rows, first, sinks[:, acting], where)
+        return probs_bhrk.index_copy(1, acting, edited) if some else edited
+
+    def _calibrated(
+        self, rows_bhrk: torch.Tensor, first: torch.Tensor, sinks: torch.Tensor, where: Where
+    ) -> torch.Tensor:
+        # Every column times 1, plus what its row gives to it, less what a sink gives up: one product of the rows.
+        rest = (~sinks & ~first & (where.column_kinds >= 0)[:, None, None]).float()
+        freed = (1 - self.beta) * torch.matmul(rows_bhrk, sinks.float().transpose(2, 3)).double()  # (B, H, R, 1)
+        left = torch.matmul(rows_bhrk, rest.transpose(2, 3)).double()
+        there = left > 0
+        given = torch.where(there, freed / left.clamp_min(torch.finfo(torch.float64).tiny), 0.0).float()
+        lost = (self.beta - 1) * sinks.float()
+        return torch.addcmul(rows_bhrk, rows_bhrk, given * rest + there.float() * lost)
 
     def _columns(self, where: Where) -> tuple[torch.Tensor, torch.Tensor]:
         # (B, 1, 1, K) the first token, (B, H, 1, K) sinks.

@@ -29,7 +29,7 @@ class EAH(ByReceived):
             beyond it answers collapse.
 
     A layer where no head has a sink is left alone; of several heads with as many sinks the first is taken. Written
-    tokens are not steered. The layer's whole rows are computed twice, in parts, once per prompt.
+    tokens are not steered. The layer's whole rows are computed once more, twice where they need parts, once per prompt.
 
     Raises:
         SpecError: values out of range; on asking, no image tokens.

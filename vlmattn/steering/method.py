@@ -13,7 +13,7 @@ from vlmattn.capture.choices import is_whole
 from vlmattn.core.errors import SpecError
 from vlmattn.core.layout import TokenLayout
 
-Slot = Literal["scores", "rows", "heads", "logits"]
+Slot = Literal["queries", "scores", "rows", "heads", "logits"]
 Heads = tuple[tuple[int, int], ...]
 """(layer, head) pairs."""
 
@@ -29,7 +29,8 @@ class Method(Steering):
 
     slot: ClassVar[Slot]
     factors: ClassVar[bool] = False
-    """Whether the edit multiplies what it finds by factors of its own, so that its order does not matter."""
+    """Whether the edit multiplies what it finds by factors of its own, or adds numbers of its own to queries and keys,
+    so that its order does not matter."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Published settings by name."""
 

@@ -16,6 +16,7 @@ from vlmattn.steering.damro import DAMRO
 from vlmattn.steering.deco import DeCo
 from vlmattn.steering.dola import DoLa
 from vlmattn.steering.eah import EAH
+from vlmattn.steering.focus import Focus
 from vlmattn.steering.hgai import HGAI
 from vlmattn.steering.icd import ICD
 from vlmattn.steering.m3id import M3ID
@@ -40,6 +41,7 @@ NAMED: dict[str, type[Any]] = {
     "eah": EAH,
     "act": ACT,
     "paint": PAINT,
+    "focus": Focus,
     "vhr": VHR,
     "vcd": VCD,
     "icd": ICD,

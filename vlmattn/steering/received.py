@@ -27,7 +27,8 @@ class ByReceived(Method):
         if self.neutral:
             return
         asked = self.prompt_rows(where)[:, None, :, None]
-        total = torch.where(asked, probs_bhrk, 0.0).double().sum(dim=2)
+        rows = probs_bhrk if bool(asked.all()) else torch.where(asked, probs_bhrk, 0.0)
+        total = rows.sum(dim=2).double()
         count = (where.visible & asked).sum(dim=2).double().expand_as(total)
         if where.layer_idx in self._sums:
             before = self._sums[where.layer_idx]
