@@ -158,8 +158,10 @@ def _limit(check: Check, by: Any) -> float:
 
 def checks_of(vlm: Vlm, asked: Check | bool | Sequence[Check | bool], count: int) -> list[Check | None]:
     """The check of each of ``count`` items: one for all, or one each. Raises SpecError, see :func:`check_of`."""
-    if not isinstance(asked, list | tuple):
+    if not isinstance(asked, Sequence):
         return [check_of(vlm, asked)] * count
+    if isinstance(asked, str):
+        raise SpecError(f"check must be True, False or a Check, got {asked!r}")
     if len(asked) != count:
         raise SpecError(f"{count} questions came with {len(asked)} checks: give one for all, or one each")
     known = {id(one): check_of(vlm, one) for one in asked}  # what is asked for twice is one check: see checked()
