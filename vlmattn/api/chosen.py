@@ -35,7 +35,7 @@ def capture_of(
     if layers is None:
         return DEFAULT_SPEC
     if isinstance(layers, str):
-        chosen = PRESETS[layers].at_depth(sites.depth)
+        chosen = list(PRESETS[layers].at_depth(sites.depth))
     else:
         for number in layers:
             _check_number("--layers", number, sites.depth)

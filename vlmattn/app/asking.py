@@ -176,7 +176,7 @@ def check(asked: Asked) -> Asked:
     from vlmattn.api.checking import check_of, checked
 
     wanted = check_of(asked.run.vlm, Check(of="words"))
-    return asked if wanted is None else replace(asked, checked=checked(asked.run, wanted).checked)
+    return asked if wanted is None else replace(asked, checked=checked([asked.run], [wanted])[0].checked)
 
 
 def find_sinks(asked: Asked) -> Asked:

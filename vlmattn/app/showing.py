@@ -128,7 +128,8 @@ def _marked(asked: Asked, panel: Panel, made: Overlay, choice: MapChoice) -> Ove
     if not paths and not places:
         return made
     enlarged = None if made.enlarged is None else _with_marks(made.enlarged, made.image.width, paths, places)
-    return replace(made, image=_with_marks(made.image, made.image.width, paths, places), enlarged=enlarged)
+    marked = _with_marks(made.image, made.image.width, paths, places)
+    return replace(made, pixels=np.asarray(marked.convert("RGB")), enlarged=enlarged)
 
 
 def _with_marks(image: Image.Image, width: int, paths: list[Any], places: list[Any]) -> Image.Image:

@@ -194,7 +194,7 @@ def _hatch(out: NDArray[np.uint8], pixels: NDArray[np.uint8], unseen: NDArray[np
     for first in range(0, len(out), _ROWS):
         rows = slice(first, first + _ROWS)
         lines = diagonal[np.arange(first, min(first + _ROWS, len(out))) % (2 * period)]
-        for columns in _runs(unseen[rows].any(axis=0)):
+        for columns in _runs(np.asarray(unseen[rows].any(axis=0))):
             part = np.ascontiguousarray(pixels[rows, columns])
             where = np.ascontiguousarray(unseen[rows, columns])
             grey = lib.add(lib.transform(part, fade).reshape(where.shape), np.ascontiguousarray(lines[:, columns]))

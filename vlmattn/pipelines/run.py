@@ -174,7 +174,7 @@ class Sitting:
         Raises:
             SpecError: it is another than before.
         """
-        now = Manifest(self.manifest.settings | {_LOADED: loaded}, (where,))
+        now = Manifest(dict(self.manifest.settings) | {_LOADED: loaded}, (where,))
         if _LOADED in self.manifest.settings:
             now = self.manifest.joined_by(now)
         now.save(self.output.folder)

@@ -117,7 +117,7 @@ def _found(job: Job, run: Run, together: int, max_words: int) -> Found:
     wanted: Wanted = job.payload
     asked = wanted.asked
     check = check_of(run.vlm, True) if asked.check else None
-    run = run if check is None else checked(run, check)
+    run = run if check is None else checked([run], [check])[0]
     found = Found(wanted, run, together)
     with one_pass(run):
         _add_words(found, max_words)

@@ -77,6 +77,8 @@ class _Limited(H11Protocol):
         super().connection_lost(exc)
 
 
-def _stopped(timer: asyncio.TimerHandle | None) -> None:
+def _stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """None, the timer being cancelled."""
     if timer is not None:
         timer.cancel()
+    return None
