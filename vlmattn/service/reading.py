@@ -10,7 +10,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -180,7 +180,7 @@ def _check_header(file: bytes, max_pixels: int) -> None:
                 width, height = image.size
     except Image.DecompressionBombError:
         raise _too_large("more", max_pixels) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise Refused(
             415,
             "picture_unknown",
