@@ -57,7 +57,8 @@ class _Limited(H11Protocol):
             self._late = self.loop.call_later(self.read_timeout, self._no_headers)
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
-            self._late = _stopped(self._late)
+            _stopped(self._late)
+            self._late = None
 
     def _no_headers(self) -> None:
         self._late = None
@@ -70,15 +71,15 @@ class _Limited(H11Protocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._unread = _stopped(self._unread)
+        _stopped(self._unread)
+        self._unread = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._late, self._unread = _stopped(self._late), _stopped(self._unread)
+        _stopped(self._late, self._unread)
         super().connection_lost(exc)
 
 
-def _stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """None, the timer being cancelled."""
-    if timer is not None:
-        timer.cancel()
-    return None
+def _stopped(*timers: asyncio.TimerHandle | None) -> None:
+    for timer in timers:
+        if timer is not None:
+            timer.cancel()

@@ -23,6 +23,8 @@ OPEN = ("/healthz", "/readyz")
 """Paths that need no token: those that ask whether the service is there."""
 ASK = ("/v1/ask", "/ask")
 _LINGER = 2.0
+_LAST_CHANCE = 0.05
+"""Seconds to look for what came meanwhile, where the service was too busy to look before."""
 
 
 class Guard:
@@ -138,15 +140,21 @@ class Exchange:
             return await self._receive()
         if self._until is None:
             self._until = time.monotonic() + self._options.read_timeout
-        try:
-            message = await asyncio.wait_for(self._receive(), max(self._until - time.monotonic(), 0))
-        except TimeoutError:
+        message = await self._next(self._until - time.monotonic()) or await self._next(_LAST_CHANCE)
+        if message is not None:
+            self._take(message)
+        if message is None or (time.monotonic() > self._until and not self._whole):
             limit = f"{self._options.read_timeout:g} s"
-            raise Refused(408, "too_slow", f"the body did not arrive within {limit}: send it faster, or less") from None
-        self._take(message)
+            raise Refused(408, "too_slow", f"the body did not arrive within {limit}: send it faster, or less")
         if self._read > self._options.max_body:
             raise too_much(self._options.max_body)
         return message
+
+    async def _next(self, seconds: float) -> Message | None:
+        try:
+            return await asyncio.wait_for(self._receive(), max(seconds, 0))
+        except TimeoutError:
+            return None
 
     def _take(self, message: Message) -> None:
         self._waits = False
@@ -170,7 +178,7 @@ class Exchange:
     async def _linger(self) -> None:
         until, most = time.monotonic() + _LINGER, self._read + self._options.max_body
         while not self._whole and self._read <= most:
-            try:
-                self._take(await asyncio.wait_for(self._receive(), max(until - time.monotonic(), 0)))
-            except TimeoutError:
+            message = await self._next(until - time.monotonic())
+            if message is None:
                 return
+            self._take(message)
