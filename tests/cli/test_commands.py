@@ -101,7 +101,7 @@ def test_map_options(photo: str, tmp_path: Path, options: list[str], capsys: pyt
 
 
 COMMANDS = ("demo", "ask", "map", "refine", "sinks", "heads", "models", "verify", "scenes", "lens", "faithfulness")
-ON_BENCHMARKS = ("evaluate", "score", "compare", "detect", "gaze", "overlay", "serve")
+ON_BENCHMARKS = ("evaluate", "score", "compare", "detect", "gaze", "overlay", "serve", "report", "export", "app")
 """Tested by themselves."""
 
 

@@ -110,6 +110,7 @@ def test_what_a_reader_must_not_see_fails(
     import logging
 
     logging.getLogger("transformers.x").propagate = True
+    caplog.set_level(logging.WARNING, logger="transformers")  # whatever other tests made of it
     before = Path.cwd()
     with pytest.raises(execute.CellFailed, match=told) as caught:
         runner.run(notebook("3", source), "bad")

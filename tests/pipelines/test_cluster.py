@@ -11,6 +11,7 @@ import pytest
 from tests.pipelines.asked import done, job, whole, write_table
 from vlmattn.core.errors import SpecError
 from vlmattn.pipelines import Cluster, Output, open_table, overlay_table_on_cluster
+from vlmattn.pipelines.rows import Row, rows_from, rows_to
 
 
 def test_what_a_cluster_cannot_be_is_refused() -> None:
@@ -65,3 +66,13 @@ def test_two_replicas_of_which_one_is_killed_make_the_same_table(
     assert made.made == made.rows == 40
     done(table, tmp_path / "one")
     assert whole(tmp_path / "two") == whole(tmp_path / "one")
+
+
+def test_rows_go_to_replicas_as_text_and_come_back_as_they_were() -> None:
+    rows = (
+        Row(0, "a", "x.png", "Häh?", ("one", "two words"), system="s", name="x.png"),
+        Row(1, "1", b"\x00\xff|", "Q", answer="", fault="it's broken"),
+        Row(2, "2"),
+    )
+    assert rows_from(rows_to(rows)) == rows
+    assert rows_from(rows_to(())) == ()

@@ -138,10 +138,7 @@ class Vlm(Findings, HeadStudies):
         check: Check | bool | Sequence[Check | bool] = False,
         **generate: Any,
     ) -> list[Run]:
-        """Ask several (image, question) pairs in one padded batch; one :class:`Run` each. See :meth:`ask`.
-
-        ``check`` is one for all, or a list with one for each.
-        """
+        """Ask (image, question) pairs in one padded batch, one :class:`Run` each; ``check`` for all, or one each."""
         if not isinstance(items, (list, tuple)) or not isinstance(steering, (list, tuple)):
             wrong = steering if isinstance(items, (list, tuple)) else items
             raise SpecError(f"items must be a list of (image, question) pairs, steering a list; got {wrong!r}")

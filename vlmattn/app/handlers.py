@@ -29,13 +29,6 @@ class Handlers:
     def __init__(self, models: Models, folder: Path) -> None:
         self._models, self._folder = models, folder
 
-    @property
-    def reports(self) -> bool:
-        """Whether reports can be written."""
-        from vlmattn.api import Run
-
-        return showing.has_report(Run)
-
     # -- at the model --------------------------------------------------------------------------------------------------
 
     def ask(self, asked: Asked | None, *given: Any) -> list[Any]:

@@ -220,7 +220,7 @@ def _downloads(p: Page, handlers: Handlers) -> None:
     with gr.Row():
         overlay = gr.Button("Overlay (PNG)", elem_id="va-get-overlay")
         numbers = gr.Button("Numbers (JSON)", elem_id="va-get-numbers")
-        report = gr.Button("Report (HTML)", visible=handlers.reports, elem_id="va-get-report")
+        report = gr.Button("Report (HTML)", elem_id="va-get-report")
     file = gr.DownloadButton("Download", elem_id="va-file", visible="hidden")
     for button, make in ((overlay, handlers.overlay), (numbers, handlers.numbers), (report, handlers.report)):
         made = button.click(

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -14,7 +14,7 @@ from PIL import Image
 from vlmattn.app.asking import ASK_FIRST, Asked, Which, word_in
 from vlmattn.app.choices import MapChoice
 from vlmattn.app.looking import MOST_PATHS, gaze_scores
-from vlmattn.core.errors import DependencyMissing, MapError, SpecError, VlmattnError
+from vlmattn.core.errors import MapError, SpecError, VlmattnError
 from vlmattn.core.files import atomic_write_text
 
 if TYPE_CHECKING:
@@ -200,19 +200,6 @@ def save_overlay(asked: Asked, choice: MapChoice, folder: str | Path) -> Path:
     return contact_sheet([cells], title=asked.run.question, cell_width=420, paths=paths).save(target)
 
 
-def has_report(run: Any) -> bool:
-    """Whether runs can be written as a report in this installation."""
-    return callable(getattr(run, "report", None))
-
-
 def save_report(asked: Asked, folder: str | Path) -> Path:
-    """The report of the plain run as ``vlmattn.html`` in a folder.
-
-    Raises:
-        DependencyMissing: this installation writes no reports.
-    """
-    if not has_report(asked.run):
-        raise DependencyMissing("this installation of vlmattn writes no reports: install a later one")
-    target = Path(folder) / "vlmattn.html"
-    cast(Any, asked.run).report(target)
-    return target
+    """The report of the plain run as ``vlmattn.html`` in a folder."""
+    return asked.run.report(Path(folder) / "vlmattn.html")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import pickle
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from vlmattn.pipelines.asking import Asker
 from vlmattn.pipelines.flow import Batch, Beside, flow
 from vlmattn.pipelines.job import OverlayJob
 from vlmattn.pipelines.places import exists, is_address, place_in
-from vlmattn.pipelines.rows import Table
+from vlmattn.pipelines.rows import Table, rows_from, rows_to
 from vlmattn.pipelines.run import Output, OverlaysDone, Progress, Records, Sitting, beside_of, run_sitting
 
 _AT_ONCE = 4
@@ -96,7 +95,7 @@ class OverlayActor:
 
     def __call__(self, block: dict[str, Any]) -> dict[str, list[Any]]:
         """Records of a few batches, with what made them."""
-        batches = ((int(n), pickle.loads(rows)) for n, rows in zip(block["number"], block["rows"], strict=True))
+        batches = ((int(n), rows_from(rows)) for n, rows in zip(block["number"], block["rows"], strict=True))
         made = list(flow(batches, self._ask, self._beside))
         told = json.dumps([self._ask.describe(), environment(self._ask.vlm.device)])
         return {
@@ -130,7 +129,7 @@ def _blocks(left: Iterator[Batch]) -> Iterator[Any]:
     import pyarrow as pa
 
     while part := list(islice(left, _AT_ONCE)):
-        rows = pa.array([pickle.dumps(rows) for _, rows in part], pa.large_binary())
+        rows = pa.array([rows_to(rows) for _, rows in part], pa.large_string())
         yield pa.table({"number": [number for number, _ in part], "rows": rows})
 
 

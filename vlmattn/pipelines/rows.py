@@ -6,8 +6,9 @@ import csv
 import hashlib
 import io
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
@@ -71,6 +72,26 @@ class Row:
     system: str | None = None
     name: str = ""
     fault: str = ""
+
+
+def rows_to(rows: Sequence[Row]) -> str:
+    """Rows as JSON text; contents of pictures as base64."""
+
+    def told(row: Row) -> dict[str, Any]:
+        content = {"content": b64encode(row.image).decode("ascii")} if isinstance(row.image, bytes) else {}
+        return asdict(replace(row, image="")) | content if content else asdict(row)
+
+    return json.dumps([told(row) for row in rows])
+
+
+def rows_from(text: str) -> tuple[Row, ...]:
+    """Rows that :func:`rows_to` made text of."""
+
+    def made(told: dict[str, Any]) -> Row:
+        image = b64decode(told.pop("content")) if "content" in told else told["image"]
+        return Row(**told | {"image": image, "words": tuple(told["words"])})
+
+    return tuple(made(told) for told in json.loads(text))
 
 
 @dataclass(frozen=True)
