@@ -85,7 +85,18 @@ class Served:
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
     folder = Path(tempfile.mkdtemp(prefix="vlmattn-"))  # a local socket's path must be short
-    limits = ("--max-body", "3", "--read-timeout", "8", "--write-timeout", "2", "--max-requests", "250")
+    limits = (
+        "--max-body",
+        "3",
+        "--read-timeout",
+        "8",
+        "--write-timeout",
+        "2",
+        "--max-requests",
+        "250",
+        "--timeout",
+        "240",
+    )
     found = Served(folder, *limits, "--batch-size", "8", "--batch-wait-ms", "5")
     try:
         yield found
