@@ -105,6 +105,12 @@ def test_words_and_layers_that_are_asked_for(client: TestClient, vlm: va.Vlm) ->
     assert tuple(word["box_xyxy"]) == look.box_xyxy()
 
 
+def test_a_method_that_covers_patch_after_patch(client: TestClient, vlm: va.Vlm) -> None:
+    told = ask(client, answer="7", method="occlusion").json()
+    look = vlm.ask(SCENE.image, QUESTION, answer="7").map("7", method="occlusion")
+    assert tuple(told["words"][0]["box_xyxy"]) == look.box_xyxy()
+
+
 def test_a_given_answer_is_read_and_words_beyond_the_limit_are_counted(client: TestClient) -> None:
     told = ask(client, answer="a red cup and a fork").json()
     assert told["answer"] == "a red cup and a fork"

@@ -244,7 +244,7 @@ def test_a_body_without_a_length_is_counted_as_it_comes() -> None:
 
 
 def test_a_body_that_comes_byte_by_byte_is_cut_off() -> None:
-    sender = Sender(*[b"x"] * 100, pause=0.05)
+    sender = Sender(*[b"x"] * 100, pause=0.02)
     start = time.monotonic()
     with pytest.raises(Refused, match="did not arrive within 0") as refused:
         asyncio.run(read(exchange(sender, read_timeout=0.2)))

@@ -128,7 +128,8 @@ async def _multipart(request: Request, options: ServiceOptions) -> Received:
     try:
         file = await _file_of(form)
         try:
-            asked = asked_model(options).model_validate(_fields(form))
+            kind = asked_model(options)
+            asked = kind.model_validate(_fields(form, kind), strict=True)
         except ValidationError as error:
             raise _invalid(error) from None
     finally:
@@ -145,19 +146,25 @@ async def _file_of(form: FormData) -> bytes:
     return await files[0][1].read()
 
 
-def _fields(form: FormData) -> dict[str, Any]:
+def _fields(form: FormData, kind: type[Asked]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in dict.fromkeys(form.keys()):
         values = [value for value in form.getlist(name) if isinstance(value, str)]
         if name == "words" or len(values) > 1:
             found[name] = values
         elif values:
-            found[name] = _numbers(values[0]) if name in _NUMBERED else values[0]
+            field = kind.model_fields.get(name)
+            found[name] = _read(values[0], name, None if field is None else field.annotation)
     return found
 
 
-def _numbers(text: str) -> Any:
-    return text.split(",") if re.fullmatch(NUMBERS, text) else text
+def _read(text: str, name: str, kind: Any) -> Any:
+    """What a part of a form says; text that says nothing of the field's kind stays text, and is refused as such."""
+    if kind is bool:
+        return {"true": True, "false": False}.get(text, text)
+    if name in _NUMBERED and re.fullmatch(NUMBERS, text):
+        return [int(number) for number in text.split(",")]
+    return int(text) if kind is int and re.fullmatch("-?[0-9]{1,9}", text) else text
 
 
 # -- the picture -------------------------------------------------------------------------------------------------------
