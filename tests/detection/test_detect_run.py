@@ -180,18 +180,20 @@ def test_a_check_goes_by_the_detector_of_the_model() -> None:
 
 def test_an_unsupported_answer_can_be_refused_looked_at_again_or_steered() -> None:
     picture = va.scene.split_item("adversarial", 0, 1)[0].image
-    refused = prior().ask(picture, ASKED, check=Check(then="abstain"))
+    refused = prior().ask(picture, ASKED, check=Check(by=DEFAULT_RULE, then="abstain"))
     assert refused.checked is not None
     assert refused.checked.answer == "I cannot tell from the picture."
     assert str(refused.checked).startswith("I cannot tell")
     assert refused.answer == described().answer
-    closer = prior().ask(picture, ASKED, check=Check(then="look_again"))
+    closer = prior().ask(picture, ASKED, check=Check(by=DEFAULT_RULE, then="look_again"))
     assert closer.checked is not None
     assert closer.checked.first is not None
     assert closer.checked.first.answer == described().answer
     assert closer.answer == described().ask_again().answer
     heads = va.steering.ScaleHeads(((3, 0), (3, 1), (3, 2)), 0.0)
-    other = prior().ask(picture, ASKED, max_new_tokens=12, check=Check(then="steer", steering=(heads,)))
+    other = prior().ask(
+        picture, ASKED, max_new_tokens=12, check=Check(by=DEFAULT_RULE, then="steer", steering=(heads,))
+    )
     assert other.checked is not None
     assert other.answer == prior().ask(picture, ASKED, max_new_tokens=12, steering=[heads]).answer
     plain = prior().ask(picture, ASKED, answer=other.trace.layout.input_ids[other.trace.layout.answer_start :].tolist())

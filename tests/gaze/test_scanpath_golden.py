@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vlmattn.gaze import Scanpath
+from vlmattn.gaze.compiled import compiled
 from vlmattn.gaze.scanpaths import (
     Grid,
     ScanMatch,
@@ -29,18 +30,17 @@ from vlmattn.gaze.scanpaths import (
     time_delay,
 )
 from vlmattn.gaze.scanpaths.multimatch import Chains, similarities
-from vlmattn.gaze.scanpaths.pairs import kernels
 
 
 @pytest.fixture(autouse=True, params=["compiled", "arrays"])
 def _both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    kernels.cache_clear()
+    compiled.cache_clear()
     if request.param == "arrays":
         monkeypatch.setitem(sys.modules, "vlmattn.gaze.scanpaths.kernels", None)
     else:
         pytest.importorskip("numba")
     yield
-    kernels.cache_clear()
+    compiled.cache_clear()
 
 
 ONE, OTHER = np.array([0]), np.array([1])

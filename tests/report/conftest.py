@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium; tests that need it are skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api")

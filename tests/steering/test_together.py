@@ -46,7 +46,8 @@ def test_names_join_methods_with_their_settings() -> None:
     assert {"PAI", "VCD"} <= set(joined.describe().replace(":", "").split())
     told = {"ad-hh": "ad-hh:heads=16.29 26.9", "dagcd": "dagcd:heads=1.0,weights=2"}
     assert steering_of(told["ad-hh"]).heads == ((16, 29), (26, 9))
-    assert [type(steering_of(told.get(name, name))) for name in NAMED] == list(NAMED.values())
+    named = {name: kind for name, kind in NAMED.items() if name != "focus"}  # learnt vectors come from a file
+    assert [type(steering_of(told.get(name, name))) for name in named] == list(named.values())
 
 
 @pytest.mark.parametrize(
