@@ -65,18 +65,19 @@ def client(path: Path) -> httpx.Client:
     return httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://service", timeout=300)
 
 
-def ask(asking: httpx.Client, file: bytes, question: str) -> float:
+def ask(asking: httpx.Client, file: bytes, question: str, tokens: int) -> float:
     """Seconds until the answer is there."""
     begin = time.perf_counter()
-    answer = asking.post("/v1/ask", files={"image": file}, data={"question": question, "max_new_tokens": "16"})
+    data = {"question": question, "max_new_tokens": str(tokens)}
+    answer = asking.post("/v1/ask", files={"image": file}, data=data)
     answer.raise_for_status()
     return time.perf_counter() - begin
 
 
-def direct(vlm: va.Vlm, image: Any, question: str) -> float:
+def direct(vlm: va.Vlm, image: Any, question: str, tokens: int) -> float:
     """Seconds of the same by the library: answer, grounding and boxes of every word."""
     begin = time.perf_counter()
-    run = vlm.ask(image, question, max_new_tokens=16)
+    run = vlm.ask(image, question, max_new_tokens=tokens)
     run.grounding()
     for word in run.words():
         if any(c.isalnum() for c in word.text):
@@ -84,13 +85,13 @@ def direct(vlm: va.Vlm, image: Any, question: str) -> float:
     return time.perf_counter() - begin
 
 
-def overhead(path: Path, pairs: int) -> dict[str, float]:
+def overhead(path: Path, pairs: int, tokens: int) -> dict[str, float]:
     """Paired ratios of a request to the same by the library."""
     vlm, asked, ratios = va.load("scene"), items(12), []
     with client(path) as asking:
         for number in range(pairs + 3):
             image, file, question = asked[number % len(asked)]
-            one, two = ask(asking, file, question), direct(vlm, image, question)
+            one, two = ask(asking, file, question, tokens), direct(vlm, image, question, tokens)
             ratios.append((one / two, one - two))
     kept = ratios[3:]
     return {
@@ -100,7 +101,7 @@ def overhead(path: Path, pairs: int) -> dict[str, float]:
     }
 
 
-def crowd(path: Path, pid: int, requests: int, clients: int) -> dict[str, Any]:
+def crowd(path: Path, pid: int, requests: int, clients: int, tokens: int) -> dict[str, Any]:
     """Throughput, latencies, and memory per request."""
     asked, left, lock = items(12), iter(range(requests)), threading.Lock()
     seconds: list[float] = []
@@ -114,10 +115,12 @@ def crowd(path: Path, pid: int, requests: int, clients: int) -> dict[str, Any]:
                 if number is None:
                     return
                 _, file, question = asked[number % len(asked)]
-                took = ask(asking, file, question)
+                took = ask(asking, file, question, tokens)
                 with lock:
                     seconds.append(took)
                     memory.append(resident(pid))
+                    if not len(memory) % 200:
+                        print(f"{len(memory)} of {requests}, {memory[-1] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
 
     threads = [threading.Thread(target=work) for _ in range(clients)]
     begin = time.perf_counter()
@@ -154,17 +157,18 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=4, help="the most that an answer may have")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vlmattn-") as folder:
         path = Path(folder) / "s"
         process = start(path, ["--batch-size", str(given.batch_size), "--timeout", "300"])
         try:
-            told = {"overhead": overhead(path, given.pairs)}
-            told["crowd"] = crowd(path, process.pid, given.requests, given.clients)
+            told = {"overhead": overhead(path, given.pairs, given.tokens)}
+            told["crowd"] = crowd(path, process.pid, given.requests, given.clients, given.tokens)
         finally:
             process.terminate()
             process.wait(60)
-    print(json.dumps(told | {"batch_size": given.batch_size}, indent=2))
+    print(json.dumps(told | {"batch_size": given.batch_size, "tokens": given.tokens}, indent=2))
 
 
 if __name__ == "__main__":
