@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,19 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip(f"reference data not found at {folder}; set VLMATTN_SHARED")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium of the system; tests that need it are skipped where there is none.
+
+    It ends with its file: while it runs, no other test of the process can begin an event loop.
+    """
+    playwright = pytest.importorskip("playwright.sync_api")
+    place = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if place is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield opened
+        opened.close()

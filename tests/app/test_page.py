@@ -7,7 +7,6 @@ import http.client
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,9 +22,6 @@ from PIL import Image
 from vlmattn.app.examples import example
 
 pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 WAIT = 60_000
 
 
@@ -71,11 +67,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def browser(server: Served) -> Iterator[Any]:
-    with playwright.sync_playwright() as play:
-        one = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield one
-        one.close()
+def browser(server: Served, browser: Any) -> Any:
+    """Closed before the server is."""
+    return browser
 
 
 class Tab:

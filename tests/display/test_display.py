@@ -6,7 +6,6 @@ import base64
 import io
 import math
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -469,29 +468,20 @@ def test_every_rich_result_is_safe_where_a_class_has_html() -> None:
 # -- a browser ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_browser_shows_pictures_and_runs_nothing(run: va.Run, tmp_path: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
+def test_a_browser_shows_pictures_and_runs_nothing(run: va.Run, browser: Any, tmp_path: Path) -> None:
     parts = [make(text) for make in PARTS.values() for text in HOSTILE]
     page_file = tmp_path / "page.html"
     body = "".join([run._repr_html_(), run.refine()._repr_html_(), *parts])
     page_file.write_text(f"<meta charset=utf-8><body style='background:#111;color:#ddd'>{body}", encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        try:
-            page = browser.new_page()
-            asked: list[str] = []
-            page.on("request", lambda request: asked.append(request.url))
-            page.goto(page_file.as_uri())
-            assert page.evaluate("window.hacked") is None
-            widths = page.evaluate("[...document.images].map(i => i.complete ? i.naturalWidth : 0)")
-            assert len(widths) >= 3
-            assert all(widths)
-            assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
-            assert page.evaluate("document.querySelectorAll('script, iframe, link, style').length") == 0
-            colour = page.evaluate("getComputedStyle(document.querySelector('.vlmattn td')).color")
-            assert colour == "rgb(221, 221, 221)", "text keeps the page's colour, so that it reads on dark pages"
-        finally:
-            browser.close()
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(page_file.as_uri())
+    assert page.evaluate("window.hacked") is None
+    widths = page.evaluate("[...document.images].map(i => i.complete ? i.naturalWidth : 0)")
+    assert len(widths) >= 3
+    assert all(widths)
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert page.evaluate("document.querySelectorAll('script, iframe, link, style').length") == 0
+    colour = page.evaluate("getComputedStyle(document.querySelector('.vlmattn td')).color")
+    assert colour == "rgb(221, 221, 221)", "text keeps the page's colour, so that it reads on dark pages"

@@ -7,61 +7,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-from tests.tiny import (
-    coded_grid,
-    convolved,
-    cross_attention,
-    cut_patches,
-    dynamic_grid,
-    dynamic_grid_variants,
-    encoder_decoder,
-    encoder_reads_queries,
-    fitted_square,
-    fixed_views,
-    gated,
-    gemma,
-    llava_like,
-    padded_tiles,
-    page_readers,
-    pixtral_grid,
-    pooled_crops,
-    pooled_grid,
-    raw_patches,
-    resampled,
-    slices,
-    strided,
-    tiled_lfm2,
-    tiles,
-)
-
-_MODULES = (
-    coded_grid,
-    convolved,
-    cross_attention,
-    cut_patches,
-    dynamic_grid,
-    dynamic_grid_variants,
-    encoder_decoder,
-    encoder_reads_queries,
-    fitted_square,
-    fixed_views,
-    gated,
-    gemma,
-    llava_like,
-    padded_tiles,
-    page_readers,
-    pixtral_grid,
-    pooled_crops,
-    pooled_grid,
-    raw_patches,
-    resampled,
-    slices,
-    strided,
-    tiled_lfm2,
-    tiles,
-)
+_MODULES = [
+    import_module(f"tests.tiny.{name}")
+    for name in (
+        "coded_grid",
+        "convolved",
+        "cross_attention",
+        "cut_patches",
+        "dynamic_grid",
+        "dynamic_grid_variants",
+        "encoder_decoder",
+        "encoder_reads_queries",
+        "fitted_square",
+        "fixed_views",
+        "gated",
+        "gemma",
+        "llava_like",
+        "padded_tiles",
+        "page_readers",
+        "pixtral_grid",
+        "pooled_crops",
+        "pooled_grid",
+        "raw_patches",
+        "resampled",
+        "slices",
+        "strided",
+        "tiled_lfm2",
+        "tiles",
+    )
+]
 TINY: dict[str, Callable[[], tuple[Any, Any]]] = {
     kind: make for module in _MODULES for kind, make in module.MODELS.items()
 }
