@@ -266,6 +266,20 @@ def test_nothing_of_the_payload_runs(browser: Any, tmp_path: Path) -> None:
     assert shown.word("script").evaluate("(node) => getComputedStyle(node).unicodeBidi") == "isolate"
 
 
+def test_boxes_hold_the_top_tenth_as_the_library_has_it(browser: Any, tmp_path: Path) -> None:
+    fine = ImageLayout((120, 120), (Tile("base", (12, 12), (0, 0, 120, 120)),))
+    trace = trace_of(images=[fine], seed=4)
+    shown = opened(browser, tmp_path, [panel_of(trace, [picture_of((120, 120))])])
+    shown.switch("Box of the top tenth").click()
+    for word in ("red", "cup"):
+        shown.word(word).hover()
+        pixels = to_pixels(raw_attention(trace, word), merge="mean", kind="density")
+        x0, y0, x1, y1 = pixels.box_xyxy()
+        assert pixels.box_xyxy(quantile=0.8) != (x0, y0, x1, y1)
+        assert shown.page.locator(".mark.own").last.get_attribute("d") == f"M{x0} {y0}H{x1}V{y1}H{x0}Z"
+    assert not shown.wrong
+
+
 def test_panels_share_one_scale(browser: Any, tmp_path: Path) -> None:
     one, other = trace_of(answer="a red cup", seed=1), trace_of(answer="a blue cup", seed=2, layers=6, peaked=9)
     shown = opened(

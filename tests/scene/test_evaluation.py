@@ -165,7 +165,10 @@ def test_the_card_shows_every_number_beside_both_baselines(tmp_path: Path) -> No
 
 def test_the_card_shows_other_seeds_beside_the_weights(tmp_path: Path) -> None:
     scores = score_model(lambda images, texts: ["yes"] * len(texts), 12)
-    splits = {"test": {"scenes": 30, "kinds": [asdict(s) for s in score(ASKED, TRUTH)]}}
+    found = score(ASKED, ["one" if q.kind == "count" else truth for (_, q), truth in zip(ASKED, TRUTH, strict=True)])
+    splits = {"test": {"scenes": 30, "kinds": [asdict(s) for s in found]}}
+    (numbers,) = (s for s in found if s.kind == "count")
+    assert f"{counted(numbers):.3f}" != f"{numbers.accuracy:.3f}"
     other = tmp_path / "other"
     other.mkdir()
     (other / "training.json").write_text('{"seed": 7}')
@@ -176,7 +179,8 @@ def test_the_card_shows_other_seeds_beside_the_weights(tmp_path: Path) -> None:
     assert "| kind | these weights | seed 7 |" in section
     for kind in ("color", "exist", "where"):
         assert f"| {kind} | {kinds[kind]:.3f} | 1.000 |" in section
-    assert "count, up to four | 0.000 | 1.000" in section
+    assert f"| count | 0.000 | {numbers.accuracy:.3f} |" in section
+    assert f"| count, up to four | 0.000 | {counted(numbers):.3f} |" in section
     assert "Seed 7. Captions: CHAIR_i 0.000" in section
 
 
