@@ -76,15 +76,20 @@ def scaled(focus: Focus, alpha: float) -> Focus:
     return Focus(heads=focus.heads, queries=focus.queries, keys=focus.keys, alpha=alpha)
 
 
-def study(name: str, fit: int, heads: int, count: int) -> str:
-    """The section of one model."""
-    vlm = va.load(name)
+def fitted(vlm: va.Vlm, seed: int, count: int, heads: int) -> tuple[Focus, int]:
+    """Directions of a model, and the number of right answers to ``count`` questions that they were fitted on."""
     placed = []
-    for one in asked("validation", 3, fit):
+    for one in asked("validation", seed, count):
         run = vlm.ask(one.image, one.text, max_new_tokens=4)
         if run.answer.strip(" .").casefold() == one.answer:
             placed.append(Placed(run, one.box))  # type: ignore[arg-type]
-    focus = fit_focus(vlm, placed, heads=heads)
+    return fit_focus(vlm, placed, heads=heads), len(placed)
+
+
+def study(name: str, fit: int, heads: int, count: int) -> str:
+    """The section of one model."""
+    vlm = va.load(name)
+    focus, placed = fitted(vlm, 3, fit, heads)
     held = asked("validation", 4, count)
     tried = {alpha: np.mean(measured(vlm, held, focus, scaled(focus, alpha))[0]) for alpha in ALPHAS}
     alpha = max(ALPHAS, key=lambda one: tried[one])
@@ -96,7 +101,7 @@ def study(name: str, fit: int, heads: int, count: int) -> str:
     found = {told: measured(vlm, items, focus, way) for told, way in ways.items()}
     told = ", ".join(f"{layer}.{head}" for layer, head in focus.heads)
     lines = [
-        f"## `{name}`", "", f"Heads {told}; fitted on {len(placed)} answers, measured on {len(items)} questions.", "",
+        f"## `{name}`", "", f"Heads {told}; fitted on {placed} answers, measured on {len(items)} questions.", "",
         "| way | right | p | attention on the place | change |", "|---" * 5 + "|",
     ]  # fmt: skip
     plain_right, plain_share = found["plain"]

@@ -13,27 +13,24 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import vlmattn as va
-from benchmarks.mitigation_shipped import RisksSeen
+from benchmarks.mitigation_base import Answers, Asked, Route, pictures, presence, right, steered
+from benchmarks.mitigation_calibrated import by_calibration, by_search
+from benchmarks.mitigation_shipped import Shipped
 from benchmarks.mitigation_table import page
-from vlmattn.api.answers import answers_of
-from vlmattn.api.request import Request
 from vlmattn.core.errors import SpecError, VlmattnError
 from vlmattn.core.files import atomic_write_text
-from vlmattn.detection import RECALL
 from vlmattn.evaluate import DetectionPlan, measure_detection
-from vlmattn.scene import Question, Scene, split_item
+from vlmattn.scene import Scene
 from vlmattn.scene.captions import mentioned
 from vlmattn.steering import ADHH, ScaleHeads, steering_of
 
 SPLITS = ("random", "popular", "adversarial")
-BATCH = 20
 GRID: dict[str, tuple[str, ...]] = {
     "PAI": ("pai:alpha=0.2,first_layer=1", "pai:alpha=0.5,first_layer=1", "pai:alpha=1.0,first_layer=1"),
     "HGAI": ("hgai:alpha=0.2", "hgai:alpha=0.5", "hgai:alpha=1.0"),
@@ -53,60 +50,10 @@ GRID: dict[str, tuple[str, ...]] = {
     "DeCo": ("deco:alpha=0.3", "deco:alpha=0.6", "deco:alpha=1.2"),
 }
 """Settings that are tried on the scenes of seed 1; the first is the paper's, or nearest to it."""
-PARTS = ("heads", "looks", "detectors", "shipped")
+PARTS = ("heads", "search", "calibrated", "looks", "detectors", "shipped")
 """Ways that are not settings of one method."""
 
-Asked = list[tuple[Scene, Question]]
-Answers = list[str]
-
-
-@dataclass
-class Route:
-    """A way to answer: ``say`` takes pictures and texts, and how long an answer may be; ``spent`` tells what answers of
-    a length cost where several ways share them."""
-
-    name: str
-    say: Callable[[Sequence[Any], Sequence[str], int], Answers]
-    told: str = ""
-    control: bool = False
-    only: tuple[str, ...] = ("presence", "captions")
-    names: Callable[[Sequence[Any], Sequence[str], int], list[list[str]]] | None = field(default=None, repr=False)
-    spent: Callable[[int], float] | None = field(default=None, repr=False)
-
-
-# -- what is asked -----------------------------------------------------------------------------------------------------
-
-
-def presence(split: str, count: int, seed: int) -> Asked:
-    """The first questions of presence of a split."""
-    found: Asked = []
-    index = 0
-    while len(found) < count:
-        scene, asked = split_item(split, seed, index)
-        found += [(scene, one) for one in asked if one.kind == "exist"]
-        index += 1
-    return found[:count]
-
-
-def pictures(count: int, seed: int) -> list[Scene]:
-    """Scenes with an anchor whose partner is missing."""
-    return [split_item("adversarial", seed, index)[0] for index in range(count)]
-
-
 # -- ways to answer ----------------------------------------------------------------------------------------------------
-
-
-def steered(vlm: va.Vlm, *steering: Any) -> Callable[[Sequence[Any], Sequence[str], int], Answers]:
-    """Answers under steering, in batches."""
-
-    def say(images: Sequence[Any], texts: Sequence[str], new: int) -> Answers:
-        told: Answers = []
-        for first in range(0, len(texts), BATCH):
-            pairs = tuple(zip(images[first : first + BATCH], texts[first : first + BATCH], strict=True))
-            told += [one.text for one in answers_of(vlm, Request(pairs, steering=steering, max_new_tokens=new))]
-        return told
-
-    return say
 
 
 def looked_again(vlm: va.Vlm, choose: str, box: Callable[[Any, Any], Any] | None = None) -> Callable[..., Answers]:
@@ -149,7 +96,9 @@ def anywhere(rng: np.random.Generator) -> Callable[[Any, Any], tuple[int, int, i
     return box
 
 
-def routes(vlm: va.Vlm, seed: int, validation: Asked, scenes: int, only: Sequence[str] = ()) -> list[Route]:
+def routes(
+    vlm: va.Vlm, seed: int, validation: Asked, scenes: int, only: Sequence[str], shipped: Shipped | None
+) -> list[Route]:
     """All ways, or those of :data:`PARTS` and :data:`GRID` that are named; settings are chosen on ``validation``."""
     found = [Route("plain", steered(vlm), "no change")]
     for name, several in GRID.items():
@@ -163,12 +112,16 @@ def routes(vlm: va.Vlm, seed: int, validation: Asked, scenes: int, only: Sequenc
         print(f"chosen: {best} ({rate:.3f})", flush=True)
     if not only or "heads" in only:
         found += by_heads(vlm, seed, validation)
+    if not only or "search" in only:
+        found += by_search(vlm)
+    if not only or "calibrated" in only:
+        found += by_calibration(vlm, seed, validation)
     if not only or "looks" in only:
         found += by_looks(vlm, seed)
     if not only or "detectors" in only:
         found += by_detector(vlm, scenes)
-    if not only or "shipped" in only:
-        found += by_shipped(vlm)
+    if shipped is not None:
+        found += shipped.routes(2 * len(validation))
     return found
 
 
@@ -235,29 +188,6 @@ def by_detector(vlm: va.Vlm, scenes: int) -> list[Route]:
     return found
 
 
-def by_shipped(vlm: va.Vlm) -> list[Route]:
-    """The same by the detector that is shipped for the model, at thresholds that were chosen to keep recall."""
-    from vlmattn.detection import shipped_detector, shipped_detectors
-
-    if (vlm.name, "claims") not in shipped_detectors():
-        return []
-    of_claims, of_things = (shipped_detector(vlm.name, kind) for kind in ("claims", "things"))
-    claims, things = RisksSeen(vlm, of_claims, BATCH), RisksSeen(vlm, of_things, BATCH)
-    plain, found = steered(vlm), []
-    for name in ("recall", "recall-0.005", "0.5"):
-        known = name in RECALL
-        limits = [one.threshold(name).value if known else 0.5 for one in (of_claims, of_things)]
-        told = [f"{one.name}, {limit:.3f}" for one, limit in zip((of_claims, of_things), limits, strict=True)]
-        way = f"detector, threshold chosen for {name}" if known else "detector, threshold 0.5"
-        back = claims.yes_taken_back(limits[0])
-        found.append(Route(f"{way}: yes taken back", back, told[0], only=("presence",), spent=claims.spent))
-        names = things.kept_names(limits[1])
-        found.append(Route(f"{way}: things left out", plain, told[1], only=("captions",), names=names))
-        names = things.kept_names(limits[1], np.random.default_rng(0))
-        found.append(Route(f"{way}: as many left out at random", plain, "", True, ("captions",), names))
-    return found
-
-
 def taken_back(vlm: va.Vlm, detector: Any) -> Callable[..., Answers]:
     """*No* where the detector says that a *yes* is made up."""
 
@@ -294,12 +224,6 @@ def left_out(vlm: va.Vlm, detector: Any, rng: np.random.Generator | None = None)
 # -- what is measured --------------------------------------------------------------------------------------------------
 
 
-def right(say: Callable[..., Answers], asked: Asked) -> list[bool]:
-    """Whether each question is answered as expected."""
-    told = say([scene.image for scene, _ in asked], [q.text for _, q in asked], 4)
-    return [one.strip(" .").casefold() == q.answer for one, (_, q) in zip(told, asked, strict=True)]
-
-
 def measured(route: Route, asked: dict[str, Asked], scenes: Sequence[Scene]) -> dict[str, Any]:
     """Outcomes of one route, item by item, and seconds of CPU time."""
     out: dict[str, Any] = {"name": route.name, "told": route.told, "control": route.control, "right": {}}
@@ -327,8 +251,8 @@ def study(model: str, count: int, captions: int, scenes: int, only: Sequence[str
     validation = [*presence("adversarial", count // 2, 1), *presence("random", count // 4, 1)]
     asked = {split: presence(split, count, 0) for split in SPLITS}
     shown = pictures(captions, 0)
-    rows = []
-    for route in routes(vlm, 1, validation, scenes, only):
+    rows, shipped = [], Shipped.of(vlm) if not only or "shipped" in only else None
+    for route in routes(vlm, 1, validation, scenes, only, shipped):
         try:
             rows.append(measured(route, asked, shown))
         except VlmattnError as error:
@@ -339,7 +263,8 @@ def study(model: str, count: int, captions: int, scenes: int, only: Sequence[str
     labels = {split: [q.answer for _, q in part] for split, part in asked.items()}
     clusters = {split: [id(scene) for scene, _ in part] for split, part in asked.items()}
     numbers = {split: [sorted(set(ids)).index(one) for one in ids] for split, ids in clusters.items()}
-    return {"model": model, "labels": labels, "scenes": numbers, "captions": captions, "rows": rows}
+    found = {"model": model, "labels": labels, "scenes": numbers, "captions": captions, "rows": rows}
+    return found if shipped is None else found | {"frontiers": shipped.frontiers(asked["adversarial"], shown)}
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ def page(found: dict[str, Any], command: str) -> str:
             f"| {_name(row)} | {row['told']} | {' | '.join(rates)} | {false:.3f} | {recall:.3f} | {_p(p)} | {_p(q)} "
             f"| {cost:.1f} |"
         )
+    lines += ["", _unbeaten(asked, found["labels"])]
     lines += ["", "## Captions", "", "| way | CHAIR_i | CHAIR_s | recall | things named | p | Holm |", "|---" * 7 + "|"]
     told = [row for row in rows if "wrong" in row]
     tests = [_permuted(plain["wrong"], row["wrong"]) for row in told[1:]]
@@ -52,7 +53,37 @@ def page(found: dict[str, Any], command: str) -> str:
             f"| {_name(row)} | {wrong.sum() / max(1, named.sum()):.3f} | {np.mean(wrong > 0):.3f} | {recall:.3f} "
             f"| {named.mean():.2f} | {_p(p)} | {_p(q)} |"
         )
+    if "frontiers" in found:
+        lines += _frontiers(found["frontiers"])
     return "\n".join(lines) + "\n"
+
+
+def _unbeaten(rows: list[dict[str, Any]], labels: dict[str, list[str]]) -> str:
+    """The ways that no other one beats in false *yes* without losing recall, controls left out."""
+    points = {row["name"]: _yes(row, labels) for row in rows if not row["control"]}
+    kept = [
+        f"{name} ({false:.3f} at recall {recall:.3f})"
+        for name, (false, recall) in sorted(points.items(), key=lambda one: one[1])
+        if not any((f <= false and r >= recall) and (f, r) != (false, recall) for f, r in points.values())
+    ]
+    return f"The frontier, of which no other way has less false *yes* at as much recall: {'; '.join(kept)}."
+
+
+def _frontiers(found: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Tables of the shipped detectors at every threshold."""
+    lines = [
+        "",
+        "## Frontier of the shipped detectors",
+        "",
+        "The least that any threshold reaches for the recall that it ",
+    ]
+    lines[-1] += "may give up, read off the very items that are measured: a threshold chosen beforehand does no better."
+    for kind, error in (("yes", "false yes"), ("things", "CHAIR_i")):
+        lines += ["", f"| recall given up, at most | threshold | {error} | recall |", "|---" * 4 + "|"]
+        for one in found[kind]:
+            told = f"{one['limit']:.3f}" if one["limit"] <= 1 else "none"
+            lines.append(f"| {one['loss']:.3f} | {told} | {one['error']:.3f} | {one['recall']:.3f} |")
+    return lines
 
 
 def _yes(row: dict[str, Any], labels: dict[str, list[str]]) -> tuple[float, float]:

@@ -222,7 +222,7 @@ def test_the_cell_of_a_shrunk_grid_that_changes_is_the_one_that_holds_the_paint(
     image_wh = (180, 180)
     tile = adapter.plan(image_wh).layout.tiles[1]
     assert tile.grid_hw[0] < 12
-    faults, painted = paint_faults(adapter, image_wh, np.random.default_rng(0), spots=20)
+    faults, painted = paint_faults(adapter, image_wh, np.random.default_rng(0), spots=20, most=200)
     assert not faults
     assert painted >= 30
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,16 @@ def test_types_devices_and_kernels_are_passed_on(folder: Path) -> None:
     assert vlm.dtype == torch.bfloat16
     assert vlm.describe()["attention"] == "eager"
     assert va.load(folder, dtype="float32", device_map="cpu").ask(PICTURE, "what?", max_new_tokens=2).trace.nbytes
+
+
+def test_threads_load_in_turn() -> None:
+    # In a process of its own, where nothing of transformers is imported yet.
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor; import vlmattn as va\n"
+        "with ThreadPoolExecutor(3) as pool: print([one.name for one in pool.map(va.load, ['scene'] * 3)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "['scene', 'scene', 'scene']", done.stderr[-500:]
 
 
 def test_the_model_in_the_box_is_the_default() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vlmattn.adapters.adapter import Adapter
 
 Spot = tuple[int, int, int, int]
+Cell = tuple[int, int, int]
 _GREY, _WHITE = 96, 255
 _INSET = 0.15
 
@@ -205,9 +206,11 @@ def painted_embeddings(adapter: Adapter, image_wh: tuple[int, int], spots: Seque
 
 
 def paint_faults(
-    adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 4
+    adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 4, most: int = 20
 ) -> tuple[list[str], int]:
-    """Paint ``spots`` random cells of each tile, one at a time: (what was found in the wrong place, spots painted).
+    """Paint corners and ``spots`` random cells of each tile, one at a time: (faults, cells painted).
+
+    Of more than ``most`` cells, where a picture has many tiles, every second is painted, or every third and so on.
 
     In the painted cell's own tile the largest change must be at the very token that the layout names; in every other
     tile, at a token whose cell overlaps the spot (if the spot's centre lies in that tile at all).
@@ -217,7 +220,7 @@ def paint_faults(
     with unmixed(adapter.model):
         plain, layout = painted_embeddings(adapter, image_wh, [])
         picture = layout.images[0]
-        for tile, row, col in chosen_cells(picture, rng, spots):
+        for tile, row, col in some_of(chosen_cells(picture, rng, spots), most):
             spot = paintable(picture, tile, row, col)
             if spot is None:
                 continue
@@ -266,7 +269,7 @@ def _change(
     return change, [f"painting {spots} changed embeddings of text"] if words else []
 
 
-def chosen_cells(picture: ImageLayout, rng: np.random.Generator, spots: int) -> list[tuple[int, int, int]]:
+def chosen_cells(picture: ImageLayout, rng: np.random.Generator, spots: int) -> list[Cell]:
     """Corners and random cells of every tile."""
     chosen = set()
     for index, tile in enumerate(picture.tiles):
@@ -277,7 +280,12 @@ def chosen_cells(picture: ImageLayout, rng: np.random.Generator, spots: int) -> 
     return sorted(chosen)
 
 
-def _misplaced(layout: Any, change: NDArray[np.floating], cell: tuple[int, int, int], spot: Spot) -> list[str]:
+def some_of(cells: Sequence[Cell], most: int) -> Sequence[Cell]:
+    """At most ``most`` of them, at even distances."""
+    return cells[:: math.ceil(len(cells) / most) or 1]
+
+
+def _misplaced(layout: Any, change: NDArray[np.floating], cell: Cell, spot: Spot) -> list[str]:
     faults = []
     picture = layout.images[0]
     for index, tile in enumerate(picture.tiles):
@@ -292,7 +300,7 @@ def _misplaced(layout: Any, change: NDArray[np.floating], cell: tuple[int, int, 
     return faults
 
 
-def _misplaced_together(layout: Any, change: NDArray[np.floating], cells: list[tuple[int, int, int]]) -> list[str]:
+def _misplaced_together(layout: Any, change: NDArray[np.floating], cells: list[Cell]) -> list[str]:
     at = np.flatnonzero((layout.image == 0) & (layout.tile == cells[0][0]))
     top = at[np.argsort(-change[at], kind="stable")[: len(cells)]]
     found = {(cells[0][0], int(layout.row[k]), int(layout.col[k])) for k in top}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmattn.adapters.paint import Spot, chosen_cells, grey_picture, paintable, tower_stacks
+from vlmattn.adapters.paint import Spot, chosen_cells, grey_picture, paintable, some_of, tower_stacks
 from vlmattn.adapters.tower_cells import cell_numbers
 from vlmattn.core.errors import UnsupportedModel
 from vlmattn.core.tower_cells import TowerCells
@@ -27,9 +27,9 @@ def knows_tower(adapter: Adapter) -> bool:
 
 
 def tower_faults(
-    adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 2
+    adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 2, most: int = 20
 ) -> tuple[list[str], int]:
-    """Paint cells, one at a time: (what changed in the wrong place, spots painted).
+    """Paint ``most`` cells, one at a time: (what changed in the wrong place, spots painted).
 
     Of the tokens that the cells of a tile are made of, the one that changes most must be among the painted cell's own.
     """
@@ -41,7 +41,7 @@ def tower_faults(
         return [f"the tower holds {said}, tower_cells says {cells.tokens} tokens in {len(cells.views)} views"], 1
     faults, painted = [], 0
     numbers = cell_numbers(picture)
-    for tile, row, col in chosen_cells(picture, rng, spots):
+    for tile, row, col in some_of(chosen_cells(picture, rng, spots), most):
         spot = paintable(picture, tile, row, col)
         if spot is None:
             continue

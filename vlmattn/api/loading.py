@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from vlmattn.scene.box import is_in_the_box, load_from_the_box
 
 if TYPE_CHECKING:
     from vlmattn.api.vlm import Vlm
+
+_LOADING = threading.RLock()  # transformers imports and fills models by settings of the whole process
 
 
 def load(
@@ -30,7 +33,7 @@ def load(
     trust_remote_code: bool = False,
     **options: Any,
 ) -> Vlm:
-    """A model and its processor, ready to be asked.
+    """A model and its processor, ready to be asked. Threads may load; they take turns.
 
     Args:
         source: a model in the box (``scene``; others: :mod:`vlmattn.scene.box`), a hub name, a local folder, a
@@ -63,14 +66,15 @@ def load(
         return held(source, processor, device, dtype)
     if device is not None and device_map is not None:
         raise ModelLoadError("give device or device_map, not both")
-    given = _given(dtype, device_map, revision, attn_implementation) | options
-    if is_in_the_box(source):
-        return _boxed(str(source), processor, device, given)
-    check_device(device)
     hub = {"revision": revision, "token": token, "trust_remote_code": trust_remote_code}
     hub |= {k: v for k, v in options.items() if k in ("cache_dir", "local_files_only", "subfolder")}
     hub = {k: v for k, v in hub.items() if v is not None}
-    return _fetched(source, processor, device, {"dtype": "auto"} | given, hub)
+    with _LOADING:
+        given = _given(dtype, device_map, revision, attn_implementation) | options
+        if is_in_the_box(source):
+            return _boxed(str(source), processor, device, given)
+        check_device(device)
+        return _fetched(source, processor, device, {"dtype": "auto"} | given, hub)
 
 
 def _fetched(source: str | Path, processor: Any, device: Any, wanted: dict[str, Any], hub: dict[str, Any]) -> Vlm:

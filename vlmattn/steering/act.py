@@ -103,14 +103,18 @@ class ACT(ByReceived):
     def _calibrated(
         self, rows_bhrk: torch.Tensor, first: torch.Tensor, sinks: torch.Tensor, where: Where
     ) -> torch.Tensor:
-        # Every column times 1, plus what its row gives to it, less what a sink gives up: one product of the rows.
+        # Every column times what its row gives to it, then the few that are a sink of some head, or first, put right.
         rest = (~sinks & ~first & (where.column_kinds >= 0)[:, None, None]).float()
         freed = (1 - self.beta) * torch.matmul(rows_bhrk, sinks.float().transpose(2, 3)).double()  # (B, H, R, 1)
         left = torch.matmul(rows_bhrk, rest.transpose(2, 3)).double()
         there = left > 0
-        given = torch.where(there, freed / left.clamp_min(torch.finfo(torch.float64).tiny), 0.0).float()
-        lost = (self.beta - 1) * sinks.float()
-        return torch.addcmul(rows_bhrk, rows_bhrk, given * rest + there.float() * lost)
+        given = 1 + torch.where(there, freed / left.clamp_min(torch.finfo(torch.float64).tiny), 0.0).float()
+        edited = rows_bhrk * given
+        few = (rest == 0).flatten(0, 2).any(dim=0).nonzero()[:, 0]
+        kept = torch.where(there, self.beta, 1.0).float()
+        factors = torch.where(sinks[..., few], kept, torch.where(rest[..., few] > 0, given, 1.0))
+        edited[..., few] = rows_bhrk[..., few] * factors
+        return edited
 
     def _columns(self, where: Where) -> tuple[torch.Tensor, torch.Tensor]:
         # (B, 1, 1, K) the first token, (B, H, 1, K) sinks.
