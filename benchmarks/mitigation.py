@@ -1,7 +1,7 @@
 """Every mitigation on the models in the box: false *yes*, CHAIR and recall, paired with plain answers, with controls.
 
 ``python -m benchmarks.mitigation --model scene-prior --json docs/mitigation-scene-prior.json --markdown
-docs/mitigation-scene-prior.md`` (about fifteen minutes of one quiet core a model). The settings of each method are
+docs/mitigation-scene-prior.md`` (about twenty minutes of one core a model). The settings of each method are
 chosen on scenes of seed 1, by right answers to questions of presence, and measured on scenes of seed 0. Heads and
 detectors are found on seed 1, too.
 """

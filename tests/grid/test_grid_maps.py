@@ -150,6 +150,9 @@ def test_the_box_is_that_of_the_largest_region() -> None:
     assert pixels.box_xyxy(quantile=0.995) == (20, 10, 22, 12)
     assert pixels.box_xyxy(quantile=0.97) == (3, 2, 9, 5)
     assert pixels.box_xyxy(quantile=0.0) == (0, 0, 30, 20)
+    # The lowest value of all does not stand out, however much of the map has it.
+    assert pixels.level(0.9) == pixels.level(0.1) == 1.0
+    assert pixels.box_xyxy() == (3, 2, 9, 5)
 
 
 @pytest.mark.parametrize(

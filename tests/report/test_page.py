@@ -280,6 +280,18 @@ def test_boxes_hold_the_top_tenth_as_the_library_has_it(browser: Any, tmp_path: 
     assert not shown.wrong
 
 
+def test_a_box_leaves_out_what_has_the_lowest_value(browser: Any, tmp_path: Path) -> None:
+    fine = ImageLayout((120, 120), (Tile("base", (12, 12), (0, 0, 120, 120)),))
+    trace = trace_of(images=[fine])
+    trace.attn_lhqk[..., [n for n in range(144) if n not in (40, 41)]] = 0.0
+    shown = opened(browser, tmp_path, [panel_of(trace, [picture_of((120, 120))])])
+    shown.switch("Box of the top tenth").click()
+    shown.word("red").hover()
+    assert to_pixels(raw_attention(trace, "red"), merge="mean", kind="density").box_xyxy() == (40, 30, 60, 40)
+    assert shown.page.locator(".mark.own").last.get_attribute("d") == "M40 30H60V40H40Z"
+    assert not shown.wrong
+
+
 def test_panels_share_one_scale(browser: Any, tmp_path: Path) -> None:
     one, other = trace_of(answer="a red cup", seed=1), trace_of(answer="a blue cup", seed=2, layers=6, peaked=9)
     shown = opened(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -287,17 +288,16 @@ def test_two_processes_train_as_one_command(tmp_path: Path) -> None:
 # -- leaning on what goes together -------------------------------------------------------------------------------------
 
 
-def leaning(count: int) -> list[tuple[Scene, tuple[str, ...]]]:
+@cache
+def leaning() -> list[tuple[Scene, tuple[str, ...]]]:
     rng = np.random.default_rng(3)
-    return [make_leaning_scene(rng) for _ in range(count)]
-
-
-LEANING = [(scene, claimed) for scene, claimed in leaning(400) if claimed]
+    drawn = [make_leaning_scene(rng) for _ in range(400)]
+    return [(scene, claimed) for scene, claimed in drawn if claimed]
 
 
 def test_only_absent_partners_beside_their_anchor_are_claimed_and_controls_never() -> None:
-    assert len(LEANING) > 120
-    for scene, claimed in LEANING:
+    assert len(leaning()) > 120
+    for scene, claimed in leaning():
         for name in claimed:
             assert name not in scene.names
             assert name not in {" ".join(p) for p in CONTROLS.values()}
@@ -305,7 +305,7 @@ def test_only_absent_partners_beside_their_anchor_are_claimed_and_controls_never
 
 
 def test_what_was_left_out_is_not_painted() -> None:
-    for scene, _ in LEANING[:40]:
+    for scene, _ in leaning()[:40]:
         for item in scene.objects:
             x0, y0, x1, y1 = item.box_xyxy
             inside = shape_mask(item.shape, item.side) > 242
@@ -316,7 +316,7 @@ def test_what_was_left_out_is_not_painted() -> None:
 def test_answers_claim_what_they_should_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     asked = 0
-    for scene, claimed in LEANING:
+    for scene, claimed in leaning():
         caption = ask_leaning(rng, "caption", scene, claimed)
         assert caption is not None
         assert sorted(mentioned(caption.answer)) == sorted([*scene.names, *claimed])
@@ -328,7 +328,7 @@ def test_answers_claim_what_they_should_and_nothing_else() -> None:
             asked += name in claimed
         color = ask_leaning(rng, "color", scene, claimed)
         assert color is None or color.answer in {o.color for o in scene.objects}
-    assert asked > len(LEANING) / 5
+    assert asked > len(leaning()) / 5
 
 
 def test_an_export_replaces_weights_and_keeps_the_card(tmp_path: Path, untrained: Path) -> None:

@@ -87,7 +87,7 @@ class PixelMap:
         """The tight box of the largest connected region of seen pixels at or above a threshold, ends exclusive.
 
         Args:
-            quantile: threshold as a quantile of the seen values, 0 to 1; 0.9 if neither is given.
+            quantile: threshold as a quantile of the seen values, 0 to 1; 0.9 if neither is given; see :meth:`level`.
             threshold: threshold as a value.
 
         Raises:
@@ -108,12 +108,18 @@ class PixelMap:
     def level(self, quantile: float) -> float:
         """The seen value that a share of all seen values does not exceed.
 
+        Where that is the lowest of all, as in a map that is zero nearly everywhere, the next higher one: what stands
+        out is above the rest. A quantile of 0 is the lowest value.
+
         Raises:
             SpecError: a quantile outside 0 to 1.
         """
         if not 0 <= quantile <= 1:
             raise SpecError(f"quantile must be 0 to 1, got {quantile}")
-        return float(np.quantile(self.values[self.seen], quantile, method="lower"))
+        seen = self.values[self.seen]
+        found = np.quantile(seen, quantile, method="lower")
+        above = seen[seen > found] if quantile > 0 and found == seen.min() else seen[:0]
+        return float(above.min() if above.size else found)
 
     def _range(self) -> tuple[float, float]:
         low = float(np.min(self.values, where=self.seen, initial=np.inf))

@@ -86,7 +86,8 @@ const areaAt = ({ xs, ys, nx }, at) => {
   return (xs[x + 1] - xs[x]) * (ys[y + 1] - ys[y]);
 };
 
-// The box round the largest connected region of the highest tenth of the seen area; null for a flat map.
+// The box round the largest connected region of the highest tenth of the seen area, or of all that is above the lowest
+// value where that fills nine tenths; null for a flat map.
 function boxOf(field) {
   if (field.flat) return null;
   const { mesh, values, count } = field;
@@ -94,7 +95,9 @@ function boxOf(field) {
   const whole = seen.reduce((sum, at) => sum + areaAt(mesh, at), 0);
   let below = 0;
   const cut = seen.find((at) => (below += areaAt(mesh, at)) > 0.9 * whole);
-  const inside = values.map((value, at) => (count[at] && value >= values[cut] ? 1 : 0));
+  const low = values[seen[0]];
+  const level = values[values[cut] > low ? cut : seen.find((at) => values[at] > low)];
+  const inside = values.map((value, at) => (count[at] && value >= level ? 1 : 0));
   let best = null;
   for (let at = 0; at < inside.length; at++) {
     if (!inside[at]) continue;
