@@ -136,10 +136,8 @@ class Shipped:
             names = self.things.kept_names(limits[1], np.random.default_rng(0))
             found.append(Route(f"{way}: as many left out at random", plain, "", True, ("captions",), names))
         limit = self.halving(presence("adversarial", count, 1))
-        way, told = (
-            "detector, strictest threshold that halves false yes on seed 1",
-            f"{self.of_claims.name}, {limit:.3f}",
-        )
+        way = "detector, strictest threshold that halves false yes on seed 1"
+        told = f"{self.of_claims.name}, {limit:.3f}"
         for rng in (None, np.random.default_rng(0)):
             back = self.claims.yes_taken_back(limit, rng)
             name = f"{way}: {'as many yes at random' if rng else 'yes taken back'}"

@@ -71,13 +71,11 @@ def _unbeaten(rows: list[dict[str, Any]], labels: dict[str, list[str]]) -> str:
 
 def _frontiers(found: dict[str, list[dict[str, float]]]) -> list[str]:
     """Tables of the shipped detectors at every threshold."""
-    lines = [
-        "",
-        "## Frontier of the shipped detectors",
-        "",
-        "The least that any threshold reaches for the recall that it ",
-    ]
-    lines[-1] += "may give up, read off the very items that are measured: a threshold chosen beforehand does no better."
+    said = (
+        "The least that any threshold reaches for the recall that it may give up, read off the very items that are "
+        "measured: a threshold chosen beforehand does no better."
+    )
+    lines = ["", "## Frontier of the shipped detectors", "", said]
     for kind, error in (("yes", "false yes"), ("things", "CHAIR_i")):
         lines += ["", f"| recall given up, at most | threshold | {error} | recall |", "|---" * 4 + "|"]
         for one in found[kind]:

@@ -209,6 +209,7 @@ def test_opacity_and_switches_do_what_they_say(page: Opened) -> None:
 
 def test_words_in_numbers(page: Opened) -> None:
     page.page.get_by_text("All words in numbers").click()
+    page.page.locator("tbody tr").first.wait_for()  # browsers tell of an opened part a moment later
     assert page.page.locator("tbody tr").count() == 9
     row = page.page.locator("tbody tr").nth(4).inner_text()
     assert row.startswith("cup\tquestion\t")

@@ -29,7 +29,7 @@ def knows_tower(adapter: Adapter) -> bool:
 def tower_faults(
     adapter: Adapter, image_wh: tuple[int, int], rng: np.random.Generator, *, spots: int = 2, most: int = 20
 ) -> tuple[list[str], int]:
-    """Paint ``most`` cells, one at a time: (what changed in the wrong place, spots painted).
+    """Paint at most ``most`` cells, one at a time: (what changed in the wrong place, spots painted).
 
     Of the tokens that the cells of a tile are made of, the one that changes most must be among the painted cell's own.
     """
