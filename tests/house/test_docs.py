@@ -45,6 +45,7 @@ def test_the_examples_run_in_order(page: str, tmp_path: Path, monkeypatch: pytes
     from vlmattn.adapters import registry
 
     monkeypatch.chdir(tmp_path)
+    registry.families()  # registered before they are copied: what a page adds goes, and they stay
     monkeypatch.setattr(registry, "_FAMILIES", dict(registry._FAMILIES))
     text, names = text_of(page), {"__name__": "page"}
     for match in BLOCK.finditer(text):
